@@ -1,0 +1,21 @@
+//! # demi-drivers: packet memory and devices
+//!
+//! The lowest layer of demi. It owns the memory that packets live in ([`Buf`], [`Pool`]), the two seams that carry
+//! the whole design, and every implementation of them:
+//!
+//! - [`Device`] moves bursts of Ethernet frames. A protocol stack turns one into a transport.
+//! - [`Transport`] moves bytes and datagrams between sockets. The kernel's sockets are one, a stack over a
+//!   [`Device`] is another.
+//!
+//! Nothing here knows a protocol above its own frames, and nothing here knows the executor: readiness is told through
+//! [`core::task::Waker`]s alone.
+
+pub mod device;
+pub mod mem;
+pub mod time;
+pub mod transport;
+
+pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
+pub use mem::{Buf, BufMut, Pool, PoolConfig};
+pub use time::Instant;
+pub use transport::Transport;

@@ -1,0 +1,338 @@
+//! The seam below `runtime::net`: sockets, poll-based, over whatever carries them.
+//!
+//! A protocol stack over a [`Device`](crate::Device) is a transport, and so are the kernel's sockets. All methods take
+//! `&mut self` and never block, save [`park`](Transport::park); readiness comes back through the [`Waker`](core::task::Waker)
+//! of the `Context` a poll method was given. At most one waiter a socket and direction is remembered: the last one to poll.
+//!
+//! **Who calls when.** Once a turn of its loop the runtime calls [`poll`](Transport::poll) with the time, which receives,
+//! runs due timers and wakes tasks; then the tasks run and call the socket methods; then [`flush`](Transport::flush) sends
+//! what they caused. The transport uses the time of the latest `poll` or `flush` for all calls in between.
+//!
+//! **Handles.** Identifiers carry a generation: one that was closed is answered with `NotConnected`, never with a
+//! stranger's socket. **Cancel safety.** A poll method that answers `Pending` has taken nothing from and given nothing to
+//! the caller, so a future dropped at any await loses no byte.
+
+mod cursor;
+mod options;
+
+use core::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+pub use cursor::ReadCursor;
+pub use options::{
+    CongestionControl, DatagramOptions, KeepAlive, ListenOptions, StreamOptions, TcpInfo, TcpState,
+};
+
+use crate::mem::{Buf, Pool};
+use crate::time::Instant;
+
+/// A slot number and its generation: the `index`th entry of a table, as long as nobody else has moved in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle {
+    /// Position in the transport's table.
+    pub index: u32,
+    /// Counts the users of that position.
+    pub generation: u32,
+}
+
+/// A TCP connection of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamId(pub Handle);
+
+/// A listening socket of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub Handle);
+
+/// A UDP socket of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DatagramId(pub Handle);
+
+/// What a transport still holds, for leak checks and for draining before exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportUsage {
+    /// Connections in any state but closed, TIME_WAIT records not counted.
+    pub streams: usize,
+    /// Listening sockets.
+    pub listeners: usize,
+    /// UDP sockets.
+    pub datagrams: usize,
+    /// Connections that the application has closed, and whose last bytes or FIN the peer has not acknowledged.
+    pub closing: usize,
+    /// TIME_WAIT records.
+    pub time_wait: usize,
+    /// File descriptors the transport holds for sockets.
+    pub descriptors: usize,
+    /// Operations that the kernel has not completed yet.
+    pub in_flight: usize,
+}
+
+/// Sockets over whatever carries them.
+pub trait Transport {
+    /// The device string, for messages and logs: `uring`, `posix`, `tap:demi0`.
+    fn name(&self) -> &str;
+
+    /// Where buffers for [`poll_push`](Self::poll_push) best come from, and where received ones lie.
+    fn pool(&self) -> &Pool;
+
+    /// How specifically this transport reaches `remote`: bits of the longest matching route (128 or 32 for an address of its
+    /// own, 0 for a default route); `None`: not at all. With several transports the most specific one carries a
+    /// connection.
+    fn reach(&self, remote: IpAddr) -> Option<u8>;
+
+    /// The addresses that are this transport's own; empty for the kernel's sockets, which have all of the machine's.
+    fn addresses(&self) -> Vec<IpAddr>;
+
+    // ---- driving ----
+
+    /// Receives, runs due timers and wakes whoever waits for what came. Bounded work a call; answers how many events
+    /// (frames, completions, timers) it saw, so 0 means idle.
+    ///
+    /// # Errors
+    /// The device below is gone; sockets report it too.
+    fn poll(&mut self, now: Instant) -> io::Result<usize>;
+
+    /// Sends what the calls since the last flush have caused, acknowledgements that no reply has carried included.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    fn flush(&mut self, now: Instant) -> io::Result<()>;
+
+    /// When [`poll`](Self::poll) has to be called even if nothing arrives.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// Blocks until something arrives, a watched descriptor is readable, or `timeout` is over (`None`: no limit). May end
+    /// early. Only called when [`poll`](Self::poll) had nothing to do.
+    ///
+    /// # Errors
+    /// What the waiting system call said; never `Interrupted`.
+    fn park(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// A descriptor whose readability ends another transport's [`park`](Self::park) when something arrives here.
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Makes [`park`](Self::park) end when `fd` is readable, too. The caller keeps `fd` open as long as the transport lives,
+    /// and makes it unreadable again by itself.
+    ///
+    /// # Errors
+    /// What the system call that registers the descriptor said.
+    fn watch(&mut self, fd: RawFd) -> io::Result<()>;
+
+    /// What the transport still holds.
+    fn usage(&self) -> TransportUsage;
+
+    // ---- streams ----
+
+    /// Opens a listening TCP socket. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`; `OutOfMemory` when the configured number of sockets is reached.
+    fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId>;
+
+    /// The next connection that has finished its handshake.
+    ///
+    /// Dropping the wait leaves the connection queued.
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: ListenerId,
+    ) -> Poll<io::Result<(StreamId, SocketAddr)>>;
+
+    /// The address a listener is bound to.
+    ///
+    /// # Errors
+    /// `NotConnected` when it is closed.
+    fn listener_addr(&self, listener: ListenerId) -> io::Result<SocketAddr>;
+
+    /// Closes a listener; connections not accepted yet are reset.
+    fn close_listener(&mut self, listener: ListenerId);
+
+    /// Starts connecting to `remote`, from `local` if given (port 0 takes a free one).
+    ///
+    /// # Errors
+    /// `NetworkUnreachable`, `AddrInUse`, `AddrNotAvailable`, `InvalidInput`.
+    fn connect(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: &StreamOptions,
+    ) -> io::Result<StreamId>;
+
+    /// Whether the handshake is done; the error that ended it otherwise (`ConnectionRefused`, `TimedOut`,
+    /// `HostUnreachable`, …).
+    fn poll_connect(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>>;
+
+    /// Takes received bytes without copying: at most `max` of them, as one view. `None` is the peer's FIN.
+    fn poll_pop(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        max: usize,
+    ) -> Poll<io::Result<Option<Buf>>>;
+
+    /// Copies received bytes into `dst`, as many as there are and fit. Nothing put into a non-empty `dst` is the peer's FIN.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        dst: &mut ReadCursor<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// As [`poll_read`](Self::poll_read), leaving the bytes where they are.
+    fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        dst: &mut ReadCursor<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Sends the bytes of `buf` without copying, and takes it out of the `Option` once it is accepted, as a whole; the
+    /// transport keeps it until the peer has acknowledged it. Waits while the send buffer is full.
+    fn poll_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        buf: &mut Option<Buf>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Copies bytes from `src`, in order, into the send buffer; answers how many, at least one unless all are empty.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        src: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Waits until [`poll_read`](Self::poll_read) would not wait.
+    fn poll_readable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>>;
+
+    /// Waits until [`poll_write`](Self::poll_write) would not wait.
+    fn poll_writable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>>;
+
+    /// Waits until the peer has acknowledged every byte written (and the FIN, after a shutdown). Kernel transports, which
+    /// cannot tell, wait until the kernel has taken every byte.
+    fn poll_drained(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>>;
+
+    /// Ends one or both directions: `Write` sends a FIN behind what is queued, `Read` drops what comes from now on.
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    fn shutdown(&mut self, stream: StreamId, how: Shutdown) -> io::Result<()>;
+
+    /// Gives the handle up. Queued bytes and the FIN are still delivered, unless bytes received were never read or linger is
+    /// zero: then the peer gets a RST.
+    fn close(&mut self, stream: StreamId);
+
+    /// Resets the connection and gives the handle up.
+    fn abort(&mut self, stream: StreamId);
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    fn local_addr(&self, stream: StreamId) -> io::Result<SocketAddr>;
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale or the connection is gone.
+    fn peer_addr(&self, stream: StreamId) -> io::Result<SocketAddr>;
+
+    /// The error that ended the connection, once; later calls answer `None`.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    fn take_error(&mut self, stream: StreamId) -> io::Result<Option<io::Error>>;
+
+    /// The options in force.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    fn stream_options(&self, stream: StreamId) -> io::Result<StreamOptions>;
+
+    /// Puts `options` in force.
+    ///
+    /// # Errors
+    /// `NotConnected`; `Unsupported` for an option the transport does not have.
+    fn set_stream_options(&mut self, stream: StreamId, options: &StreamOptions) -> io::Result<()>;
+
+    /// What the transport knows of the connection, under Linux's names.
+    ///
+    /// # Errors
+    /// `NotConnected`; `Unsupported`.
+    fn tcp_info(&self, stream: StreamId) -> io::Result<TcpInfo>;
+
+    // ---- datagrams ----
+
+    /// Opens a UDP socket. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId>;
+
+    /// Sets (or, with `None`, clears) the only peer: datagrams of others are dropped, and `remote` may be left out when
+    /// sending.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale; `NetworkUnreachable`.
+    fn connect_datagram(&mut self, socket: DatagramId, remote: Option<SocketAddr>) -> io::Result<()>;
+
+    /// Sends one datagram and takes `buf` once it is accepted. Waits while the queue below is full.
+    fn poll_send_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+        buf: &mut Option<Buf>,
+        remote: Option<SocketAddr>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Takes the next datagram, without copying it.
+    fn poll_recv_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+    ) -> Poll<io::Result<(Buf, SocketAddr)>>;
+
+    /// Shows the next datagram and leaves it queued.
+    fn poll_peek_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+    ) -> Poll<io::Result<(Buf, SocketAddr)>>;
+
+    /// Waits until [`poll_recv_from`](Self::poll_recv_from) would not wait.
+    fn poll_datagram_readable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>>;
+
+    /// Waits until [`poll_send_to`](Self::poll_send_to) would not wait.
+    fn poll_datagram_writable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>>;
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    fn datagram_addr(&self, socket: DatagramId) -> io::Result<SocketAddr>;
+
+    /// The peer set by [`connect_datagram`](Self::connect_datagram).
+    ///
+    /// # Errors
+    /// `NotConnected` when there is none or the handle is stale.
+    fn datagram_peer(&self, socket: DatagramId) -> io::Result<SocketAddr>;
+
+    /// The options in force.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    fn datagram_options(&self, socket: DatagramId) -> io::Result<DatagramOptions>;
+
+    /// Puts `options` in force.
+    ///
+    /// # Errors
+    /// `NotConnected`; `Unsupported` for an option the transport does not have.
+    fn set_datagram_options(&mut self, socket: DatagramId, options: &DatagramOptions) -> io::Result<()>;
+
+    /// Gives the handle up; queued datagrams are dropped.
+    fn close_datagram(&mut self, socket: DatagramId);
+}

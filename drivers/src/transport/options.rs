@@ -1,0 +1,191 @@
+//! Socket options and connection information, under the names the field uses.
+
+use std::time::Duration;
+
+/// Which congestion control a connection uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// CUBIC (RFC 9438), the default of Linux and of ours.
+    #[default]
+    Cubic,
+    /// NewReno (RFC 5681, RFC 6582).
+    NewReno,
+    /// None: the window is the peer's alone. For tests and for links that are known to be ours.
+    None,
+}
+
+/// When a silent connection is probed (RFC 9293 §3.8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes before the connection is dropped.
+    pub probes: u32,
+}
+
+impl Default for KeepAlive {
+    /// Linux's: 2 h, 75 s, 9 probes.
+    fn default() -> Self {
+        KeepAlive { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), probes: 9 }
+    }
+}
+
+/// Options of a TCP connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamOptions {
+    /// Send small segments at once instead of waiting for acknowledgements (off: Nagle, RFC 896).
+    pub nodelay: bool,
+    /// Hold partial segments back until it is cleared, or 200 ms have passed (Linux's `TCP_CORK`).
+    pub cork: bool,
+    /// Probe a silent connection.
+    pub keepalive: Option<KeepAlive>,
+    /// What close does with unsent bytes: `None`: deliver them in the background; zero: drop them and send a RST.
+    pub linger: Option<Duration>,
+    /// Time To Live or Hop Limit of outgoing packets; `None`: 64.
+    pub ttl: Option<u8>,
+    /// Type of service or traffic class of outgoing packets.
+    pub tos: u8,
+    /// Bytes the send buffer may hold; `None`: the transport's default.
+    pub send_buffer_bytes: Option<usize>,
+    /// Bytes the receive buffer may hold; `None`: the transport's default.
+    pub recv_buffer_bytes: Option<usize>,
+    /// Give the connection up when sent bytes stay unacknowledged this long (RFC 5482).
+    pub user_timeout: Option<Duration>,
+    /// Congestion control; `None`: the transport's default.
+    pub congestion: Option<CongestionControl>,
+    /// Allow binding to an address that an old connection still occupies in TIME_WAIT.
+    pub reuse_address: bool,
+    /// Allow several sockets on one address.
+    pub reuse_port: bool,
+}
+
+/// Options of a listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted.
+    pub backlog: u32,
+    /// Accept IPv6 only, when the address is IPv6's unspecified one; otherwise both.
+    pub only_v6: bool,
+    /// What accepted connections start with. `reuse_address` and `reuse_port` are the listener's own.
+    pub stream: StreamOptions,
+}
+
+impl Default for ListenOptions {
+    /// A backlog of 1,024, and an address that can be bound again at once after a restart.
+    fn default() -> Self {
+        let stream = StreamOptions { reuse_address: true, ..StreamOptions::default() };
+        ListenOptions { backlog: 1024, only_v6: false, stream }
+    }
+}
+
+/// Options of a UDP socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatagramOptions {
+    /// Allow sending to broadcast addresses.
+    pub broadcast: bool,
+    /// Time To Live or Hop Limit of outgoing packets; `None`: 64.
+    pub ttl: Option<u8>,
+    /// Type of service or traffic class of outgoing packets.
+    pub tos: u8,
+    /// Bytes of datagrams that may wait to be received; `None`: the transport's default.
+    pub recv_buffer_bytes: Option<usize>,
+    /// Bytes of datagrams that may wait to be sent; `None`: the transport's default.
+    pub send_buffer_bytes: Option<usize>,
+    /// Receive on IPv6 only, when the address is IPv6's unspecified one; otherwise both.
+    pub only_v6: bool,
+    /// Allow binding to an address in use.
+    pub reuse_address: bool,
+    /// Allow several sockets on one address.
+    pub reuse_port: bool,
+}
+
+/// States of RFC 9293 §3.3.2, with Linux's numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TcpState {
+    /// ESTABLISHED
+    Established = 1,
+    /// SYN-SENT
+    SynSent = 2,
+    /// SYN-RECEIVED
+    SynReceived = 3,
+    /// FIN-WAIT-1
+    FinWait1 = 4,
+    /// FIN-WAIT-2
+    FinWait2 = 5,
+    /// TIME-WAIT
+    TimeWait = 6,
+    /// CLOSED
+    #[default]
+    Closed = 7,
+    /// CLOSE-WAIT
+    CloseWait = 8,
+    /// LAST-ACK
+    LastAck = 9,
+    /// LISTEN
+    Listen = 10,
+    /// CLOSING
+    Closing = 11,
+}
+
+/// What a transport knows of a connection: the fields of Linux's `struct tcp_info` that apply, units in the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpInfo {
+    /// State of the connection.
+    pub state: TcpState,
+    /// Timestamps, SACK and window scaling are in use.
+    pub timestamps: bool,
+    /// See `timestamps`.
+    pub sack: bool,
+    /// Shift of the windows we receive and send (RFC 7323 §2).
+    pub send_window_scale: u8,
+    /// See `send_window_scale`.
+    pub recv_window_scale: u8,
+    /// Retransmission timeout.
+    pub rto_us: u32,
+    /// Smoothed round-trip time.
+    pub rtt_us: u32,
+    /// Its mean deviation.
+    pub rttvar_us: u32,
+    /// Smallest round-trip time seen.
+    pub min_rtt_us: u32,
+    /// Largest payload we send in a segment.
+    pub send_mss_bytes: u32,
+    /// Largest payload seen from the peer.
+    pub recv_mss_bytes: u32,
+    /// Congestion window.
+    pub cwnd_bytes: u64,
+    /// Slow start threshold.
+    pub ssthresh_bytes: u64,
+    /// The peer's window.
+    pub send_window_bytes: u64,
+    /// The window we offer.
+    pub recv_window_bytes: u64,
+    /// Sent and not acknowledged.
+    pub unacked_bytes: u64,
+    /// Written and not sent.
+    pub not_sent_bytes: u64,
+    /// Received and not read.
+    pub unread_bytes: u64,
+    /// Segments believed lost and not yet repaired.
+    pub lost_segments: u32,
+    /// Retransmissions of the segment at the left edge, now.
+    pub backoff: u32,
+    /// Segments sent again, ever.
+    pub retransmitted_segments: u64,
+    /// Payload bytes acknowledged, ever.
+    pub bytes_acked: u64,
+    /// Payload bytes received in order, ever.
+    pub bytes_received: u64,
+    /// Segments sent, ever.
+    pub segments_out: u64,
+    /// Segments received, ever.
+    pub segments_in: u64,
+}

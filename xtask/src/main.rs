@@ -1,0 +1,2 @@
+//! The project's build and test driver.
+fn main() {}
