@@ -1,0 +1,132 @@
+//! The command line of `cargo xtask`: turns words into a [`Command`]. It never touches the machine.
+
+use crate::tiers::Tier;
+
+/// What `cargo xtask help` prints.
+pub(crate) const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test [--tier TIER]... [--list]   run all tiers (or those named); --list only says what they consist of
+  fmt                              format all code
+  clippy                           lint all targets, warnings are errors
+  doc                              build the documentation, warnings are errors
+  setup                            install the tools that the tiers need (Debian, as root), else name them
+
+tiers: unit sim kernel bench dpdk guest rdma fuzz
+With CI=true in the environment a skipped tier or test is a failure. Logs are kept in target/xtask/.";
+
+/// One run of the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Print [`USAGE`].
+    Help,
+    /// Run tiers; an empty list means all.
+    Test {
+        /// The tiers asked for by name.
+        tiers: Vec<Tier>,
+    },
+    /// Say what tiers consist of; an empty list means all.
+    List {
+        /// The tiers asked for by name.
+        tiers: Vec<Tier>,
+    },
+    /// Format all code.
+    Fmt,
+    /// Lint all targets.
+    Clippy,
+    /// Build the documentation.
+    Doc,
+    /// Install what the tiers need.
+    Setup,
+}
+
+/// Reads the words after `cargo xtask`. The error is what to tell the user.
+pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut words = words.into_iter();
+    let command = match words.next().as_deref() {
+        None | Some("help" | "--help" | "-h") => Command::Help,
+        Some("test") => return parse_test(words),
+        Some("fmt") => Command::Fmt,
+        Some("clippy") => Command::Clippy,
+        Some("doc") => Command::Doc,
+        Some("setup") => Command::Setup,
+        Some(other) => return Err(format!("no command `{other}`\n\n{USAGE}")),
+    };
+    match words.next() {
+        None => Ok(command),
+        Some(word) if word == "--help" || word == "-h" => Ok(Command::Help),
+        Some(word) => Err(format!("unexpected `{word}`\n\n{USAGE}")),
+    }
+}
+
+fn parse_test(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut tiers = Vec::new();
+    let mut list = false;
+    while let Some(word) = words.next() {
+        let name = match word.as_str() {
+            "--list" => {
+                list = true;
+                continue;
+            }
+            "--help" | "-h" => return Ok(Command::Help),
+            "--tier" => words.next().ok_or_else(|| format!("--tier wants a name: {}", Tier::names()))?,
+            other => match other.strip_prefix("--tier=") {
+                Some(name) => name.to_owned(),
+                None => return Err(format!("unexpected `{other}`\n\n{USAGE}")),
+            },
+        };
+        let tier = Tier::from_name(&name).ok_or_else(|| format!("no tier `{name}`: {}", Tier::names()))?;
+        if !tiers.contains(&tier) {
+            tiers.push(tier);
+        }
+    }
+    Ok(if list { Command::List { tiers } } else { Command::Test { tiers } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn test_without_a_tier_means_all() {
+        assert_eq!(parse_line("test"), Ok(Command::Test { tiers: vec![] }));
+    }
+
+    #[test]
+    fn tiers_are_named_in_either_form_and_once() {
+        let expected = Command::Test { tiers: vec![Tier::Kernel, Tier::Unit] };
+        assert_eq!(parse_line("test --tier kernel --tier=unit --tier kernel"), Ok(expected));
+    }
+
+    #[test]
+    fn list_keeps_the_tier() {
+        assert_eq!(parse_line("test --tier sim --list"), Ok(Command::List { tiers: vec![Tier::Sim] }));
+    }
+
+    #[test]
+    fn an_unknown_word_is_named_in_the_error() {
+        for (line, word) in
+            [("fly", "fly"), ("test --tier moon", "moon"), ("test now", "now"), ("fmt now", "now")]
+        {
+            let error = parse_line(line).expect_err(line);
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_tier_name_lists_the_tiers() {
+        let error = parse_line("test --tier").expect_err("no name");
+        assert!(error.contains("unit, sim"), "{error}");
+    }
+
+    #[test]
+    fn every_tier_is_in_the_usage() {
+        for tier in Tier::ALL {
+            assert!(USAGE.contains(tier.name()), "{}", tier.name());
+        }
+    }
+}

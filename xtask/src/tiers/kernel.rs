@@ -1,0 +1,27 @@
+//! The kernel tier: our devices and examples against the running kernel and foreign clients, in network namespaces that
+//! the tests make and remove. Its suites are the test targets called `tap`, `packet`, `kernel_*` and `interop*`; each
+//! sees `DEMI_TIER=kernel`, without which it does not touch the machine.
+
+use super::{PACKAGES, Step, Tier, targets_of};
+use crate::process::Invocation;
+use crate::workspace::Workspace;
+
+/// The programs under test first, then the suites.
+pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
+    let targets = targets_of(workspace, Tier::Kernel);
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    if !workspace.examples().is_empty() {
+        let build = Invocation::new("cargo build --profile tier --examples").args(PACKAGES);
+        steps.push(Step::check("examples", build));
+    }
+    let suites = Invocation::new("cargo test --no-fail-fast --profile tier")
+        .args(PACKAGES)
+        .args(&targets)
+        .args("-- --show-output")
+        .env("DEMI_TIER", "kernel");
+    steps.push(Step::tests("real peers", suites));
+    steps
+}

@@ -1,0 +1,112 @@
+//! The unit tier: what needs nothing but Rust and gcc. Formatting, lints, documentation, unit tests, integration tests
+//! that stay in the process or on loopback, examples in the documentation, loom, AddressSanitizer.
+
+use std::process::{Command, Stdio};
+
+use super::{Action, PACKAGES, Step, Tier, targets_of};
+use crate::process::Invocation;
+use crate::workspace::Workspace;
+
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// The steps, cheapest first.
+pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
+    let mut steps = vec![
+        Step::check("fmt", fmt(true)),
+        Step::check("clippy", clippy()),
+        Step::check("doc", doc()),
+        Step::check(
+            "no default features",
+            Invocation::new("cargo check -p demi-runtime --no-default-features --lib"),
+        ),
+        Step::tests("tests", tests(workspace)),
+        Step::tests("doctests", doctests()),
+    ];
+    if workspace.mentions("runtime", "cfg(loom)") {
+        steps.push(Step::tests("loom", loom(workspace)));
+    }
+    steps.push(address_sanitizer(workspace));
+    steps
+}
+
+/// `cargo fmt`, checking or formatting.
+pub(crate) fn fmt(check: bool) -> Invocation {
+    Invocation::new(if check { "cargo fmt --all -- --check" } else { "cargo fmt --all" })
+}
+
+/// clippy over all targets; warnings are errors.
+pub(crate) fn clippy() -> Invocation {
+    let mut clippy =
+        Invocation::new("cargo clippy --workspace --all-targets --all-features --").args("-D warnings");
+    clippy.limit *= 2;
+    clippy
+}
+
+/// rustdoc of what users read; warnings are errors.
+pub(crate) fn doc() -> Invocation {
+    Invocation::new("cargo doc --workspace --exclude demi-benches --no-deps --all-features")
+        .env("RUSTDOCFLAGS", "-D warnings")
+}
+
+fn tests(workspace: &Workspace) -> Invocation {
+    Invocation::new("cargo test --no-fail-fast --profile tier --lib --bins")
+        .args(PACKAGES)
+        .args(&targets_of(workspace, Tier::Unit))
+        .args("-- --show-output")
+}
+
+fn doctests() -> Invocation {
+    Invocation::new("cargo test --no-fail-fast --profile tier --doc").args(PACKAGES)
+}
+
+/// Every interleaving of what crosses threads. In a target folder of its own: the cfg changes each crate's build.
+fn loom(workspace: &Workspace) -> Invocation {
+    Invocation::new("cargo test --profile tier -p demi-runtime --lib")
+        .args(&format!("--target-dir {}", workspace.target().join("loom").display()))
+        .args("loom_")
+        .env("RUSTFLAGS", "--cfg loom")
+}
+
+/// Packet memory and the kernel rings under AddressSanitizer, which only a nightly compiler has.
+fn address_sanitizer(workspace: &Workspace) -> Step {
+    let name = "address sanitizer";
+    if !has_nightly() {
+        let reason = "no nightly compiler: rustup toolchain install nightly".to_owned();
+        return Step { name: name.to_owned(), action: Action::Skip(reason) };
+    }
+    let invocation = Invocation::new("rustup run nightly cargo test --no-fail-fast -p demi-drivers --lib")
+        .args(&format!("--target {TRIPLE}"))
+        .args(&format!("--target-dir {}", workspace.target().join("asan").display()))
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .env("ASAN_OPTIONS", "detect_leaks=1");
+    Step::tests(name, invocation)
+}
+
+fn has_nightly() -> bool {
+    Command::new("rustup")
+        .args(["run", "nightly", "rustc", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_of_other_tiers_are_not_among_the_unit_tests() {
+        let workspace = Workspace::open().expect("target is writable");
+        let line = tests(&workspace).line();
+        for word in line.split(' ') {
+            assert!(!word.starts_with("sim_") && !word.starts_with("interop"), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_lint_warning_is_an_error() {
+        assert!(clippy().line().ends_with("-D warnings"));
+        assert!(doc().line().contains("-D warnings"));
+    }
+}
