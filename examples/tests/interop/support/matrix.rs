@@ -1,0 +1,110 @@
+//! The dimensions a scenario is run over: device, IP version, loss.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What the program under test runs on, as `DEMI_DEVICE` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// Our stack on a TAP; the peer is the kernel at the TAP's other side.
+    Tap,
+    /// Our stack on AF_PACKET over a veth; the peer is the kernel of another namespace, behind a switch.
+    Packet,
+    /// Kernel sockets through io_uring, peer behind a switch.
+    Uring,
+    /// Kernel sockets through epoll, peer behind a switch.
+    Posix,
+}
+
+/// The IP version a scenario speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ip {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// One cell of the matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// What the program under test runs on.
+    pub(crate) device: Device,
+    /// The IP version spoken.
+    pub(crate) ip: Ip,
+    /// Frames lost in each direction, of a thousand.
+    pub(crate) loss_permille: u32,
+}
+
+impl Case {
+    /// A case of the matrix.
+    pub(crate) fn new(device: Device, ip: Ip, loss_permille: u32) -> Case {
+        Case { device, ip, loss_permille }
+    }
+
+    /// The address of the host under test.
+    pub(crate) fn server_ip(&self) -> IpAddr {
+        self.ip.host(1)
+    }
+
+    /// The address of the foreign host.
+    pub(crate) fn client_ip(&self) -> IpAddr {
+        self.ip.host(2)
+    }
+}
+
+impl Ip {
+    /// The address of host `number` in a lab's one subnet.
+    pub(crate) fn host(self, number: u8) -> IpAddr {
+        match self {
+            Ip::V4 => Ipv4Addr::new(10, 77, 0, number).into(),
+            Ip::V6 => Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into()).into(),
+        }
+    }
+
+    /// Bits of the subnet's prefix.
+    pub(crate) fn prefix_bits(self) -> u8 {
+        match self {
+            Ip::V4 => 24,
+            Ip::V6 => 64,
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?} {}‰ loss", self.device, self.ip, self.loss_permille)
+    }
+}
+
+/// Makes one test of each cell of the matrix out of `fn check(&Lab)`: `matrix!(scenario, check)` gives
+/// `scenario::tap_v4`, `scenario::tap_v4_loss` and so on. With a list of devices only those: `matrix!(scenario, check,
+/// [Tap, Packet])`.
+macro_rules! matrix {
+    ($scenario:ident, $check:path) => {
+        mod $scenario {
+            $crate::support::matrix!(@device $check, tap Tap);
+            $crate::support::matrix!(@device $check, packet Packet);
+            $crate::support::matrix!(@device $check, uring Uring);
+            $crate::support::matrix!(@device $check, posix Posix);
+        }
+    };
+    (@device $check:path, $module:ident $device:ident) => {
+        mod $module {
+            $crate::support::matrix!(@cell $check, v4, $device, V4, 0);
+            $crate::support::matrix!(@cell $check, v6, $device, V6, 0);
+            $crate::support::matrix!(@cell $check, v4_loss, $device, V4, 10);
+            $crate::support::matrix!(@cell $check, v6_loss, $device, V6, 10);
+        }
+    };
+    (@cell $check:path, $name:ident, $device:ident, $ip:ident, $loss:literal) => {
+        #[test]
+        fn $name() {
+            use $crate::support::{Case, Device, Ip, Lab, machine_is_ours};
+            if machine_is_ours() {
+                $check(&Lab::new(Case::new(Device::$device, Ip::$ip, $loss)));
+            }
+        }
+    };
+}
+pub(crate) use matrix;

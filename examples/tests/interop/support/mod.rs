@@ -1,0 +1,36 @@
+//! The laboratory that every scenario works in.
+//!
+//! A [`Lab`] is two hosts joined by a switch (or by a TAP), as one [`Case`] of the matrix wants them. A [`Server`] runs
+//! in it until it is dropped, a [`Client`] until it ends or its time is up. All of them clean up when dropped, a panic
+//! included; what a killed run left behind goes when the next one starts.
+
+pub(crate) mod client;
+pub(crate) mod command;
+pub(crate) mod lab;
+pub(crate) mod matrix;
+pub(crate) mod namespace;
+pub(crate) mod server;
+
+pub(crate) use client::Client;
+pub(crate) use lab::Lab;
+pub(crate) use matrix::{Case, Device, Ip, matrix};
+pub(crate) use namespace::Namespace;
+pub(crate) use server::Server;
+
+use std::env;
+use std::sync::Once;
+
+/// Whether this run may touch the machine; says `SKIP` and why if it may not.
+pub(crate) fn machine_is_ours() -> bool {
+    if env::var("DEMI_TIER").as_deref() != Ok("kernel") {
+        println!("SKIP not the kernel tier: cargo xtask test --tier kernel");
+        return false;
+    }
+    if !command::is_root() {
+        println!("SKIP needs root, for network namespaces");
+        return false;
+    }
+    static CLEAN: Once = Once::new();
+    CLEAN.call_once(namespace::remove_stale);
+    true
+}

@@ -1,0 +1,140 @@
+//! Programs that run until they are told to stop, with all they print.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use super::Namespace;
+use super::client::{enter, wait};
+use super::command::signal;
+
+/// The longest a server may take to say that it is ready: a debug build on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running program; killed when dropped. If the test fails, what it printed is shown.
+#[derive(Debug)]
+pub(crate) struct Server {
+    line: String,
+    child: Child,
+    lines: Receiver<String>,
+    printed: Vec<String>,
+}
+
+impl Server {
+    /// Starts `program` with `args` (split at spaces) in `namespace`, `environment` set for it.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    #[track_caller]
+    pub(crate) fn start(
+        namespace: &Namespace,
+        program: &str,
+        args: &str,
+        environment: &[(&'static str, String)],
+    ) -> Server {
+        let line = format!("{program} {args}");
+        let mut command = enter(namespace, program);
+        command.args(args.split_whitespace()).envs(environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("cannot run `{line}`: {error}"),
+        };
+        let (sender, lines) = mpsc::channel();
+        read_lines(child.stdout.take(), sender.clone());
+        read_lines(child.stderr.take(), sender);
+        Server { line, child, lines, printed: Vec::new() }
+    }
+
+    /// Waits for the line our own programs print once they can be reached: `listening on ADDR:PORT (DEVICE)`.
+    #[track_caller]
+    pub(crate) fn ready(self) -> Server {
+        self.ready_when("listening on ")
+    }
+
+    /// Waits for a line that holds `text`.
+    ///
+    /// # Panics
+    /// The server ends, or prints no such line in time.
+    #[track_caller]
+    pub(crate) fn ready_when(mut self, text: &str) -> Server {
+        let seen = self.wait_for(text, READY_LIMIT);
+        assert!(seen.is_some(), "no line with `{text}` within {READY_LIMIT:?}\n{}", self.report());
+        self
+    }
+
+    /// The next line that holds `text`, if there comes one in time.
+    pub(crate) fn wait_for(&mut self, text: &str, limit: Duration) -> Option<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
+            self.printed.push(line.clone());
+            if line.contains(text) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// File descriptors it holds open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// What ctrl-C does.
+    pub(crate) fn interrupt(&self) {
+        signal(self.pid(), "INT");
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        wait(&mut self.child, limit)
+    }
+
+    /// Everything it printed so far, for a failure's message.
+    pub(crate) fn report(&mut self) -> String {
+        self.printed.extend(self.lines.try_iter());
+        format!("`{}` printed:\n{}\n", self.line, self.printed.join("\n"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            println!("{}", self.report());
+        }
+    }
+}
+
+fn read_lines(stream: Option<impl Read + Send + 'static>, sender: mpsc::Sender<String>) {
+    let Some(stream) = stream else { return };
+    thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Where cargo put the example called `name`: beside this test.
+///
+/// # Panics
+/// It has not been built; `cargo xtask test` builds the examples first.
+#[track_caller]
+pub(crate) fn example(name: &str) -> String {
+    let this = env::current_exe().unwrap_or_default();
+    // target/PROFILE/deps/interop-HASH → target/PROFILE/examples/NAME
+    let path: PathBuf = this.ancestors().nth(2).unwrap_or(Path::new(".")).join("examples").join(name);
+    assert!(path.is_file(), "{} is not there: cargo build --examples", path.display());
+    path.display().to_string()
+}
