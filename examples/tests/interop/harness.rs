@@ -172,5 +172,8 @@ fn a_program_under_test_learns_its_device_and_nothing_of_the_tests() {
     let environment = lab.program("env").must();
     let mut ours: Vec<&str> = environment.lines().filter(|line| line.starts_with("DEMI_")).collect();
     ours.sort_unstable();
-    assert_eq!(ours, ["DEMI_ADDRESS=fd77::1/64", "DEMI_DEVICE=packet:eth0", "DEMI_GATEWAY=fd77::2"]);
+    assert_eq!(
+        ours,
+        ["DEMI_ADDRESS=10.77.0.1/24,fd77::1/64", "DEMI_DEVICE=packet:eth0", "DEMI_GATEWAY=10.77.0.2,fd77::2"]
+    );
 }

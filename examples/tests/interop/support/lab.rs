@@ -94,11 +94,13 @@ impl Lab {
             Device::Uring => return vec![("DEMI_DEVICE", "uring".to_owned())],
             Device::Posix => return vec![("DEMI_DEVICE", "posix".to_owned())],
         };
-        let ip = self.case.ip;
+        let both = |number, suffix: fn(Ip) -> String| {
+            [Ip::V4, Ip::V6].map(|ip| format!("{}{}", ip.host(number), suffix(ip))).join(",")
+        };
         vec![
             ("DEMI_DEVICE", device),
-            ("DEMI_ADDRESS", format!("{}/{}", self.case.server_ip(), ip.prefix_bits())),
-            ("DEMI_GATEWAY", self.case.client_ip().to_string()),
+            ("DEMI_ADDRESS", both(1, |ip| format!("/{}", ip.prefix_bits()))),
+            ("DEMI_GATEWAY", both(2, |_| String::new())),
         ]
     }
 

@@ -46,11 +46,6 @@ impl Case {
     pub(crate) fn server_ip(&self) -> IpAddr {
         self.ip.host(1)
     }
-
-    /// The address of the foreign host.
-    pub(crate) fn client_ip(&self) -> IpAddr {
-        self.ip.host(2)
-    }
 }
 
 impl Ip {
