@@ -80,10 +80,27 @@ pub(crate) fn ensure(workspace: &Workspace, tools: &[Tool]) -> Result<(), String
     }
 }
 
+/// Makes sure that cargo has the subcommands the unit tier calls; rustup's minimal profile leaves them out.
+pub(crate) fn ensure_components(workspace: &Workspace) -> Result<(), String> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let version = Invocation::new("cargo --quiet").args(&format!("{subcommand} --version"));
+        let works = |outcome: process::Outcome| outcome.success;
+        if process::run(workspace, "component-check", &version).is_ok_and(works) {
+            continue;
+        }
+        println!("installing the component {component}");
+        let add = Invocation::new("rustup component add").args(component).limit_s(5 * 60);
+        if !process::run(workspace, "component-add", &add).is_ok_and(works) {
+            return Err(format!("missing cargo {subcommand}: rustup component add {component}"));
+        }
+    }
+    Ok(())
+}
+
 /// `cargo xtask setup`: whether all that any tier needs is there in the end.
 pub(crate) fn setup(workspace: &Workspace) -> bool {
     let all: Vec<Tool> = Tier::ALL.iter().flat_map(|tier| tier.tools()).copied().collect();
-    match ensure(workspace, &all) {
+    match ensure_components(workspace).and_then(|()| ensure(workspace, &all)) {
         Ok(()) => {
             println!("every tool is there: {}", names(&all));
             true

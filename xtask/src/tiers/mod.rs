@@ -93,7 +93,11 @@ impl Tier {
         if self == Tier::Kernel && !packages::is_root() {
             return Some("needs root, for network namespaces".to_owned());
         }
-        packages::ensure(workspace, self.tools()).err()
+        if self == Tier::Unit {
+            packages::ensure_components(workspace).err()
+        } else {
+            packages::ensure(workspace, self.tools()).err()
+        }
     }
 }
 

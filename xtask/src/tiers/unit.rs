@@ -7,8 +7,6 @@ use super::{Action, PACKAGES, Step, Tier, targets_of};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-
 /// The steps, cheapest first.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     let mut steps = vec![
@@ -75,7 +73,7 @@ fn address_sanitizer(workspace: &Workspace) -> Step {
         return Step { name: name.to_owned(), action: Action::Skip(reason) };
     }
     let invocation = Invocation::new("rustup run nightly cargo test --no-fail-fast -p demi-drivers --lib")
-        .args(&format!("--target {TRIPLE}"))
+        .args(&format!("--target {}-unknown-linux-gnu", std::env::consts::ARCH))
         .args(&format!("--target-dir {}", workspace.target().join("asan").display()))
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("ASAN_OPTIONS", "detect_leaks=1");
