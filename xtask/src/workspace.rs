@@ -11,6 +11,15 @@ pub(crate) struct Workspace {
     target: PathBuf,
 }
 
+/// A program in `examples/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Example {
+    /// What `cargo run --example` calls it.
+    pub(crate) name: String,
+    /// It has unit tests of its own (`test = true`).
+    pub(crate) tested: bool,
+}
+
 impl Workspace {
     /// The checkout this driver was built from.
     pub(crate) fn open() -> io::Result<Workspace> {
@@ -58,17 +67,9 @@ impl Workspace {
         names
     }
 
-    /// Names of the programs in `examples/`.
-    pub(crate) fn examples(&self) -> Vec<String> {
-        let mut names: Vec<String> = children(&self.root.join("examples"))
-            .into_iter()
-            .chain(children(&self.root.join("examples/examples")))
-            .filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
-            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-            .filter(|name| name != "build")
-            .collect();
-        names.sort();
-        names
+    /// The programs that `examples/Cargo.toml` declares.
+    pub(crate) fn examples(&self) -> Vec<Example> {
+        examples_of(&fs::read_to_string(self.root.join("examples/Cargo.toml")).unwrap_or_default())
     }
 
     /// Names of the programs in `benches/src/bin/`.
@@ -98,6 +99,29 @@ impl Workspace {
     }
 }
 
+/// Reads the `[[example]]` tables of a manifest: enough TOML for that, a key a line.
+fn examples_of(manifest: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let mut inside = false;
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            inside = line == "[[example]]";
+            if inside {
+                examples.push(Example { name: String::new(), tested: false });
+            }
+        } else if let (true, Some(example), Some((key, value))) =
+            (inside, examples.last_mut(), line.split_once('='))
+        {
+            match key.trim() {
+                "name" => example.name = value.trim().trim_matches('"').to_owned(),
+                "test" => example.tested = value.trim() == "true",
+                _ => {}
+            }
+        }
+    }
+    examples
+}
+
 fn children(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
@@ -112,6 +136,14 @@ mod tests {
         let workspace = Workspace::open().expect("target is writable");
         let manifest = fs::read_to_string(workspace.root().join("Cargo.toml")).expect("root manifest");
         assert!(manifest.contains("[workspace]"));
+    }
+
+    #[test]
+    fn examples_are_read_with_whether_they_are_tested() {
+        let manifest = "[package]\nname = \"x\"\n\n[[example]]\nname = \"echo\"\npath = \"echo.rs\"\n\n\
+                        [[example]]\nname = \"kv\"\ntest = true\n\n[lints]\nworkspace = true\n";
+        let example = |name: &str, tested| Example { name: name.to_owned(), tested };
+        assert_eq!(examples_of(manifest), [example("echo", false), example("kv", true)]);
     }
 
     #[test]

@@ -47,8 +47,12 @@ pub(crate) fn doc() -> Invocation {
 }
 
 fn tests(workspace: &Workspace) -> Invocation {
+    let examples = workspace.examples().into_iter().filter(|example| example.tested);
+    let examples =
+        examples.map(|example| format!("--example {}", example.name)).collect::<Vec<_>>().join(" ");
     Invocation::new("cargo test --no-fail-fast --profile tier --lib --bins")
         .args(PACKAGES)
+        .args(&examples)
         .args(&targets_of(workspace, Tier::Unit))
         .args("-- --show-output")
 }
