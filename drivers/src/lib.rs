@@ -12,6 +12,7 @@
 
 pub mod device;
 pub mod mem;
+pub mod park;
 pub mod time;
 pub mod transport;
 
