@@ -10,11 +10,14 @@
 //! Nothing here knows a protocol above its own frames, and nothing here knows the executor: readiness is told through
 //! [`core::task::Waker`]s alone.
 
+mod checksum;
 pub mod device;
 pub mod mem;
 pub mod park;
+mod rng;
 pub mod time;
 pub mod transport;
+pub mod wire;
 
 pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
 pub use mem::{Buf, BufMut, Pool, PoolConfig};
