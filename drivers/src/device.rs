@@ -140,6 +140,15 @@ impl<'a> TxFrame<'a> {
         self.parts.iter().map(|part| part.as_ref().unwrap_or_else(|| unreachable!("part of a queued frame")))
     }
 
+    /// The frame's bytes, when it consists of a single part.
+    #[inline]
+    pub fn single(&self) -> Option<&'a Buf> {
+        match self.parts {
+            [part] => part.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Bytes of all parts.
     #[inline]
     pub fn len(&self) -> usize {
@@ -230,6 +239,44 @@ impl TxQueue {
         })
     }
 
+    /// Shows frames to `send`, from the front on, until it answers `false` or all have been shown, and drops those for which
+    /// it answered `true`: they have been sent, or never will be. Answers their number.
+    ///
+    /// What a device that copies frames wants: the queue is put in order once a burst, not once a frame.
+    #[inline]
+    pub fn pop_while(&mut self, mut send: impl FnMut(&TxFrame<'_>) -> bool) -> usize {
+        let mut part = self.next_part;
+        let mut sent = 0;
+        for meta in &self.frames[self.next_frame..] {
+            let end = part + usize::from(meta.parts);
+            let Some(parts) = self.parts.get(part..end) else { break };
+            if !send(&TxFrame { parts, offload: meta.offload }) {
+                break;
+            }
+            part = end;
+            sent += 1;
+        }
+        if self.next_frame + sent == self.frames.len() {
+            self.clear();
+        } else {
+            self.parts[self.next_part..part].fill(None);
+            self.next_part = part;
+            self.next_frame += sent;
+            self.compact();
+        }
+        sent
+    }
+
+    /// Moves what is left to the front when a device that never drains the queue would make it grow.
+    fn compact(&mut self) {
+        if self.next_frame >= self.capacity {
+            self.parts.drain(..self.next_part);
+            self.frames.drain(..self.next_frame);
+            self.next_part = 0;
+            self.next_frame = 0;
+        }
+    }
+
     /// Drops the frame at the front: it has been sent, or never will be.
     #[inline]
     pub fn pop(&mut self) {
@@ -250,20 +297,14 @@ impl TxQueue {
         self.next_part = end;
         self.next_frame += 1;
         if self.next_frame == self.frames.len() {
-            self.parts.clear();
-            self.frames.clear();
-            self.next_part = 0;
-            self.next_frame = 0;
-        } else if self.next_frame >= self.capacity {
-            // A device that never drains the queue must not make it grow: move what is left to the front.
-            self.parts.drain(..self.next_part);
-            self.frames.drain(..self.next_frame);
-            self.next_part = 0;
-            self.next_frame = 0;
+            self.clear();
+        } else {
+            self.compact();
         }
     }
 
     /// Drops everything that is queued.
+    #[inline]
     pub fn clear(&mut self) {
         self.parts.clear();
         self.frames.clear();
@@ -331,4 +372,67 @@ pub struct DeviceStats {
     pub tx_dropped: u64,
     /// Times the device had no room and left frames in the queue.
     pub tx_full: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::PoolConfig;
+
+    fn queue_of(pool: &Pool, frames: &[&[&str]]) -> TxQueue {
+        let mut queue = TxQueue::new(3);
+        for parts in frames {
+            let mut parts = parts.iter().map(|part| pool.copy_from_slice(part.as_bytes()).unwrap());
+            let head = parts.next().unwrap();
+            queue.push_parts(head, parts, Offload::default());
+        }
+        queue
+    }
+
+    fn text(frame: &TxFrame<'_>) -> String {
+        let mut bytes = vec![0; frame.len()];
+        frame.copy_to(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn frames_are_popped_until_the_device_is_full_and_the_rest_stays_in_order() {
+        let pool = Pool::new(&PoolConfig::small(16)).unwrap();
+        let mut queue = queue_of(&pool, &[&["a", "b"], &["c"], &["d", "e", "f"], &["g"]]);
+        let mut sent = Vec::new();
+        let count = queue.pop_while(|frame| {
+            let room = sent.len() < 2;
+            if room {
+                sent.push((text(frame), frame.single().is_some()));
+            }
+            room
+        });
+        assert_eq!((count, queue.len()), (2, 2));
+        assert_eq!(sent, [("ab".to_string(), false), ("c".to_string(), true)]);
+        assert_eq!(pool.stats().slots_out, 4, "what was sent is given back at once");
+        queue.pop();
+        assert_eq!(text(&queue.front().unwrap()), "g");
+        queue.push(pool.copy_from_slice(b"h").unwrap(), Offload::default());
+        let mut rest = String::new();
+        assert_eq!(
+            queue.pop_while(|frame| {
+                rest += &text(frame);
+                true
+            }),
+            2
+        );
+        assert_eq!((rest.as_str(), queue.is_empty(), pool.stats().slots_out), ("gh", true, 0));
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_does_not_grow() {
+        let pool = Pool::new(&PoolConfig::small(16)).unwrap();
+        let mut queue = queue_of(&pool, &[&["x"], &["x"]]);
+        for _ in 0..1000 {
+            queue.push(pool.copy_from_slice(b"x").unwrap(), Offload::default());
+            let mut first = true;
+            assert_eq!(queue.pop_while(|_| std::mem::take(&mut first)), 1);
+        }
+        assert!(queue.parts.capacity() <= 16 && queue.frames.capacity() <= 16);
+    }
 }

@@ -51,12 +51,23 @@ impl Ord for InFlight {
 /// The medium's side of an end.
 struct End {
     pool: Pool,
-    ready: VecDeque<RxFrame>,
-    /// When the oldest frame of `ready` came, at the latest.
+    /// Frames that have arrived, all later than those in `left`. Usually handed over as a whole.
+    ready: Vec<RxFrame>,
+    /// Frames that a burst had no room for.
+    left: VecDeque<RxFrame>,
+    /// When the oldest of them came, at the latest.
     ready_since: Instant,
     arriving: BinaryHeap<Reverse<InFlight>>,
     gone: bool,
     rx_dropped: u64,
+}
+
+impl End {
+    /// Frames that have arrived and were not taken yet.
+    #[inline]
+    fn waiting(&self) -> usize {
+        self.ready.len() + self.left.len()
+    }
 }
 
 /// Who is asked about frames, and who is told of them.
@@ -70,15 +81,6 @@ impl Hooks {
     fn any(&self) -> bool {
         self.filter.is_some() || self.observer.is_some()
     }
-}
-
-/// Counts of one transmitted burst.
-#[derive(Default)]
-pub(super) struct TxCount {
-    pub(super) frames: u64,
-    pub(super) bytes: u64,
-    pub(super) dropped: u64,
-    pub(super) full: bool,
 }
 
 pub(super) struct Medium {
@@ -107,7 +109,8 @@ impl Medium {
         let link = |stream: usize| Link::new(config.link.clone(), seed, stream as u64);
         let end = |pool: &Pool| End {
             pool: pool.clone(),
-            ready: VecDeque::with_capacity(config.ring_frames),
+            ready: Vec::new(),
+            left: VecDeque::new(),
             ready_since: Instant::ZERO,
             arriving: BinaryHeap::new(),
             gone: false,
@@ -183,54 +186,65 @@ impl Medium {
     /// The only other end, when frames sent by `from` can go straight into its ring.
     pub(super) fn straight_to(&self, from: usize) -> Option<usize> {
         let to = from ^ 1;
+        let link = self.links.get(from * 2 + to)?;
+        let end = self.ends.get(to)?;
         let straight = self.ends.len() == 2
             && !self.hooked
-            && self.links[from * 2 + to].plain
-            && !self.ends[to].gone
+            && link.plain
+            && !end.gone
             // Frames that still travel are not to be overtaken by ones sent after a link was mended.
-            && self.ends[to].arriving.is_empty();
+            && end.arriving.is_empty();
         straight.then_some(to)
     }
 
-    /// The fast path: copies frames from the queue into slots of the receiver until its ring is full.
+    /// The fast path: copies frames from the queue into slots of the receiver until its ring is full. Answers how many
+    /// were taken from the queue.
+    #[inline]
     pub(super) fn send_straight(
         &mut self,
         from: usize,
         to: usize,
         now: Instant,
         queue: &mut TxQueue,
-    ) -> TxCount {
-        let mut count = TxCount::default();
-        let mut overflowed = 0;
-        let end = &mut self.ends[to];
-        if end.ready.is_empty() {
+        stats: &mut DeviceStats,
+    ) -> usize {
+        let Some(end) = self.ends.get_mut(to) else { return 0 };
+        let (frame_bytes, tso_max_bytes) = (self.frame_bytes, self.tso_max_bytes);
+        let checksum_offload = self.checksum_offload;
+        let mut room = self.ring_frames.saturating_sub(end.waiting());
+        if end.waiting() == 0 {
             end.ready_since = now;
         }
-        while let Some(frame) = queue.front() {
-            let bytes = frame.len();
-            if bytes > self.frame_bytes && !fits_as_gso(&frame, bytes, self.tso_max_bytes) {
-                count.dropped += 1;
-                queue.pop();
-                continue;
+        let (mut bytes_sent, mut refused, mut overflowed) = (0, 0, 0);
+        let taken = queue.pop_while(|frame| {
+            let bytes = frame.single().map_or_else(|| frame.len(), |part| part.len());
+            if bytes > frame_bytes && !fits_as_gso(frame, bytes, tso_max_bytes) {
+                refused += 1;
+                return true;
             }
-            if end.ready.len() >= self.ring_frames {
-                count.full = true;
-                break;
+            if room == 0 {
+                return false;
             }
-            count.frames += 1;
-            count.bytes += bytes as u64;
-            match receive(&end.pool, &frame, bytes, self.checksum_offload) {
-                Some(frame) => end.ready.push_back(frame),
+            room -= 1;
+            bytes_sent += bytes as u64;
+            match receive(&end.pool, frame, bytes, checksum_offload) {
+                Some(frame) => end.ready.push(frame),
                 None => overflowed += 1,
             }
-            queue.pop();
-        }
+            true
+        });
+        let sent = taken as u64 - refused;
         end.rx_dropped += overflowed;
-        let stats = &mut self.links[from * 2 + to].stats;
-        stats.sent += count.frames;
-        stats.delivered += count.frames - overflowed;
-        stats.overflowed += overflowed;
-        count
+        stats.tx_frames += sent;
+        stats.tx_bytes += bytes_sent;
+        stats.tx_dropped += refused;
+        stats.tx_full += u64::from(!queue.is_empty());
+        if let Some(link) = self.links.get_mut(from * 2 + to) {
+            link.stats.sent += sent;
+            link.stats.delivered += sent - overflowed;
+            link.stats.overflowed += overflowed;
+        }
+        taken
     }
 
     /// Whether a frame is too long to be sent at all.
@@ -361,14 +375,14 @@ impl Medium {
             let Some(Reverse(frame)) = end.arriving.pop() else { break };
             let stats = &mut self.links[frame.from * count + to].stats;
             stats.in_flight -= 1;
-            let room = end.ready.len() < self.ring_frames;
+            let room = end.waiting() < self.ring_frames;
             match room.then(|| end.pool.copy_from_slice(&frame.bytes)).flatten() {
                 Some(buf) => {
-                    if end.ready.is_empty() {
+                    if end.waiting() == 0 {
                         end.ready_since = frame.at;
                     }
                     let InFlight { checksum, gro_bytes, .. } = frame;
-                    end.ready.push_back(RxFrame { buf, checksum, gro_bytes });
+                    end.ready.push(RxFrame { buf, checksum, gro_bytes });
                     stats.delivered += 1;
                 }
                 None => {
@@ -394,17 +408,22 @@ impl Medium {
         if !self.ends[to].arriving.is_empty() {
             self.arrive(to, now);
         }
-        let ready = &mut self.ends[to].ready;
-        let count = ready.len().min(max);
-        let mut bytes = 0;
-        into.extend(ready.drain(..count).inspect(|frame| bytes += frame.buf.len() as u64));
-        (count, bytes)
+        let end = &mut self.ends[to];
+        let before = into.len();
+        if end.left.is_empty() && before == 0 && end.ready.len() <= max {
+            std::mem::swap(into, &mut end.ready);
+        } else {
+            end.left.extend(end.ready.drain(..));
+            into.extend(end.left.drain(..end.left.len().min(max)));
+        }
+        let taken = &into[before..];
+        (taken.len(), taken.iter().map(|frame| frame.buf.len() as u64).sum())
     }
 
     /// When the next frame for an end arrives, or arrived.
     pub(super) fn next_arrival(&self, to: usize) -> Option<Instant> {
         let end = &self.ends[to];
-        if !end.ready.is_empty() {
+        if end.waiting() > 0 {
             return Some(end.ready_since);
         }
         end.arriving.peek().map(|Reverse(frame)| frame.at)
@@ -421,6 +440,7 @@ impl Medium {
         let end = &mut self.ends[index];
         end.gone = true;
         end.ready.clear();
+        end.left.clear();
         for Reverse(frame) in end.arriving.drain() {
             let stats = &mut self.links[frame.from * count + index].stats;
             stats.in_flight -= 1;
@@ -439,8 +459,13 @@ fn fits_as_gso(frame: &TxFrame<'_>, bytes: usize, tso_max_bytes: usize) -> bool 
 #[inline]
 fn receive(pool: &Pool, frame: &TxFrame<'_>, bytes: usize, checksum_offload: bool) -> Option<RxFrame> {
     let mut buf = pool.alloc(bytes)?;
-    for part in frame.parts() {
-        buf.put_slice(part);
+    match frame.single() {
+        Some(part) => {
+            buf.put_slice(part);
+        }
+        None => frame.parts().for_each(|part| {
+            buf.put_slice(part);
+        }),
     }
     let checksum = match frame.offload.checksum {
         None => RxChecksum::Unknown,
@@ -451,14 +476,4 @@ fn receive(pool: &Pool, frame: &TxFrame<'_>, bytes: usize, checksum_offload: boo
         }
     };
     Some(RxFrame { buf: buf.freeze(), checksum, gro_bytes: frame.offload.gso_bytes })
-}
-
-impl TxCount {
-    /// Adds what was counted to a device's counters.
-    pub(super) fn add_to(&self, stats: &mut DeviceStats) {
-        stats.tx_frames += self.frames;
-        stats.tx_bytes += self.bytes;
-        stats.tx_dropped += self.dropped;
-        stats.tx_full += u64::from(self.full);
-    }
 }

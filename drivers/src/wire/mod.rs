@@ -27,7 +27,7 @@ pub use handle::{LinkStats, Outcome, Verdict, WireEvent, WireFrame, WireHandle};
 use crate::device::{Capabilities, Device, DeviceStats, Offload, RxFrame, TxQueue};
 use crate::mem::Pool;
 use crate::time::Instant;
-use medium::{Hooks, Medium, TxCount};
+use medium::{Hooks, Medium};
 
 /// Makes wires.
 #[derive(Debug)]
@@ -119,18 +119,19 @@ impl WireEnd {
     }
 
     /// Sends everything queued through links that do something to it, or past hooks.
-    fn send_through(&mut self, now: Instant, queue: &mut TxQueue) -> TxCount {
-        let mut count = TxCount::default();
+    fn send_through(&mut self, now: Instant, queue: &mut TxQueue) -> usize {
+        let mut taken = 0;
         let mut hooks = self.medium.borrow_mut().take_hooks();
         while let Some(frame) = queue.front() {
+            taken += 1;
             let bytes = frame.len();
             if self.medium.borrow().refuses(&frame, bytes) {
-                count.dropped += 1;
+                self.stats.tx_dropped += 1;
                 queue.pop();
                 continue;
             }
-            count.frames += 1;
-            count.bytes += bytes as u64;
+            self.stats.tx_frames += 1;
+            self.stats.tx_bytes += bytes as u64;
             let offload = frame.offload;
             self.scratch.clear();
             for part in frame.parts() {
@@ -145,7 +146,7 @@ impl WireEnd {
         }
         let replaced = self.medium.borrow_mut().put_hooks(hooks);
         drop(replaced);
-        count
+        taken
     }
 
     /// Sends the frame in `scratch` to one end.
@@ -229,13 +230,12 @@ impl Device for WireEnd {
     }
 
     fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {
-        let straight = self.medium.borrow().straight_to(self.index);
-        let count = match straight {
-            Some(to) => self.medium.borrow_mut().send_straight(self.index, to, now, queue),
-            None => self.send_through(now, queue),
-        };
-        count.add_to(&mut self.stats);
-        Ok((count.frames + count.dropped) as usize)
+        let mut medium = self.medium.borrow_mut();
+        if let Some(to) = medium.straight_to(self.index) {
+            return Ok(medium.send_straight(self.index, to, now, queue, &mut self.stats));
+        }
+        drop(medium);
+        Ok(self.send_through(now, queue))
     }
 
     fn deadline(&self) -> Option<Instant> {
