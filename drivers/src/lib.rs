@@ -13,10 +13,13 @@
 mod checksum;
 pub mod device;
 pub mod mem;
+mod netdev;
 pub mod park;
 mod rng;
+pub mod tap;
 pub mod time;
 pub mod transport;
+mod vnet;
 pub mod wire;
 
 pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
