@@ -14,6 +14,7 @@ mod checksum;
 pub mod device;
 pub mod mem;
 mod netdev;
+pub mod packet;
 pub mod park;
 mod rng;
 pub mod tap;
