@@ -1,0 +1,113 @@
+//! Limits and defaults of the TCP layer. What is not said here is what Linux does.
+
+use std::time::Duration;
+
+use demi_drivers::transport::CongestionControl;
+
+/// Limits and defaults of the TCP layer: every table is bounded by one of them.
+///
+/// ```
+/// use demi_netstack::tcp::TcpConfig;
+/// let config = TcpConfig { max_connections: 10_000, ..TcpConfig::default() };
+/// assert_eq!(config.time_wait.as_secs(), 60);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// Connections in any state, those whose handshake is under way included.
+    pub max_connections: usize,
+    /// Listening sockets.
+    pub max_listeners: usize,
+    /// Bytes a send buffer holds before pushes wait, unless the connection says otherwise.
+    pub send_buffer_bytes: usize,
+    /// Bytes a receive buffer holds, hence the largest window offered, unless the connection says otherwise.
+    pub recv_buffer_bytes: usize,
+    /// The largest receive buffer a connection may ask for; the window scale offered in a SYN is chosen for it.
+    pub recv_buffer_max_bytes: usize,
+    /// Congestion control of connections that name none.
+    pub congestion: CongestionControl,
+    /// Initial congestion window in segments (RFC 6928).
+    pub initial_window_segments: u32,
+    /// Offer and use timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Offer and use selective acknowledgements (RFC 2018).
+    pub sack: bool,
+    /// Offer and use window scaling (RFC 7323).
+    pub window_scaling: bool,
+    /// First and last port given to sockets that ask for any (RFC 6056).
+    pub ephemeral_ports: (u16, u16),
+    /// The smallest MSS a peer is believed to have; smaller ones are raised to it (CVE-2019-11479).
+    pub min_send_mss_bytes: u16,
+    /// Retransmission timeout before the first round trip is measured (RFC 6298 §2.1).
+    pub initial_rto: Duration,
+    /// Smallest retransmission timeout; Linux's 200 ms rather than RFC 6298's second.
+    pub min_rto: Duration,
+    /// Largest retransmission timeout.
+    pub max_rto: Duration,
+    /// SYNs sent again before a connect fails.
+    pub syn_retries: u32,
+    /// SYN-ACKs sent again before a half-open connection is forgotten.
+    pub syn_ack_retries: u32,
+    /// Timeouts in a row before an established connection is given up (Linux's `tcp_retries2`).
+    pub retries: u32,
+    /// As `retries`, for connections that the application has closed (Linux's `tcp_orphan_retries`).
+    pub orphan_retries: u32,
+    /// Closed connections that may linger; beyond it they are reset (Linux's `tcp_max_orphans`).
+    pub max_orphans: usize,
+    /// How long a closed connection waits for the peer's FIN (Linux's `tcp_fin_timeout`).
+    pub fin_wait_2: Duration,
+    /// How long a TIME-WAIT record lives.
+    pub time_wait: Duration,
+    /// TIME-WAIT records; beyond it the oldest is dropped.
+    pub max_time_wait: usize,
+    /// Longest an acknowledgement waits for data to ride on.
+    pub delayed_ack: Duration,
+    /// Acknowledgements sent without delay when a connection starts (Linux's quick ACKs).
+    pub quick_acks: u8,
+    /// Longest a partial segment is held back by `cork`.
+    pub cork: Duration,
+    /// Challenge ACKs a second, over all connections (RFC 5961 §7); the count is varied at random.
+    pub challenge_acks_per_second: u32,
+    /// Least time between two challenge or duplicate ACKs of one connection.
+    pub challenge_ack_interval: Duration,
+    /// RSTs a second sent to segments that belong to no connection.
+    pub resets_per_second: u32,
+    /// Timers run in one turn.
+    pub timers_per_turn: usize,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        TcpConfig {
+            max_connections: 1 << 20,
+            max_listeners: 1 << 12,
+            send_buffer_bytes: 512 << 10,
+            recv_buffer_bytes: 512 << 10,
+            recv_buffer_max_bytes: 6 << 20,
+            congestion: CongestionControl::Cubic,
+            initial_window_segments: 10,
+            timestamps: true,
+            sack: true,
+            window_scaling: true,
+            ephemeral_ports: (32768, 60999),
+            min_send_mss_bytes: 48,
+            initial_rto: Duration::from_secs(1),
+            min_rto: Duration::from_millis(200),
+            max_rto: Duration::from_secs(120),
+            syn_retries: 6,
+            syn_ack_retries: 5,
+            retries: 15,
+            orphan_retries: 8,
+            max_orphans: 1 << 16,
+            fin_wait_2: Duration::from_secs(60),
+            time_wait: Duration::from_secs(60),
+            max_time_wait: 1 << 18,
+            delayed_ack: Duration::from_millis(40),
+            quick_acks: 16,
+            cork: Duration::from_millis(200),
+            challenge_acks_per_second: 1000,
+            challenge_ack_interval: Duration::from_millis(500),
+            resets_per_second: 10_000,
+            timers_per_turn: 1024,
+        }
+    }
+}

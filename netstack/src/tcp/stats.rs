@@ -1,0 +1,103 @@
+//! Counters of the TCP layer, under the names `nstat` shows on Linux.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident => $name:literal,)*) => {
+        /// What the TCP layer has counted since it was made. The names are Linux's (RFC 4022 and `TcpExt`).
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct TcpStats {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl TcpStats {
+            /// Every counter with its `nstat` name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$(($name, self.$field),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connects started.
+    active_opens => "TcpActiveOpens",
+    /// Handshakes that a listener finished.
+    passive_opens => "TcpPassiveOpens",
+    /// Handshakes that failed.
+    attempt_fails => "TcpAttemptFails",
+    /// Established connections that ended in a reset.
+    estab_resets => "TcpEstabResets",
+    /// Segments received, bad ones included.
+    in_segs => "TcpInSegs",
+    /// Segments sent, retransmissions not included.
+    out_segs => "TcpOutSegs",
+    /// Segments sent again.
+    retrans_segs => "TcpRetransSegs",
+    /// Segments received whose header made no sense.
+    in_errs => "TcpInErrs",
+    /// RSTs sent.
+    out_rsts => "TcpOutRsts",
+    /// SYNs dropped because a listener's queue was full.
+    listen_overflows => "TcpExtListenOverflows",
+    /// SYNs and handshakes dropped by listeners for any reason.
+    listen_drops => "TcpExtListenDrops",
+    /// Segments dropped by PAWS (RFC 7323 §5).
+    paws_estab => "TcpExtPAWSEstab",
+    /// SYNs answered from TIME-WAIT (RFC 6191).
+    time_wait_recycled => "TcpExtTWRecycled",
+    /// Connections that ended in TIME-WAIT.
+    time_wait => "TcpExtTW",
+    /// TIME-WAIT records dropped because there were too many.
+    time_wait_overflow => "TcpExtTCPTimeWaitOverflow",
+    /// Pure acknowledgements taken on the short path.
+    hp_acks => "TcpExtTCPHPAcks",
+    /// In-order data taken on the short path.
+    hp_hits => "TcpExtTCPHPHits",
+    /// Acknowledgements that waited for a timer.
+    delayed_acks => "TcpExtDelayedACKs",
+    /// Retransmission timeouts.
+    timeouts => "TcpExtTCPTimeouts",
+    /// Fast retransmissions.
+    fast_retrans => "TcpExtTCPFastRetrans",
+    /// Retransmissions in slow start, after a timeout.
+    slow_start_retrans => "TcpExtTCPSlowStartRetrans",
+    /// Recoveries that selective acknowledgements started.
+    sack_recovery => "TcpExtTCPSackRecovery",
+    /// Recoveries that duplicate acknowledgements started.
+    reno_recovery => "TcpExtTCPRenoRecovery",
+    /// SACK blocks ignored because they made no sense.
+    sack_discard => "TcpExtTCPSACKDiscard",
+    /// Times a peer took back what it had selectively acknowledged.
+    sack_reneging => "TcpExtTCPSACKReneging",
+    /// D-SACKs sent (RFC 2883).
+    dsack_sent => "TcpExtTCPDSACKOldSent",
+    /// D-SACKs received.
+    dsack_recv => "TcpExtTCPDSACKRecv",
+    /// Segments queued out of order.
+    ofo_queue => "TcpExtTCPOFOQueue",
+    /// Out-of-order segments dropped for want of room.
+    ofo_drop => "TcpExtTCPOFODrop",
+    /// Out-of-order segments that brought nothing new.
+    ofo_merge => "TcpExtTCPOFOMerge",
+    /// Segments dropped because the receive buffer was full.
+    rcvq_drop => "TcpExtTCPRcvQDrop",
+    /// Challenge ACKs sent (RFC 5961).
+    challenge_acks => "TcpExtTCPChallengeACK",
+    /// SYNs that came in on synchronised connections.
+    syn_challenge => "TcpExtTCPSYNChallenge",
+    /// Keepalive probes sent.
+    keepalives => "TcpExtTCPKeepAlive",
+    /// Zero-window and keepalive probes sent.
+    win_probes => "TcpExtTCPWinProbe",
+    /// Connections given up because nothing was acknowledged for too long.
+    abort_on_timeout => "TcpExtTCPAbortOnTimeout",
+    /// Connections reset because data came after the application had closed.
+    abort_on_data => "TcpExtTCPAbortOnData",
+    /// Connections reset because the application closed with data unread.
+    abort_on_close => "TcpExtTCPAbortOnClose",
+    /// Connections reset because linger was zero.
+    abort_on_linger => "TcpExtTCPAbortOnLinger",
+    /// Closed connections reset because there were too many of them.
+    abort_on_memory => "TcpExtTCPAbortOnMemory",
+    /// Sends that the layers below had no room for.
+    send_refused => "TcpExtTCPBacklogDrop",
+}
