@@ -4,8 +4,12 @@
 //! sends only through an [`output::Output`].
 
 mod config;
+mod isn;
 pub mod output;
+mod rto;
+mod seq;
 mod stats;
+mod timer;
 
 use core::marker::PhantomData;
 use core::task::{Context, Poll};
@@ -18,6 +22,7 @@ use demi_drivers::transport::{
 use demi_drivers::{Buf, Instant, Pool};
 
 pub use config::TcpConfig;
+pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
 use output::{Flow, Output};

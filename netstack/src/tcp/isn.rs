@@ -1,0 +1,103 @@
+//! Numbers a stranger must not guess: initial sequence numbers (RFC 6528), timestamp offsets, ports, and the flow table's key.
+//!
+//! All come from one 16-byte secret through SipHash. The datapath never hashes with it.
+
+use core::hash::{Hash, Hasher};
+
+use demi_drivers::Instant;
+use siphasher::sip::SipHasher24;
+
+use super::output::Flow;
+use super::seq::SeqNumber;
+
+/// What a hash is for; no two uses see the same one.
+#[derive(Clone, Copy, Hash)]
+enum Use {
+    Isn,
+    Timestamp,
+    Random,
+}
+
+/// The layer's secret.
+pub(crate) struct Secret {
+    key: [u8; 16],
+    drawn: u64,
+}
+
+impl Secret {
+    pub(crate) fn new(key: [u8; 16]) -> Self {
+        Secret { key, drawn: 0 }
+    }
+
+    fn hash(&self, of: Use, what: impl Hash) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        of.hash(&mut hasher);
+        what.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The initial sequence number of a new connection: a hash of its addresses and ports, and a clock, so that it differs
+    /// between flows without pattern and grows within one (RFC 6528 §3). The clock ticks every 64 ns, as Linux's.
+    pub(crate) fn isn(&self, flow: &Flow, now: Instant) -> SeqNumber {
+        SeqNumber::new((self.hash(Use::Isn, flow) as u32).wrapping_add((now.as_nanos() >> 6) as u32))
+    }
+
+    /// What is added to the millisecond clock in timestamps: the same for all connections between two hosts, so that
+    /// timestamps order successive ones (RFC 6191), and no way to learn our uptime (RFC 7323 §7.1).
+    pub(crate) fn timestamp_offset(&self, flow: &Flow) -> u32 {
+        self.hash(Use::Timestamp, (flow.local, flow.remote)) as u32
+    }
+
+    /// A number that nobody can foretell.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.drawn += 1;
+        self.hash(Use::Random, self.drawn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn flow(port: u16) -> Flow {
+        Flow { local: [10, 0, 0, 1].into(), remote: [10, 0, 0, 2].into(), local_port: 80, remote_port: port }
+    }
+
+    #[test]
+    fn isns_differ_by_flow_and_by_secret() {
+        let (a, b) = (Secret::new([1; 16]), Secret::new([2; 16]));
+        let of_a: HashSet<_> = (0..1000).map(|port| a.isn(&flow(port), Instant::ZERO)).collect();
+        assert!(of_a.len() > 998, "{} of 1000 differ", of_a.len());
+        let shared = (0..1000).filter(|&port| of_a.contains(&b.isn(&flow(port), Instant::ZERO))).count();
+        assert!(shared < 3, "{shared} shared by two secrets");
+        let steps: HashSet<_> = (0..100)
+            .map(|port| a.isn(&flow(port + 1), Instant::ZERO) - a.isn(&flow(port), Instant::ZERO))
+            .collect();
+        assert!(steps.len() > 98, "no constant step from port to port");
+    }
+
+    #[test]
+    fn isns_of_one_flow_grow_with_the_clock() {
+        let secret = Secret::new([3; 16]);
+        let (then, later) = (Instant::from_millis(7), Instant::from_millis(7) + Duration::from_millis(1));
+        assert_eq!(secret.isn(&flow(1), later) - secret.isn(&flow(1), then), 1_000_000 / 64);
+    }
+
+    #[test]
+    fn timestamp_offsets_are_one_a_pair_of_hosts() {
+        let secret = Secret::new([3; 16]);
+        let other = Flow { remote: [10, 0, 0, 3].into(), ..flow(1) };
+        assert_eq!(secret.timestamp_offset(&flow(1)), secret.timestamp_offset(&flow(2)));
+        assert_ne!(secret.timestamp_offset(&flow(1)), secret.timestamp_offset(&other));
+    }
+
+    #[test]
+    fn random_numbers_do_not_repeat() {
+        let mut secret = Secret::new([4; 16]);
+        let drawn: HashSet<_> = (0..10_000).map(|_| secret.random()).collect();
+        assert_eq!(drawn.len(), 10_000);
+    }
+}

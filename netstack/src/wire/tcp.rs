@@ -1,0 +1,443 @@
+//! The TCP header (RFC 9293 §3.1) and its options: a checked reader of hostile bytes, and a writer of Linux's layout.
+//!
+//! It knows where fields lie and what makes a header senseless; what a segment means is the connection's business.
+
+/// Bytes of a header without options.
+pub const HEADER_BYTES: usize = 20;
+/// Bytes of the longest header.
+pub const MAX_HEADER_BYTES: usize = 60;
+/// Bytes of the longest options.
+pub const MAX_OPTION_BYTES: usize = 40;
+/// Where the checksum lies, from the start of the header.
+pub const CHECKSUM_OFFSET: usize = 16;
+/// Most SACK blocks that fit in a header.
+pub const MAX_SACK_BLOCKS: usize = 4;
+/// Window scale shifts beyond this are taken for it (RFC 7323 §2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// Bits of the header's 14th byte.
+pub mod flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push: hand the data to the application.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number is meant.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer is meant.
+    pub const URG: u8 = 0x20;
+    /// ECN echo (RFC 3168).
+    pub const ECE: u8 = 0x40;
+    /// Congestion window reduced (RFC 3168).
+    pub const CWR: u8 = 0x80;
+}
+
+/// Why bytes are no TCP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Fewer bytes than a header has.
+    Truncated,
+    /// The data offset is below five words, or points behind the end.
+    DataOffset,
+}
+
+/// The fixed part of a header, in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Sender's port.
+    pub src_port: u16,
+    /// Receiver's port.
+    pub dst_port: u16,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// See [`flags`].
+    pub flags: u8,
+    /// Window, not scaled yet.
+    pub window: u16,
+    /// Urgent pointer.
+    pub urgent: u16,
+    /// Bytes of the header, options included: 20 to 60.
+    pub header_bytes: u8,
+}
+
+impl Header {
+    /// Reads the header of a segment; the options are the bytes from 20 to `header_bytes`, which are there.
+    ///
+    /// # Errors
+    /// [`Malformed`], for bytes that are no segment.
+    #[inline]
+    pub fn parse(segment: &[u8]) -> Result<Header, Malformed> {
+        let Some(fixed) = segment.first_chunk::<HEADER_BYTES>() else { return Err(Malformed::Truncated) };
+        let header_bytes = (fixed[12] >> 4) * 4;
+        if usize::from(header_bytes) < HEADER_BYTES || usize::from(header_bytes) > segment.len() {
+            return Err(Malformed::DataOffset);
+        }
+        Ok(Header {
+            src_port: u16::from_be_bytes([fixed[0], fixed[1]]),
+            dst_port: u16::from_be_bytes([fixed[2], fixed[3]]),
+            seq: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            ack: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
+            flags: fixed[13],
+            window: u16::from_be_bytes([fixed[14], fixed[15]]),
+            urgent: u16::from_be_bytes([fixed[18], fixed[19]]),
+            header_bytes,
+        })
+    }
+
+    /// Writes the header and `options` to the start of `to`, with a checksum of 0; answers the bytes written, which are
+    /// 20 and those of the options. `header_bytes` is not looked at.
+    ///
+    /// `None`, with nothing written, when `to` is too short, or `options` longer than 40 bytes or no multiple of four.
+    #[inline]
+    pub fn emit(&self, options: &[u8], to: &mut [u8]) -> Option<usize> {
+        let total = HEADER_BYTES + options.len();
+        if options.len() > MAX_OPTION_BYTES || !options.len().is_multiple_of(4) {
+            return None;
+        }
+        let (fixed, rest) = to.get_mut(..total)?.split_first_chunk_mut::<HEADER_BYTES>()?;
+        fixed[0..2].copy_from_slice(&self.src_port.to_be_bytes());
+        fixed[2..4].copy_from_slice(&self.dst_port.to_be_bytes());
+        fixed[4..8].copy_from_slice(&self.seq.to_be_bytes());
+        fixed[8..12].copy_from_slice(&self.ack.to_be_bytes());
+        fixed[12] = ((total / 4) as u8) << 4;
+        fixed[13] = self.flags;
+        fixed[14..16].copy_from_slice(&self.window.to_be_bytes());
+        fixed[16..18].fill(0);
+        fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
+        rest.copy_from_slice(options);
+        Some(total)
+    }
+}
+
+/// Option kinds (IANA's registry).
+mod kind {
+    pub(super) const END: u8 = 0;
+    pub(super) const NOP: u8 = 1;
+    pub(super) const MSS: u8 = 2;
+    pub(super) const WINDOW_SCALE: u8 = 3;
+    pub(super) const SACK_PERMITTED: u8 = 4;
+    pub(super) const SACK: u8 = 5;
+    pub(super) const TIMESTAMPS: u8 = 8;
+}
+
+/// A timestamps option (RFC 7323 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamps {
+    /// The sender's clock.
+    pub value: u32,
+    /// The clock value it echoes.
+    pub echo: u32,
+}
+
+/// A block of bytes that a receiver holds: from `start` up to, not including, `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SackBlock {
+    /// First sequence number held.
+    pub start: u32,
+    /// The one after the last.
+    pub end: u32,
+}
+
+/// The SACK blocks of one header, at most four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SackBlocks {
+    blocks: [SackBlock; MAX_SACK_BLOCKS],
+    len: u8,
+}
+
+impl SackBlocks {
+    /// Adds a block; a fifth is dropped.
+    #[inline]
+    pub fn push(&mut self, block: SackBlock) {
+        if let Some(place) = self.blocks.get_mut(usize::from(self.len)) {
+            *place = block;
+            self.len += 1;
+        }
+    }
+
+    /// The blocks, in order.
+    #[inline]
+    pub fn as_slice(&self) -> &[SackBlock] {
+        self.blocks.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What a segment's options say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Largest segment the sender takes, on SYNs.
+    pub mss: Option<u16>,
+    /// Shift of the sender's windows, on SYNs; at most 14.
+    pub window_scale: Option<u8>,
+    /// The sender understands SACK, on SYNs.
+    pub sack_permitted: bool,
+    /// The timestamps option.
+    pub timestamps: Option<Timestamps>,
+    /// What the sender holds out of order.
+    pub sack: SackBlocks,
+}
+
+impl Options {
+    /// Reads options. Unknown ones are skipped by their length (RFC 9293 §3.2, MUST-6); reading stops at one whose length is
+    /// impossible, and known ones of a wrong length are skipped, as Linux does. Of several of a kind the last counts.
+    pub fn parse(mut bytes: &[u8]) -> Options {
+        let mut options = Options::default();
+        while let [kind, rest @ ..] = bytes {
+            match *kind {
+                kind::END => break,
+                kind::NOP => {
+                    bytes = rest;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(&len) = rest.first() else { break };
+            // The length covers the kind and itself: 0 and 1 would never end.
+            let len = usize::from(len);
+            if len < 2 || len > bytes.len() {
+                break;
+            }
+            let (option, rest) = bytes.split_at(len);
+            options.take(*kind, &option[2..]);
+            bytes = rest;
+        }
+        options
+    }
+
+    fn take(&mut self, kind: u8, body: &[u8]) {
+        match (kind, body) {
+            (kind::MSS, &[high, low]) => self.mss = Some(u16::from_be_bytes([high, low])),
+            (kind::WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+            (kind::SACK_PERMITTED, []) => self.sack_permitted = true,
+            (kind::TIMESTAMPS, body) => {
+                let Some((value, echo)) = body.split_first_chunk::<4>() else { return };
+                let Ok(echo) = <[u8; 4]>::try_from(echo) else { return };
+                self.timestamps =
+                    Some(Timestamps { value: u32::from_be_bytes(*value), echo: u32::from_be_bytes(echo) });
+            }
+            (kind::SACK, body) => {
+                let (blocks, rest) = body.as_chunks::<8>();
+                if !rest.is_empty() {
+                    return;
+                }
+                self.sack = SackBlocks::default();
+                for &[a, b, c, d, e, f, g, h] in blocks {
+                    let start = u32::from_be_bytes([a, b, c, d]);
+                    self.sack.push(SackBlock { start, end: u32::from_be_bytes([e, f, g, h]) });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads options that are nothing but timestamps in the usual layout (`nop nop TS`, RFC 7323 appendix A): what all but a
+    /// few segments carry. `None` says nothing: use [`parse`](Self::parse).
+    #[inline]
+    pub fn timestamps_only(bytes: &[u8]) -> Option<Timestamps> {
+        let bytes: &[u8; 12] = bytes.try_into().ok()?;
+        let &[kind0, kind1, kind2, len, a, b, c, d, e, f, g, h] = bytes;
+        if [kind0, kind1, kind2, len] != [kind::NOP, kind::NOP, kind::TIMESTAMPS, 10] {
+            return None;
+        }
+        Some(Timestamps { value: u32::from_be_bytes([a, b, c, d]), echo: u32::from_be_bytes([e, f, g, h]) })
+    }
+}
+
+/// Options as they go on the wire, padded to a multiple of four.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionBytes {
+    bytes: [u8; MAX_OPTION_BYTES],
+    len: u8,
+}
+
+impl Default for OptionBytes {
+    fn default() -> Self {
+        OptionBytes { bytes: [0; MAX_OPTION_BYTES], len: 0 }
+    }
+}
+
+impl OptionBytes {
+    /// The options of a SYN, in Linux's order: `mss, sackOK, TS, nop, wscale`; without timestamps `mss, nop, nop, sackOK, nop,
+    /// wscale`.
+    pub fn for_syn(
+        mss: u16,
+        sack_permitted: bool,
+        timestamps: Option<Timestamps>,
+        window_scale: Option<u8>,
+    ) -> Self {
+        let mut options = OptionBytes::default();
+        let [high, low] = mss.to_be_bytes();
+        options.put(&[kind::MSS, 4, high, low]);
+        match (timestamps, sack_permitted) {
+            (Some(timestamps), true) => {
+                options.put(&[kind::SACK_PERMITTED, 2]);
+                options.put_timestamps(timestamps);
+            }
+            (Some(timestamps), false) => {
+                options.put(&[kind::NOP, kind::NOP]);
+                options.put_timestamps(timestamps);
+            }
+            (None, true) => options.put(&[kind::NOP, kind::NOP, kind::SACK_PERMITTED, 2]),
+            (None, false) => {}
+        }
+        if let Some(shift) = window_scale {
+            options.put(&[kind::NOP, kind::WINDOW_SCALE, 3, shift]);
+        }
+        options
+    }
+
+    /// The options of any other segment: `nop nop TS`, then `nop nop SACK` with as many of `blocks` as fit.
+    #[inline]
+    pub fn for_segment(timestamps: Option<Timestamps>, blocks: &[SackBlock]) -> Self {
+        let mut options = OptionBytes::default();
+        if let Some(Timestamps { value, echo }) = timestamps {
+            let ([a, b, c, d], [e, f, g, h]) = (value.to_be_bytes(), echo.to_be_bytes());
+            options.put(&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10, a, b, c, d, e, f, g, h]);
+        }
+        if !blocks.is_empty() {
+            options.put_sack(blocks);
+        }
+        options
+    }
+
+    fn put_sack(&mut self, blocks: &[SackBlock]) {
+        let fit = (MAX_OPTION_BYTES - usize::from(self.len)).saturating_sub(4) / 8;
+        let blocks = &blocks[..blocks.len().min(fit)];
+        self.put(&[kind::NOP, kind::NOP, kind::SACK, 2 + 8 * blocks.len() as u8]);
+        for block in blocks {
+            self.put(&block.start.to_be_bytes());
+            self.put(&block.end.to_be_bytes());
+        }
+    }
+
+    fn put_timestamps(&mut self, timestamps: Timestamps) {
+        self.put(&[kind::TIMESTAMPS, 10]);
+        self.put(&timestamps.value.to_be_bytes());
+        self.put(&timestamps.echo.to_be_bytes());
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        let start = usize::from(self.len);
+        if let Some(place) = self.bytes.get_mut(start..start + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.len += bytes.len() as u8;
+        }
+    }
+
+    /// The bytes; a multiple of four.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TS: Timestamps = Timestamps { value: 0x0102_0304, echo: 0x0506_0708 };
+
+    #[test]
+    fn syn_options_are_laid_out_as_linux_does() {
+        let full = OptionBytes::for_syn(1460, true, Some(TS), Some(7));
+        let expected = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7];
+        assert_eq!(full.as_slice(), expected);
+        let bare = OptionBytes::for_syn(1460, true, None, Some(7));
+        assert_eq!(bare.as_slice(), [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]);
+        let no_sack = OptionBytes::for_syn(1460, false, Some(TS), None);
+        assert_eq!(no_sack.as_slice(), [2, 4, 5, 180, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn three_sack_blocks_fit_beside_timestamps_and_four_without() {
+        let blocks = [SackBlock { start: 1, end: 2 }; 4];
+        assert_eq!(OptionBytes::for_segment(Some(TS), &blocks).as_slice().len(), 12 + 4 + 24);
+        assert_eq!(OptionBytes::for_segment(None, &blocks).as_slice().len(), 4 + 32);
+        assert_eq!(OptionBytes::for_segment(None, &[]).as_slice(), []);
+    }
+
+    #[test]
+    fn the_short_test_for_timestamps_takes_only_the_usual_layout() {
+        let bytes = OptionBytes::for_segment(Some(TS), &[]);
+        assert_eq!(Options::timestamps_only(bytes.as_slice()), Some(TS));
+        for at in 0..4 {
+            let mut other: [u8; 12] = bytes.as_slice().try_into().unwrap();
+            other[at] ^= 1;
+            assert_eq!(Options::timestamps_only(&other), None);
+        }
+        assert_eq!(Options::timestamps_only(&[]), None);
+    }
+
+    #[test]
+    fn options_of_impossible_length_end_the_reading() {
+        for bad in [&[2u8, 0, 1, 1][..], &[2, 1, 1, 1], &[2, 5, 1, 1], &[2], &[254, 200], &[0, 2, 4, 5]] {
+            assert_eq!(Options::parse(bad), Options::default(), "{bad:?}");
+        }
+        let after_good = [2, 4, 5, 180, 3, 0];
+        assert_eq!(Options::parse(&after_good).mss, Some(1460));
+    }
+
+    #[test]
+    fn known_options_of_wrong_length_and_unknown_ones_are_skipped() {
+        let bytes = [2, 3, 9, 3, 4, 7, 7, 4, 3, 0, 8, 3, 0, 5, 5, 0, 0, 0, 30, 2, 2, 4, 2, 24];
+        let expected = Options { mss: Some(536), ..Options::default() };
+        assert_eq!(Options::parse(&bytes), expected);
+    }
+
+    #[test]
+    fn a_shift_beyond_fourteen_is_fourteen() {
+        assert_eq!(Options::parse(&[3, 3, 255, 0]).window_scale, Some(14));
+    }
+
+    #[test]
+    fn headers_that_lie_about_their_length_are_refused() {
+        let mut bytes = [0u8; 24];
+        assert_eq!(Header::parse(&bytes[..19]), Err(Malformed::Truncated));
+        for (words, good) in [(0, false), (4, false), (5, true), (6, true), (7, false), (15, false)] {
+            bytes[12] = words << 4;
+            assert_eq!(Header::parse(&bytes).is_ok(), good, "{words} words in 24 bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(header) = Header::parse(&bytes) {
+                Options::parse(&bytes[HEADER_BYTES..usize::from(header.header_bytes)]);
+            }
+            Options::parse(&bytes);
+        }
+
+        #[test]
+        fn what_is_emitted_parses_to_itself(
+            (src_port, dst_port, seq, ack) in any::<(u16, u16, u32, u32)>(),
+            (flags, window, urgent) in any::<(u8, u16, u16)>(),
+            (value, echo, start, end) in any::<(u32, u32, u32, u32)>(),
+        ) {
+            let ts = Timestamps { value, echo };
+            let options = OptionBytes::for_segment(Some(ts), &[SackBlock { start, end }]);
+            let header_bytes = (20 + options.as_slice().len()) as u8;
+            let header = Header { src_port, dst_port, seq, ack, flags, window, urgent, header_bytes };
+            let mut bytes = [0xff; 60];
+            prop_assert_eq!(header.emit(options.as_slice(), &mut bytes), Some(usize::from(header_bytes)));
+            prop_assert_eq!(Header::parse(&bytes), Ok(header));
+            let parsed = Options::parse(&bytes[20..usize::from(header_bytes)]);
+            prop_assert_eq!(parsed.timestamps, Some(ts));
+            prop_assert_eq!(parsed.sack.as_slice(), &[SackBlock { start, end }]);
+        }
+    }
+}
