@@ -4,9 +4,14 @@
 //! sends only through an [`output::Output`].
 
 mod config;
+mod congestion;
 mod isn;
 pub mod output;
+mod reassembly;
+mod recv_queue;
 mod rto;
+mod sack;
+mod send_queue;
 mod seq;
 mod stats;
 mod timer;

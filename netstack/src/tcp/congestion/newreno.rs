@@ -1,0 +1,75 @@
+//! NewReno's window (RFC 5681 with RFC 3465's byte counting): half at a loss, a segment more each round trip.
+
+use super::{Acked, Algorithm, MAX_WINDOW_BYTES, Window};
+
+/// What NewReno remembers between acknowledgements.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NewReno {
+    /// Bytes acknowledged in congestion avoidance that have not made a whole window yet.
+    acked_bytes: u32,
+}
+
+impl Algorithm for NewReno {
+    fn on_ack(&mut self, window: &mut Window, ack: Acked) {
+        let mut bytes = ack.bytes;
+        if window.in_slow_start() {
+            // As Linux, slow start counts all bytes that one acknowledgement covers: stretched ones are common.
+            bytes = window.slow_start(bytes, u32::MAX);
+            if bytes == 0 {
+                return;
+            }
+        }
+        // RFC 5681 §3.1, RFC 3465 §2.1: a segment for each window's worth of acknowledged bytes.
+        self.acked_bytes = self.acked_bytes.saturating_add(bytes);
+        if self.acked_bytes >= window.cwnd {
+            self.acked_bytes -= window.cwnd;
+            window.cwnd = (window.cwnd + ack.mss).min(MAX_WINDOW_BYTES);
+        }
+    }
+
+    fn threshold_after_loss(&mut self, _window: &Window, flight: u32, _mss: u32) -> u32 {
+        // RFC 5681 §3.1, equation 4
+        self.acked_bytes = 0;
+        flight / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use demi_drivers::Instant;
+
+    use super::*;
+
+    fn acked(bytes: u32) -> Acked {
+        Acked { bytes, mss: 1000, now: Instant::ZERO, srtt_ns: 1 }
+    }
+
+    #[test]
+    fn slow_start_doubles_and_avoidance_adds_a_segment_a_round() {
+        let mut reno = NewReno::default();
+        let mut window = Window { cwnd: 10_000, ssthresh: 20_000 };
+        for _ in 0..10 {
+            reno.on_ack(&mut window, acked(1000));
+        }
+        assert_eq!(window.cwnd, 20_000);
+        for _ in 0..20 {
+            reno.on_ack(&mut window, acked(1000));
+        }
+        assert_eq!(window.cwnd, 21_000);
+    }
+
+    #[test]
+    fn an_ack_across_the_threshold_counts_in_both() {
+        let mut reno = NewReno::default();
+        let mut window = Window { cwnd: 19_000, ssthresh: 20_000 };
+        reno.on_ack(&mut window, acked(3000));
+        assert_eq!((window.cwnd, reno.acked_bytes), (20_000, 2000));
+    }
+
+    #[test]
+    fn a_loss_halves_what_was_in_flight() {
+        let mut reno = NewReno::default();
+        let window = Window { cwnd: 30_000, ssthresh: 20_000 };
+        assert_eq!(reno.threshold_after_loss(&window, 16_000, 1000), 8000);
+    }
+}
