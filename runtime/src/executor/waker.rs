@@ -1,0 +1,123 @@
+//! Wakers as values.
+//!
+//! A waker names its task by number: which executor, which slot, which tenant of the slot. The three are packed into the
+//! data pointer of the `RawWaker`, so cloning copies a word, dropping does nothing and no reference count exists that a
+//! wake, a clone or a drop would touch. A waker may outlive its task, its executor and its thread: it then names a
+//! tenant that is gone, and waking it does nothing, or at worst polls the slot's next tenant once for nothing.
+//!
+//! This file owns the packing and the vtable. It never looks into a slot.
+
+use core::mem::ManuallyDrop;
+use core::task::{RawWaker, RawWakerVTable, Waker};
+
+use super::registry;
+use crate::context;
+
+/// Bits of a slot number: sixteen million tasks an executor.
+pub(crate) const SLOT_BITS: u32 = 24;
+/// Bits of a generation.
+pub(crate) const GENERATION_BITS: u32 = 24;
+/// The largest number of slots an executor can have.
+pub(crate) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
+const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+
+/// The name of a task: executor (16 bits), generation (24 bits), slot (24 bits).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    #[inline]
+    pub(crate) const fn new(executor: u16, generation: u32, slot: u32) -> Self {
+        debug_assert!(slot < SLOTS_MAX);
+        Key((executor as u64) << (SLOT_BITS + GENERATION_BITS)
+            | ((generation & GENERATION_MASK) as u64) << SLOT_BITS
+            | slot as u64)
+    }
+
+    #[inline]
+    pub(crate) const fn executor(self) -> u16 {
+        (self.0 >> (SLOT_BITS + GENERATION_BITS)) as u16
+    }
+
+    #[inline]
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> SLOT_BITS) as u32 & GENERATION_MASK
+    }
+
+    #[inline]
+    pub(crate) const fn slot(self) -> u32 {
+        self.0 as u32 & (SLOTS_MAX - 1)
+    }
+
+    /// The number itself, for [`task::Id`](crate::task::Id).
+    #[inline]
+    pub(crate) const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The generation after this one.
+    #[inline]
+    pub(crate) const fn next_generation(generation: u32) -> u32 {
+        generation.wrapping_add(1) & GENERATION_MASK
+    }
+
+    /// A waker of this task. It owns nothing, so nothing is lost when its destructor does not run.
+    #[inline]
+    pub(crate) fn waker(self) -> ManuallyDrop<Waker> {
+        // SAFETY: `VTABLE`'s functions accept any data pointer, since they only ever read it as a number; they are
+        // thread-safe: each either runs on the executor's own thread, or goes through its inbox.
+        ManuallyDrop::new(unsafe { Waker::from_raw(raw(self)) })
+    }
+}
+
+const _: () = assert!(size_of::<*const ()>() == 8, "demi packs a task's name into a 64-bit pointer");
+
+#[inline]
+fn raw(key: Key) -> RawWaker {
+    // Only a number in a pointer's clothes: nobody dereferences it.
+    RawWaker::new(core::ptr::without_provenance(key.0 as usize), &VTABLE)
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop);
+
+fn clone(data: *const ()) -> RawWaker {
+    raw(Key(data.addr() as u64))
+}
+
+fn wake(data: *const ()) {
+    let key = Key(data.addr() as u64);
+    // The executor that runs on this thread right now is the common case; every other one is reached as a foreign one.
+    if !context::wake_current(key) {
+        registry::wake_foreign(key);
+    }
+}
+
+fn drop(_: *const ()) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_key_unpacks_to_what_was_packed(executor: u16, generation in 0u32..1 << GENERATION_BITS, slot in 0u32..SLOTS_MAX) {
+            let key = Key::new(executor, generation, slot);
+            prop_assert_eq!((key.executor(), key.generation(), key.slot()), (executor, generation, slot));
+        }
+    }
+
+    #[test]
+    fn clones_name_the_same_task_and_waking_a_stranger_does_nothing() {
+        let waker = Key::new(u16::MAX, 7, 9).waker();
+        let copy = Waker::clone(&waker);
+        assert!(copy.will_wake(&waker));
+        copy.wake();
+        waker.wake_by_ref();
+    }
+
+    #[test]
+    fn a_generation_wraps_to_zero() {
+        assert_eq!(Key::next_generation((1 << GENERATION_BITS) - 1), 0);
+    }
+}

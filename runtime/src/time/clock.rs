@@ -1,0 +1,345 @@
+//! What time it is: the processor's time stamp counter, calibrated; the kernel's clock where that counter is not to be
+//! trusted; or a number that only moves when told, for tests.
+//!
+//! The loop reads the clock once a turn ([`Clock::tick`]) and everything driven by the loop uses that reading
+//! ([`Clock::turn`]). Code that measures, or starts a timer, reads it anew ([`Clock::read`]).
+//!
+//! All real clocks of a process count from the process's first look at one, so instants of different runtimes compare.
+
+use core::cell::Cell;
+use std::sync::OnceLock;
+
+use demi_drivers::Instant;
+
+/// What clocks show at their start: late enough that a program may look back from there.
+const START_NANOS: u64 = 1_000_000_000_000;
+/// The first comparison of the counter with the kernel's clock takes this long; it is off by less than 100 ppm then.
+const CALIBRATION_NANOS: u64 = 1_000_000;
+/// Nanoseconds between later comparisons.
+const CHECK_NANOS: u64 = 250_000_000;
+/// An error up to this is slewed away until the next comparison; a larger one (a suspended machine) is jumped over.
+const SLEW_MAX_NANOS: u64 = 1_000_000;
+
+/// One runtime's clock.
+pub(crate) struct Clock {
+    tsc: Option<Cell<Tsc>>,
+    /// What to add to real time: not zero once time was paused and went on.
+    shift: Cell<u64>,
+    paused: Cell<bool>,
+    /// The latest turn's time; no later reading falls behind it.
+    turn: Cell<Instant>,
+}
+
+/// A linear function from the counter to nanoseconds, put right as time goes by.
+#[derive(Clone, Copy, Debug)]
+struct Tsc {
+    base_ticks: u64,
+    base_nanos: u64,
+    /// Nanoseconds a tick, times 2^32.
+    rate: u64,
+    /// When to compare with the kernel's clock again.
+    check_at_nanos: u64,
+}
+
+/// The process's first look at its clocks.
+struct Epoch {
+    std: std::time::Instant,
+    ticks: u64,
+    tsc: Option<Tsc>,
+}
+
+fn epoch() -> &'static Epoch {
+    static EPOCH: OnceLock<Epoch> = OnceLock::new();
+    EPOCH.get_or_init(|| {
+        let std = std::time::Instant::now();
+        let ticks = counter::read();
+        let tsc = counter::is_trusted().then(|| Tsc::calibrate(std, ticks));
+        Epoch { std, ticks, tsc }
+    })
+}
+
+/// The kernel's clock: nanoseconds since the epoch, and the counter at the same moment.
+fn compare(epoch: std::time::Instant) -> (u64, u64) {
+    let sample = || {
+        let before = counter::read();
+        let now = epoch.elapsed();
+        let after = counter::read();
+        (after.wrapping_sub(before), u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), before)
+    };
+    // The narrowest of a few: no interrupt came between its readings.
+    let (width, nanos, before) =
+        (0..4).map(|_| sample()).min_by_key(|sample| sample.0).unwrap_or_else(sample);
+    (nanos.saturating_add(START_NANOS), before.wrapping_add(width / 2))
+}
+
+impl Tsc {
+    fn calibrate(epoch: std::time::Instant, ticks: u64) -> Tsc {
+        loop {
+            let (nanos, now_ticks) = compare(epoch);
+            let elapsed = nanos - START_NANOS;
+            if elapsed >= CALIBRATION_NANOS {
+                let rate = rate(elapsed, now_ticks.wrapping_sub(ticks));
+                return Tsc { base_ticks: now_ticks, base_nanos: nanos, rate, check_at_nanos: nanos };
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    #[inline]
+    fn nanos(&self, ticks: u64) -> u64 {
+        // A reading of another core may lie a little before the base.
+        let since = ticks.wrapping_sub(self.base_ticks);
+        if since > 1 << 63 {
+            return self.base_nanos;
+        }
+        self.base_nanos.wrapping_add((u128::from(since) * u128::from(self.rate) >> 32) as u64)
+    }
+
+    /// The function to use from `ticks` on, when the kernel's clock says `nanos` there. It goes on from where this one
+    /// stands, so time never runs backwards, and meets the kernel's clock at the next comparison.
+    fn corrected(&self, ticks: u64, nanos: u64, true_rate: u64) -> Tsc {
+        let shown = self.nanos(ticks);
+        let error = shown.abs_diff(nanos);
+        let next = Tsc {
+            base_ticks: ticks,
+            base_nanos: shown,
+            rate: true_rate,
+            check_at_nanos: shown + CHECK_NANOS,
+        };
+        if error > SLEW_MAX_NANOS {
+            // Behind: jump. Ahead by so much is a counter that misbehaves: go on at the true rate, and see.
+            return Tsc {
+                base_nanos: shown.max(nanos),
+                check_at_nanos: shown.max(nanos) + CHECK_NANOS,
+                ..next
+            };
+        }
+        let by = (u128::from(true_rate) * u128::from(error) / u128::from(CHECK_NANOS)) as u64;
+        Tsc { rate: if shown > nanos { true_rate - by } else { true_rate + by }, ..next }
+    }
+}
+
+/// Nanoseconds a tick, times 2^32.
+fn rate(nanos: u64, ticks: u64) -> u64 {
+    u64::try_from((u128::from(nanos) << 32) / u128::from(ticks.max(1))).unwrap_or(u64::MAX)
+}
+
+impl Clock {
+    /// A clock that shows real time.
+    pub(crate) fn real() -> Clock {
+        let clock = Clock {
+            tsc: epoch().tsc.map(Cell::new),
+            shift: Cell::new(0),
+            paused: Cell::new(false),
+            turn: Cell::new(Instant::ZERO),
+        };
+        clock.tick();
+        clock
+    }
+
+    /// A clock that stands still until it is moved. Two of them show the same time, in each run of a program.
+    pub(crate) fn virtual_time() -> Clock {
+        let clock = Clock::real();
+        clock.paused.set(true);
+        clock.turn.set(Instant::from_nanos(START_NANOS));
+        clock
+    }
+
+    /// The time of the loop's turn.
+    #[inline]
+    pub(crate) fn turn(&self) -> Instant {
+        self.turn.get()
+    }
+
+    /// The time right now.
+    #[inline]
+    pub(crate) fn read(&self) -> Instant {
+        if self.paused.get() {
+            return self.turn.get();
+        }
+        Instant::from_nanos(self.real_nanos().wrapping_add(self.shift.get())).max(self.turn.get())
+    }
+
+    /// Begins a turn: reads the clock, and keeps its counter true to the kernel's clock.
+    #[inline]
+    pub(crate) fn tick(&self) -> Instant {
+        if !self.paused.get() {
+            let now = self.read();
+            self.turn.set(now);
+            if let Some(tsc) = &self.tsc
+                && now.as_nanos().wrapping_sub(self.shift.get()) >= tsc.get().check_at_nanos
+            {
+                self.discipline(tsc);
+            }
+        }
+        self.turn.get()
+    }
+
+    #[inline]
+    fn real_nanos(&self) -> u64 {
+        match &self.tsc {
+            Some(tsc) => tsc.get().nanos(counter::read()),
+            None => {
+                let since = u64::try_from(epoch().std.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                since.saturating_add(START_NANOS)
+            }
+        }
+    }
+
+    #[cold]
+    fn discipline(&self, tsc: &Cell<Tsc>) {
+        let epoch = epoch();
+        let (nanos, ticks) = compare(epoch.std);
+        // Measured over the whole life of the process, the rate gets better all the time.
+        let true_rate = rate(nanos - START_NANOS, ticks.wrapping_sub(epoch.ticks));
+        tsc.set(tsc.get().corrected(ticks, nanos, true_rate));
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    /// Stops time where it is.
+    pub(crate) fn pause(&self) {
+        self.turn.set(self.read());
+        self.paused.set(true);
+    }
+
+    /// Lets time go on, in step with real time, from where it stands.
+    pub(crate) fn resume(&self) {
+        if self.paused.replace(false) {
+            self.shift.set(self.turn.get().as_nanos().wrapping_sub(self.real_nanos()));
+        }
+    }
+
+    /// Moves paused time on to `to`; never back.
+    pub(crate) fn advance_to(&self, to: Instant) {
+        debug_assert!(self.paused.get(), "only paused time is moved");
+        self.turn.set(self.turn.get().max(to));
+    }
+}
+
+/// What the standard library's clock shows at `instant`; `None`: before anything it can show.
+pub(crate) fn to_std(instant: Instant) -> Option<std::time::Instant> {
+    let epoch = epoch().std;
+    let nanos = instant.as_nanos();
+    let by = |nanos| std::time::Duration::from_nanos(nanos);
+    match nanos.checked_sub(START_NANOS) {
+        Some(after) => epoch.checked_add(by(after)),
+        None => epoch.checked_sub(by(START_NANOS - nanos)),
+    }
+}
+
+/// The inverse of [`to_std`].
+pub(crate) fn from_std(instant: std::time::Instant) -> Instant {
+    let epoch = epoch().std;
+    let start = Instant::from_nanos(START_NANOS);
+    if instant >= epoch {
+        start + instant.duration_since(epoch)
+    } else {
+        start - epoch.duration_since(instant)
+    }
+}
+
+/// The processor's counter of ticks.
+#[cfg(target_arch = "x86_64")]
+mod counter {
+    #[inline]
+    pub(super) fn read() -> u64 {
+        // SAFETY: each x86-64 processor has the instruction; where a system forbids it, `is_trusted` is still safe to
+        // ask, since Linux allows it unless `prctl(PR_SET_TSC)` was called, which this program does not.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    }
+
+    /// Whether the counter runs at one rate in all power states, alike on all cores: the processor says so, and the kernel,
+    /// which compares the cores' counters with each other and with other clocks, has not struck it off its list.
+    pub(super) fn is_trusted() -> bool {
+        const FEATURES: u32 = 0x8000_0007;
+        const INVARIANT_TSC: u32 = 1 << 8;
+        let highest = core::arch::x86_64::__cpuid(0x8000_0000).eax;
+        let invariant = highest >= FEATURES && core::arch::x86_64::__cpuid(FEATURES).edx & INVARIANT_TSC != 0;
+        let sources = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+        invariant
+            && std::fs::read_to_string(sources)
+                .is_ok_and(|sources| sources.split_whitespace().any(|source| source == "tsc"))
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod counter {
+    pub(super) fn read() -> u64 {
+        0
+    }
+
+    pub(super) fn is_trusted() -> bool {
+        false
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_real_clock_follows_the_kernels() {
+        let clock = Clock::real();
+        for _ in 0..1000 {
+            let (before, now, after) =
+                (from_std(std::time::Instant::now()), clock.tick(), from_std(std::time::Instant::now()));
+            assert!(now + Duration::from_millis(1) > before, "{now:?} lies behind {before:?}");
+            assert!(now < after + Duration::from_millis(1), "{now:?} lies before {after:?}");
+            assert!(clock.read() >= now);
+        }
+    }
+
+    #[test]
+    fn paused_time_moves_only_when_told_and_never_back() {
+        let clock = Clock::virtual_time();
+        let start = clock.read();
+        assert_eq!(start, Clock::virtual_time().read(), "virtual time starts alike");
+        assert_eq!(clock.tick(), start);
+        clock.advance_to(start + Duration::from_nanos(1));
+        clock.advance_to(start);
+        assert_eq!(clock.read(), start + Duration::from_nanos(1));
+        clock.resume();
+        assert!(clock.read() >= start + Duration::from_nanos(1));
+        assert!(clock.read() < start + Duration::from_secs(600), "it goes on from where it stood");
+        clock.pause();
+        assert_eq!(clock.read(), clock.read());
+    }
+
+    #[test]
+    fn std_instants_convert_both_ways() {
+        let now = std::time::Instant::now();
+        assert_eq!(to_std(from_std(now)), Some(now));
+        let early = Instant::from_nanos(5);
+        assert!(to_std(early).is_none_or(|std| from_std(std) == early));
+    }
+
+    proptest! {
+        #[test]
+        fn a_correction_never_runs_backwards_and_meets_the_kernels_clock(
+            error in -900_000i64..900_000, mhz in 500u64..5000, wrong_ppm in -200i64..200,
+        ) {
+            let true_rate = rate(1_000_000, mhz * 1_000);
+            let wrong = true_rate.saturating_add_signed(true_rate as i64 * wrong_ppm / 1_000_000);
+            let base = Tsc { base_ticks: 77, base_nanos: START_NANOS, rate: wrong, check_at_nanos: 0 };
+            let at = 77 + mhz * 1_000_000;
+            let shown = base.nanos(at);
+            let kernel = shown.saturating_add_signed(error);
+            let next = base.corrected(at, kernel, true_rate);
+            prop_assert_eq!(next.nanos(at), shown);
+            prop_assert!(next.nanos(at + 1) >= shown);
+            let later = at + mhz * CHECK_NANOS / 1_000;
+            prop_assert!(next.nanos(later).abs_diff(kernel + CHECK_NANOS) < 1_000);
+        }
+
+        #[test]
+        fn a_clock_that_fell_far_behind_jumps(behind in SLEW_MAX_NANOS + 1..1 << 50) {
+            let base = Tsc { base_ticks: 0, base_nanos: START_NANOS, rate: 1 << 32, check_at_nanos: 0 };
+            prop_assert_eq!(base.corrected(1000, START_NANOS + 1000 + behind, 1 << 32).nanos(1000), START_NANOS + 1000 + behind);
+        }
+    }
+}
