@@ -1,0 +1,303 @@
+//! Configuration: one table of keys, from which the builder's methods, the macro's keys, the `DEMI_*` variables and the
+//! TOML file's keys all come.
+//!
+//! Code gives defaults, the file that `DEMI_CONFIG` names overrides them, the environment overrides both: whoever runs a
+//! program has the last word. A key that does not exist is an error that lists those that do; a value that cannot be is
+//! an error that says what was written where, and what to write instead.
+//!
+//! ```
+//! use demi::config::{Config, DeviceSpec, Idle};
+//!
+//! let config = Config::new().device("tap:demi0").address("10.0.0.2/24").idle(Idle::Park).check()?;
+//! assert_eq!(config.device, [DeviceSpec::Tap { name: "demi0".into() }]);
+//!
+//! let error = Config::new().device("tap").check().unwrap_err();
+//! assert_eq!(error.to_string(), "device = tap: `tap` lacks its NAME: write tap:NAME");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod device;
+mod kinds;
+mod load;
+mod value;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use demi_drivers::PoolConfig;
+use demi_drivers::transport::{CongestionControl, ListenOptions, StreamOptions};
+
+pub use device::DeviceSpec;
+pub use kinds::{Cidr, CoreSet, Idle, Log};
+pub use value::Setting;
+
+/// A key of the configuration, for help texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The word, as in the builder, in the macro and in a file; in the environment in capitals behind `DEMI_`.
+    pub name: &'static str,
+    /// What it sets.
+    pub about: &'static str,
+}
+
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr, $parse:expr;)*) => {
+        /// Everything a runtime can be told. See the [module](self) for where values come from.
+        ///
+        /// The fields hold checked values; the methods of the same names take anything that can be written for the key, and
+        /// keep what is wrong with it for [`check`](Self::check).
+        #[derive(Clone, Debug)]
+        #[non_exhaustive]
+        pub struct Config {
+            $($(#[doc = $doc])+ pub $name: $kind,)*
+            /// The first wrong value that code gave.
+            problem: Option<String>,
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Config { $($name: $default,)* problem: None }
+            }
+        }
+
+        impl Config {
+            /// Every key there is.
+            pub const KEYS: &'static [Key] =
+                &[$(Key { name: stringify!($name), about: concat!($($doc, "\n"),+) }),*];
+
+            /// Puts one value in force; answers what is wrong with it.
+            fn apply(&mut self, key: &str, value: &Setting) -> Result<(), String> {
+                match key {
+                    $(stringify!($name) => self.$name = $parse(value)?,)*
+                    _ => return Err(format!("no such key: the keys are {}", Self::key_list())),
+                }
+                Ok(())
+            }
+
+            $($(#[doc = $doc])+
+            #[must_use]
+            pub fn $name(self, value: impl Into<Setting>) -> Self {
+                self.set(stringify!($name), value)
+            })*
+        }
+    };
+}
+
+keys! {
+    /// What carries the sockets: `auto` (uring, else posix), `uring`, `posix`, `tap:NAME`, `packet:IF`, `xdp:IF[@QUEUE]`,
+    /// `dpdk:EAL ARGS`, `rdma:DEV`, `wire`; or a list of them (in one string: with `;` between them).
+    device: Vec<DeviceSpec> = vec![DeviceSpec::Auto], value::devices;
+    /// Addresses of a stack's interface, each with its prefix length: `10.0.0.2/24`.
+    address: Vec<Cidr> = Vec::new(), value::cidrs;
+    /// Routers of a stack's interface, at most one of IPv4 and one of IPv6.
+    gateway: Vec<IpAddr> = Vec::new(), gateways;
+    /// Largest IP packet of a stack, in bytes; the device's own when not given.
+    mtu: Option<u16> = None, value::some_number::<u16, 576, 65535>;
+    /// Ethernet address of a stack's interface; the device's own when not given.
+    mac: Option<[u8; 6]> = None, value::mac;
+    /// Name servers.
+    dns: Vec<IpAddr> = Vec::new(), value::addresses;
+    /// What the loop does when nothing is ready: `spin`, `adaptive` or `park`. When not given: `spin` where the kernel is
+    /// bypassed, else `adaptive`.
+    idle: Option<Idle> = None, value::some_word;
+    /// How long `adaptive` polls before it blocks, in microseconds.
+    spin_us: Duration = Duration::from_micros(50), value::time::<1_000>;
+    /// Cores to run on, `2` or `0-3`; this version uses one. When not given, the thread runs where the kernel puts it.
+    cores: Option<CoreSet> = None, value::some_word;
+    /// Packet buffers in a pool.
+    pool_slots: usize = PoolConfig::default().slots, value::number::<usize, 64, { 1 << 24 }>;
+    /// Bytes of a packet buffer, its header and headroom included: a multiple of 64.
+    pool_slot_bytes: usize = PoolConfig::default().slot_bytes, slot_bytes;
+    /// Large buffers in a pool; they carry what a device coalesces or cuts by itself.
+    pool_large_slots: usize = PoolConfig::default().large_slots, value::number::<usize, 0, { 1 << 20 }>;
+    /// Bytes of a large buffer, its header and headroom included: a multiple of 64.
+    pool_large_slot_bytes: usize = PoolConfig::default().large_slot_bytes, slot_bytes;
+    /// Put pools on huge pages when the machine has them free.
+    huge_pages: bool = true, value::switch;
+    /// Connections that may wait to be accepted, a listener.
+    backlog: u32 = 1024, value::number::<u32, 1, 65535>;
+    /// Bytes a connection's send buffer may hold; the transport's own choice when not given.
+    send_buffer_bytes: Option<usize> = None, value::some_bytes::<2048, { 1 << 30 }>;
+    /// Bytes a connection's receive buffer may hold; the transport's own choice when not given.
+    recv_buffer_bytes: Option<usize> = None, value::some_bytes::<2048, { 1 << 30 }>;
+    /// Congestion control of a stack's connections: `cubic`, `newreno` or `none`.
+    congestion: CongestionControl = CongestionControl::Cubic, value::congestion;
+    /// Connections a stack holds at once; more are refused.
+    max_connections: usize = 1 << 20, value::number::<usize, 1, { 1 << 26 }>;
+    /// File that every frame of a stack's device is written to, as pcapng.
+    pcap: Option<PathBuf> = None, value::path;
+    /// Seed of everything random; drawn from the kernel when not given. A stack's secrets come from it: give one in tests
+    /// only.
+    seed: Option<u64> = None, value::seed;
+    /// How long a runtime that ends waits for its connections to deliver what was written, in milliseconds.
+    drain_ms: Duration = Duration::from_secs(2), value::time::<1_000_000>;
+    /// What is said on standard error: `off`, `error`, `warn`, `info` or `debug`.
+    log: Log = Log::Warn, value::word;
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new() -> Self {
+        Config::default()
+    }
+
+    /// Sets the key named `key`: what the methods named after the keys do.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl Into<Setting>) -> Self {
+        let value = value.into();
+        if let Err(problem) = self.apply(key, &value)
+            && self.problem.is_none()
+        {
+            self.problem = Some(format!("{key} = {}: {problem}", value.text()));
+        }
+        self
+    }
+
+    /// This configuration, if all that code gave it can be.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the first value that cannot be, or with values that exclude each other.
+    pub fn check(self) -> io::Result<Config> {
+        match self.problem.clone().or_else(|| self.contradiction()) {
+            Some(problem) => Err(io::Error::new(io::ErrorKind::InvalidInput, problem)),
+            None => Ok(self),
+        }
+    }
+
+    /// This configuration as whoever runs the program wants it: overridden by the file that `DEMI_CONFIG` names, and that by
+    /// the `DEMI_*` variables.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); `InvalidInput` for a variable or a line of the file that names no key or gives a value
+    /// that cannot be; what opening the file said.
+    ///
+    /// ```
+    /// // DEMI_MTU=1400 in the environment would win over the 9000.
+    /// let config = demi::Config::new().mtu(9000).load()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn load(self) -> io::Result<Config> {
+        load::overlay(self, std::env::vars_os())
+    }
+
+    /// Values that are right alone and wrong together.
+    fn contradiction(&self) -> Option<String> {
+        if let Some(cores) = &self.cores
+            && cores.numbers().len() > 1
+        {
+            let first = cores.numbers().first().copied().unwrap_or_default();
+            return Some(format!("cores = {cores}: this version runs on one core: write cores = {first}"));
+        }
+        if let Some(gateway) =
+            self.gateway.iter().find(|gateway| !self.address.is_empty() && !self.same_family(gateway))
+        {
+            return Some(format!("gateway = {gateway}: no address of the same IP version is given: add one"));
+        }
+        None
+    }
+
+    fn same_family(&self, gateway: &IpAddr) -> bool {
+        self.address.iter().any(|own| own.address.is_ipv4() == gateway.is_ipv4())
+    }
+
+    fn key_list() -> String {
+        Self::KEYS.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What the loop does when nothing is ready, decided: a single bypassed device is enough to spin.
+    pub fn idle_policy(&self) -> Idle {
+        let spins = self.device.iter().any(|device| device.default_idle() == Idle::Spin);
+        self.idle.unwrap_or(if spins { Idle::Spin } else { Idle::Adaptive })
+    }
+
+    /// The pool that each device gets.
+    pub fn pool(&self) -> PoolConfig {
+        PoolConfig {
+            slot_bytes: self.pool_slot_bytes,
+            slots: self.pool_slots,
+            large_slot_bytes: self.pool_large_slot_bytes,
+            large_slots: self.pool_large_slots,
+            huge_pages: self.huge_pages,
+        }
+    }
+
+    /// What connections start with.
+    pub(crate) fn stream_options(&self) -> StreamOptions {
+        let mut options = StreamOptions::default();
+        options.send_buffer_bytes = self.send_buffer_bytes;
+        options.recv_buffer_bytes = self.recv_buffer_bytes;
+        options
+    }
+
+    /// What listeners start with.
+    pub(crate) fn listen_options(&self) -> ListenOptions {
+        let mut options = ListenOptions::default();
+        options.backlog = self.backlog;
+        options.stream = self.stream_options();
+        options.stream.reuse_address = true;
+        options
+    }
+}
+
+/// Routers, no two of one IP version.
+fn gateways(value: &Setting) -> value::Parsed<Vec<IpAddr>> {
+    let gateways = value::addresses(value)?;
+    let of_v4 = gateways.iter().filter(|gateway| gateway.is_ipv4()).count();
+    if of_v4 > 1 || gateways.len() - of_v4 > 1 {
+        return Err("several routers of one IP version: write one of IPv4, one of IPv6, or both".into());
+    }
+    Ok(gateways)
+}
+
+/// A slot's bytes: what a pool can be cut into.
+fn slot_bytes(value: &Setting) -> value::Parsed<usize> {
+    let bytes = value::bytes::<512, { 1 << 24 }>(value)?;
+    if bytes % 64 != 0 {
+        return Err("not a multiple of 64".into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_can_be_set_by_name_and_by_method() {
+        let by_name = Config::new().set("mtu", 1400).set("backlog", "7").check().unwrap();
+        let by_method = Config::new().mtu("1400").backlog(7).check().unwrap();
+        assert_eq!((by_name.mtu, by_name.backlog), (by_method.mtu, by_method.backlog));
+        assert!(Config::KEYS.iter().all(|key| !key.about.trim().is_empty()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_all_keys() {
+        let error = Config::new().set("devise", "auto").check().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let says = error.to_string();
+        assert!(Config::KEYS.iter().all(|key| says.contains(key.name)), "{says}");
+    }
+
+    #[test]
+    fn several_cores_are_refused_with_the_cure() {
+        let error = Config::new().cores("0-3").check().unwrap_err().to_string();
+        assert_eq!(error, "cores = 0-3: this version runs on one core: write cores = 0");
+        assert!(Config::new().cores(1).check().is_ok());
+    }
+
+    #[test]
+    fn one_bypassed_device_makes_the_loop_spin() {
+        assert_eq!(Config::new().idle_policy(), Idle::Adaptive);
+        assert_eq!(Config::new().device(["posix", "xdp:eth0"]).idle_policy(), Idle::Spin);
+        assert_eq!(Config::new().device("xdp:eth0").idle("park").idle_policy(), Idle::Park);
+    }
+
+    #[test]
+    fn a_gateway_needs_an_address_of_its_version() {
+        let config = Config::new().address("10.0.0.2/24").gateway("fd00::1");
+        assert!(config.check().unwrap_err().to_string().starts_with("gateway = fd00::1: "));
+        assert!(Config::new().gateway(["10.0.0.1", "10.0.0.9"]).check().is_err());
+    }
+}
