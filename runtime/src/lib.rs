@@ -1,13 +1,30 @@
-//! demi.
+//! # demi: a datapath OS for microsecond-scale services, as an async runtime
+//!
+//! A service is an ordinary async program. demi runs it to completion on one core, over a user-space TCP/UDP stack or the
+//! kernel's sockets, on whatever device is there.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`task`] | spawn tasks, await them, move blocking work away |
+//! | [`time`] | sleep, time out, tick; virtual time |
+//! | [`config`] | all that a runtime can be told |
+//!
+//! Inside, `turn` is the loop, `executor` runs tasks, `context` is where tasks find their runtime, `transports` is what
+//! carries sockets.
 
 pub mod config;
 mod context;
+mod cores;
 mod executor;
+mod failure;
+mod metrics;
 mod runtime;
 pub mod task;
 pub mod time;
 mod transports;
+mod turn;
 
 pub use config::Config;
-pub use runtime::Runtime;
+pub use metrics::{Metrics, metrics};
+pub use runtime::{Builder, Drained, Runtime};
 pub use task::spawn;

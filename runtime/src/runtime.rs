@@ -1,24 +1,61 @@
-//! A runtime as a value.
+//! A runtime as a value: made from a configuration, run, and ended by dropping it.
+//!
+//! Nothing of it is the process's: several can live on one thread, one inside another's task, or many side by side in a
+//! simulation.
 
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::task::Poll;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use demi_drivers::Instant;
+use demi_drivers::{Instant, Transport};
 
-use crate::config::Config;
+use crate::config::{Config, Idle, Log};
 use crate::context;
-use crate::executor::Executor;
-use crate::time::Clock;
+use crate::cores::Pinned;
+use crate::executor::{Executor, JoinHandle};
+use crate::failure::Failure;
+use crate::metrics::{Counters, Metrics};
+use crate::task::Blocking;
+use crate::time::{Clock, Wheel};
 use crate::transports::TransportSet;
+use crate::turn::Idler;
 
 /// What one runtime consists of; what tasks find through [`context`].
 pub(crate) struct Inner {
+    id: u64,
+    seed: u64,
     executor: Rc<Executor>,
     transports: Rc<TransportSet>,
     clock: Clock,
+    timers: RefCell<Wheel>,
+    blocking: Blocking,
+    counters: Counters,
+    failure: Failure,
+    /// Somebody is in `block_on`.
+    running: Cell<bool>,
+    /// Nothing is left to end.
+    ended: Cell<bool>,
+    idle: Idle,
+    spin: Duration,
+    drain: Duration,
 }
 
 impl Inner {
+    /// A number that no other runtime of the process has, or had.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What all that is random begins with.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     #[inline]
     pub(crate) fn executor(&self) -> &Rc<Executor> {
         &self.executor
@@ -35,61 +72,315 @@ impl Inner {
         self.clock.turn()
     }
 
+    #[inline]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    #[inline]
+    pub(crate) fn timers(&self) -> &RefCell<Wheel> {
+        &self.timers
+    }
+
+    pub(crate) fn blocking(&self) -> &Blocking {
+        &self.blocking
+    }
+
+    #[inline]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    pub(crate) fn idle_policy(&self) -> Idle {
+        self.idle
+    }
+
+    pub(crate) fn spin(&self) -> Duration {
+        self.spin
+    }
+}
+
+/// Makes a [`Runtime`] that is not quite the usual one.
+///
+/// ```
+/// let runtime = demi::Runtime::builder().start_paused(true).build()?;
+/// runtime.block_on(async { demi::time::sleep(std::time::Duration::from_secs(3600)).await });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    config: Config,
+    transports: Option<Vec<Box<dyn Transport>>>,
+    paused: bool,
+}
+
+impl Builder {
+    /// Takes defaults from `config`; whoever runs the program may override them, see [`Config::load`].
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Uses transports that are open already, instead of those that the configuration's `device` names. The configuration
+    /// is then taken as it is: neither a file nor the environment overrides it.
+    pub fn transports(mut self, transports: Vec<Box<dyn Transport>>) -> Self {
+        self.transports = Some(transports);
+        self
+    }
+
+    /// Starts with time paused; see [`time::pause`](crate::time::pause). All runtimes that start paused start at the same
+    /// instant.
+    pub fn start_paused(mut self, paused: bool) -> Self {
+        self.paused = paused;
+        self
+    }
+
+    /// Makes the runtime.
+    ///
+    /// # Errors
+    /// A configuration that cannot be, a device that cannot be opened: one line that names cause and cure.
+    pub fn build(self) -> io::Result<Runtime> {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let config = match &self.transports {
+            Some(_) => self.config.check()?,
+            None => self.config.load()?,
+        };
+        let core = config.cores.as_ref().and_then(|cores| cores.numbers().first().copied());
+        let pinned = core.map(Pinned::to).transpose()?;
+        let seed = config.seed.map_or_else(random_seed, Ok)?;
+        let executor = Executor::new()?;
+        let transports = match self.transports {
+            Some(transports) => TransportSet::from_vec(transports),
+            None => TransportSet::open(&config, seed)?,
+        };
+        transports.watch(executor.bell_fd())?;
+        let clock = if self.paused { Clock::virtual_time() } else { Clock::real() };
+        let timers = RefCell::new(Wheel::new(clock.turn()));
+        let blocking = Blocking::new();
+        if let (Some(core), Some(pinned)) = (core, &pinned) {
+            blocking.set_affinity(pinned.others(core));
+        }
+        let inner = Inner {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            seed,
+            executor,
+            transports: Rc::new(transports),
+            clock,
+            timers,
+            blocking,
+            counters: Counters::default(),
+            failure: Failure::new(config.log < Log::Error),
+            running: Cell::new(false),
+            ended: Cell::new(false),
+            idle: config.idle_policy(),
+            spin: config.spin_us,
+            drain: config.drain_ms,
+        };
+        Ok(Runtime { inner: Rc::new(inner), _pinned: pinned })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("paused", &self.paused)
+            .finish_non_exhaustive()
     }
 }
 
 /// A runtime: an executor, its timers and its transports, on one thread.
+///
+/// Dropping it ends it: tasks that are not finished are dropped, which closes their sockets; then the transports are
+/// driven on until all that was written is delivered and the closes are acknowledged, or the configured drain time is
+/// over; then the devices are closed. [`shut_down`](Self::shut_down) does the same and tells how it went.
+///
+/// ```
+/// let runtime = demi::Runtime::new(demi::Config::default())?;
+/// let answer = runtime.block_on(async {
+///     let task = demi::spawn(async { 6 * 7 });
+///     task.await.unwrap()
+/// });
+/// assert_eq!(answer, 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Runtime {
     inner: Rc<Inner>,
+    _pinned: Option<Pinned>,
+}
+
+/// How a runtime has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "it tells whether data was lost"]
+#[non_exhaustive]
+pub enum Drained {
+    /// Everything that was written is delivered, and every close acknowledged.
+    Clean,
+    /// The drain time was over first.
+    TimedOut {
+        /// Connections whose last bytes or FIN the peer has not acknowledged.
+        closing: usize,
+    },
 }
 
 impl Runtime {
-    /// Opens what `config` names.
+    /// A runtime as `config` has it, unless whoever runs the program wants it otherwise: the file that `DEMI_CONFIG` names
+    /// and the `DEMI_*` variables override it.
     ///
     /// # Errors
-    /// The device's.
+    /// A configuration that cannot be, a device that cannot be opened: one line that names cause and cure.
     pub fn new(config: Config) -> io::Result<Runtime> {
-        let transports = TransportSet::open(&config, config.seed.unwrap_or(1))?;
-        Ok(Runtime {
-            inner: Rc::new(Inner {
-                executor: Executor::new()?,
-                transports: Rc::new(transports),
-                clock: Clock::real(),
-            }),
-        })
+        Self::builder().config(config).build()
+    }
+
+    /// For a runtime that is not quite the usual one.
+    pub fn builder() -> Builder {
+        Builder { config: Config::default(), transports: None, paused: false }
     }
 
     /// A runtime without transports.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Runtime {
-        Self::new(Config::default()).unwrap()
+        Self::builder().transports(Vec::new()).build().unwrap()
     }
 
-    /// Runs `future` to its end, and the tasks that it spawns beside it.
+    pub(crate) fn inner(&self) -> &Rc<Inner> {
+        &self.inner
+    }
+
+    /// Runs `future` to its end, and all tasks beside it. Tasks that are not finished then go on with the next `block_on`.
+    ///
+    /// `future` need be neither `Send` nor `'static`.
     ///
     /// # Panics
-    /// With `future`'s panic.
+    /// With `future`'s panic; and when called from within itself: one runtime runs one loop. Another runtime may be run
+    /// inside a task, which keeps all others of this one waiting.
+    #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        context::enter(&self.inner, || {
+        assert!(
+            !self.inner.running.replace(true),
+            "this runtime is running already: await the future instead of calling block_on inside of a task"
+        );
+        let running = Running(&self.inner);
+        let output = context::enter(&self.inner, || {
             let mut main = self.inner.executor.scoped(future);
+            let mut idler = Idler::default();
             loop {
-                let now = self.inner.clock.tick();
-                let _ = self.inner.transports.poll(now);
-                self.inner.executor.collect_wakes();
-                self.inner.executor.run(128);
-                let _ = self.inner.transports.flush(now);
-                if let std::task::Poll::Ready(output) = main.take() {
-                    return output.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                let turn = self.inner.turn();
+                if let Poll::Ready(output) = main.take() {
+                    return output;
+                }
+                idler.after(&self.inner, turn, None);
+            }
+        });
+        drop(running);
+        output.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(payload) => std::panic::resume_unwind(payload),
+            // Nobody has a handle of it to abort.
+            Err(error) => unreachable!("{error}"),
+        })
+    }
+
+    /// Spawns a task that runs during `block_on`.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.inner.executor.spawn(future)
+    }
+
+    /// Calls `f` with this runtime as the current one, so that it can spawn and open sockets; nothing runs meanwhile.
+    ///
+    /// ```
+    /// let runtime = demi::Runtime::new(demi::Config::default())?;
+    /// let task = runtime.enter(|| demi::spawn(async { 1 }));
+    /// assert_eq!(runtime.block_on(task).unwrap(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        context::enter(&self.inner, f)
+    }
+
+    /// The runtime's counters.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.inner)
+    }
+
+    /// What the transports still hold.
+    pub fn usage(&self) -> demi_drivers::transport::TransportUsage {
+        self.inner.transports.usage()
+    }
+
+    /// The seed of everything random in this runtime: the configured one, or the one that was drawn.
+    pub fn seed(&self) -> u64 {
+        self.inner.seed
+    }
+
+    /// Ends the runtime, as dropping it does.
+    pub fn shut_down(self) -> Drained {
+        self.end()
+    }
+
+    fn end(&self) -> Drained {
+        let inner = &self.inner;
+        inner.ended.set(true);
+        context::enter(inner, || {
+            inner.executor.shut_down();
+            let until = inner.clock.read() + inner.drain;
+            let mut idler = Idler::default();
+            let mut closing = inner.transports.usage().closing;
+            while closing > 0 && inner.clock.read() < until {
+                let turn = inner.turn();
+                closing = inner.transports.usage().closing;
+                if closing > 0 {
+                    idler.after(inner, turn, Some(until));
                 }
             }
+            // What the last closes have queued, resets included, goes out.
+            inner.turn();
+            inner.blocking.shut_down(inner.drain);
+            if closing == 0 { Drained::Clean } else { Drained::TimedOut { closing } }
         })
+    }
+}
+
+/// `block_on` is under way.
+struct Running<'r>(&'r Inner);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(false);
     }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        context::enter(&self.inner, || self.inner.executor.shut_down());
+        if !self.inner.ended.get() {
+            let _ = self.end();
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("id", &self.inner.id)
+            .field("metrics", &self.metrics())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A seed that nobody can guess.
+fn random_seed() -> io::Result<u64> {
+    let mut seed = [0u8; 8];
+    // SAFETY: eight bytes, as many as asked for; the kernel gives up to 256 bytes at once.
+    match unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) } {
+        8 => Ok(u64::from_ne_bytes(seed)),
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -229,7 +229,9 @@ mod tests {
         let threads: Vec<_> = (0..4u32)
             .map(|thread| {
                 let inbox = Arc::clone(&inbox);
-                std::thread::spawn(move || (0..100).for_each(|slot| drop(inbox.push(thread * 100 + slot))))
+                std::thread::spawn(move || {
+                    (0..100).for_each(|slot| assert!(!inbox.push(thread * 100 + slot)))
+                })
             })
             .collect();
         for thread in threads {

@@ -49,12 +49,6 @@ impl Key {
         self.0 as u32 & (SLOTS_MAX - 1)
     }
 
-    /// The number itself, for [`task::Id`](crate::task::Id).
-    #[inline]
-    pub(crate) const fn as_u64(self) -> u64 {
-        self.0
-    }
-
     /// The generation after this one.
     #[inline]
     pub(crate) const fn next_generation(generation: u32) -> u32 {

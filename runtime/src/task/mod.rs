@@ -4,11 +4,19 @@
 //! `Rc` and `Cell`. They run until they wait; a task that computes for long keeps all others, and the network, waiting:
 //! hand such work to [`spawn_blocking`], or call [`yield_now`] in between.
 
+mod abort_on_drop;
+mod blocking;
 mod id;
+mod join_set;
 mod yield_now;
 
+pub(crate) use blocking::Blocking;
+
 pub use crate::executor::{AbortHandle, JoinError, JoinHandle};
+pub use abort_on_drop::AbortOnDrop;
+pub use blocking::spawn_blocking;
 pub use id::{Id, id, try_id};
+pub use join_set::JoinSet;
 pub use yield_now::{YieldNow, yield_now};
 
 use crate::context;

@@ -8,6 +8,7 @@
 
 use core::cell::Cell;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use demi_drivers::Instant;
 
@@ -219,15 +220,25 @@ impl Clock {
     }
 }
 
-/// What the standard library's clock shows at `instant`; `None`: before anything it can show.
-pub(crate) fn to_std(instant: Instant) -> Option<std::time::Instant> {
+/// What the standard library's clock shows at `instant`, or the farthest that it can show in that direction.
+pub(crate) fn to_std(instant: Instant) -> std::time::Instant {
     let epoch = epoch().std;
-    let nanos = instant.as_nanos();
-    let by = |nanos| std::time::Duration::from_nanos(nanos);
-    match nanos.checked_sub(START_NANOS) {
-        Some(after) => epoch.checked_add(by(after)),
-        None => epoch.checked_sub(by(START_NANOS - nanos)),
+    let by = Instant::from_nanos(START_NANOS).since(instant);
+    if by > Duration::ZERO {
+        return epoch.checked_sub(by).unwrap_or(epoch);
     }
+    let mut by = instant.since(Instant::from_nanos(START_NANOS));
+    loop {
+        match epoch.checked_add(by) {
+            Some(std) => return std,
+            None => by /= 2,
+        }
+    }
+}
+
+/// Real time, for who asks without a runtime.
+pub(crate) fn outside_of_runtimes() -> Instant {
+    from_std(std::time::Instant::now())
 }
 
 /// The inverse of [`to_std`].
@@ -280,7 +291,6 @@ mod counter {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     #[test]
     fn a_real_clock_follows_the_kernels() {
@@ -313,9 +323,9 @@ mod tests {
     #[test]
     fn std_instants_convert_both_ways() {
         let now = std::time::Instant::now();
-        assert_eq!(to_std(from_std(now)), Some(now));
-        let early = Instant::from_nanos(5);
-        assert!(to_std(early).is_none_or(|std| from_std(std) == early));
+        assert_eq!(to_std(from_std(now)), now);
+        assert!(to_std(Instant::from_nanos(5)) <= now);
+        assert!(to_std(Instant::FAR_FUTURE) > now);
     }
 
     proptest! {

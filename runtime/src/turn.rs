@@ -1,0 +1,207 @@
+//! The loop: run to completion on one thread.
+//!
+//! A turn reads the clock once, lets the transports receive (which wakes tasks), runs the ready tasks within a budget,
+//! fires due timers, and lets the transports send what all that caused. So a reply carries its request's
+//! acknowledgement, and one burst carries all replies.
+//!
+//! Between turns in which nothing happened, [`Idler`] decides: poll on, block, or, when time is virtual, move it.
+
+use std::io;
+use std::time::Duration;
+
+use demi_drivers::Instant;
+
+use crate::config::Idle;
+use crate::metrics::add;
+use crate::runtime::Inner;
+
+/// Tasks polled in a turn before the transports are looked at again. High enough that the turn's own cost, some tens of
+/// nanoseconds (or a system call, on kernel transports), is small beside that of the tasks; low enough that a device's
+/// ring does not overflow meanwhile, at a microsecond a poll.
+const BUDGET: u32 = 128;
+/// While a transport fails, it is asked again at this rate rather than at full speed.
+const RETRY: Duration = Duration::from_millis(10);
+/// The kernel takes and gives timeouts up to here without trouble.
+const PARK_MAX: Duration = Duration::from_secs(86_400);
+
+/// What a turn has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Something arrived, ran or fired: the next turn may have work at once.
+    Busy,
+    /// Nothing happened.
+    Idle,
+    /// Nothing happened, and a transport reported an error.
+    Failing,
+}
+
+impl Inner {
+    /// One turn of the loop, within the runtime's context.
+    #[inline]
+    pub(crate) fn turn(&self) -> Turn {
+        let now = self.clock().tick();
+        add(&self.counters().turns, 1);
+
+        let (events, mut failed) = match self.transports().poll(now) {
+            Ok(events) => (events, false),
+            Err(error) => (0, self.report(error)),
+        };
+        add(&self.counters().transport_events, events as u64);
+
+        let mut ran = 0;
+        if self.executor().collect_wakes() {
+            ran = self.executor().run(BUDGET);
+            if ran == BUDGET {
+                add(&self.counters().budget_spent, 1);
+            }
+        }
+        let fired = self.fire_timers();
+
+        if let Err(error) = self.transports().flush(now) {
+            failed |= self.report(error);
+        }
+        if events > 0 || ran > 0 || fired > 0 {
+            return Turn::Busy;
+        }
+        add(&self.counters().idle_turns, 1);
+        if failed { Turn::Failing } else { Turn::Idle }
+    }
+
+    /// Wakes whose deadline has passed; answers how many. The clock's turn is asked, not the turn's start: a task may have
+    /// moved paused time.
+    #[inline]
+    fn fire_timers(&self) -> u64 {
+        let now = self.now();
+        if !self.timers().borrow().is_due(now) {
+            return 0;
+        }
+        self.fire_due(now)
+    }
+
+    fn fire_due(&self, now: Instant) -> u64 {
+        let mut fired = 0;
+        loop {
+            let due = self.timers().borrow_mut().pop_due(now);
+            // Woken with the wheel free: a foreign waker may do anything.
+            let Some(waker) = due else { break };
+            waker.wake();
+            fired += 1;
+        }
+        add(&self.counters().timers_fired, fired);
+        fired
+    }
+
+    /// When there will be something to do even if nothing arrives.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let timer = self.timers().borrow().next_wakeup();
+        match (timer, self.transports().deadline()) {
+            (Some(timer), Some(transport)) => Some(timer.min(transport)),
+            (timer, transport) => timer.or(transport),
+        }
+    }
+
+    /// Counts a transport's error, and tells of it the first time. Always true.
+    #[cold]
+    fn report(&self, error: io::Error) -> bool {
+        add(&self.counters().transport_errors, 1);
+        self.failure().tell(&error);
+        true
+    }
+
+    /// Blocks until something arrives, somebody wakes a task, or `deadline`.
+    fn park(&self, deadline: Option<Instant>) {
+        let now = self.clock().read();
+        let timeout = deadline.map(|deadline| deadline.since(now).min(PARK_MAX));
+        if timeout == Some(Duration::ZERO) || !self.executor().prepare_sleep() {
+            return;
+        }
+        let result = self.transports().park(timeout);
+        self.executor().finish_sleep();
+        add(&self.counters().parks, 1);
+        let parked = self.clock().read().since(now).as_nanos();
+        add(&self.counters().parked_nanos, u64::try_from(parked).unwrap_or(u64::MAX));
+        if let Err(error) = result {
+            self.report(error);
+            // Whatever is wrong with waiting, do not make it a loop at full speed.
+            std::thread::sleep(RETRY.min(timeout.unwrap_or(RETRY)));
+        }
+    }
+}
+
+/// Decides what to do between turns.
+#[derive(Default)]
+pub(crate) struct Idler {
+    /// When the loop last became idle.
+    since: Option<Instant>,
+    /// Paused time: the transports had a last look before it moves.
+    looked: bool,
+}
+
+impl Idler {
+    /// To be called after each turn. `until`: the time at which the caller wants to be back at the latest.
+    #[inline]
+    pub(crate) fn after(&mut self, runtime: &Inner, turn: Turn, until: Option<Instant>) {
+        if turn == Turn::Busy {
+            *self = Idler::default();
+            return;
+        }
+        self.idle(runtime, turn, until);
+    }
+
+    fn idle(&mut self, runtime: &Inner, turn: Turn, until: Option<Instant>) {
+        let deadline = match (runtime.deadline(), until) {
+            (Some(deadline), Some(until)) => Some(deadline.min(until)),
+            (deadline, until) => deadline.or(until),
+        };
+        if runtime.clock().is_paused() {
+            return self.move_time(runtime, deadline);
+        }
+        let now = runtime.now();
+        if turn == Turn::Failing {
+            let retry = now + RETRY;
+            return runtime.park(Some(deadline.map_or(retry, |deadline| deadline.min(retry))));
+        }
+        let since = *self.since.get_or_insert(now);
+        match runtime.idle_policy() {
+            Idle::Park => runtime.park(deadline),
+            Idle::Adaptive if now.since(since) >= runtime.spin() => {
+                runtime.park(deadline);
+                // What woke it is seen by the next turn; if that was nothing, block again at once.
+            }
+            Idle::Adaptive | Idle::Spin => core::hint::spin_loop(),
+        }
+    }
+
+    /// Paused time stands while there is anything else that could happen.
+    fn move_time(&mut self, runtime: &Inner, deadline: Option<Instant>) {
+        if runtime.blocking().is_busy() {
+            // A blocking job may be about to wake somebody: real time has to pass.
+            return runtime.park_for_real(None);
+        }
+        if !core::mem::replace(&mut self.looked, true) {
+            // What the kernel has under way already comes first.
+            return runtime.park_for_real(Some(Duration::ZERO));
+        }
+        self.looked = false;
+        match deadline {
+            Some(deadline) => runtime.clock().advance_to(deadline),
+            None => runtime.park_for_real(None),
+        }
+    }
+}
+
+impl Inner {
+    /// As `park`, by real time, while the runtime's own stands still.
+    fn park_for_real(&self, timeout: Option<Duration>) {
+        if !self.executor().prepare_sleep() {
+            return;
+        }
+        let result = self.transports().park(timeout);
+        self.executor().finish_sleep();
+        add(&self.counters().parks, 1);
+        if let Err(error) = result {
+            self.report(error);
+            std::thread::sleep(RETRY);
+        }
+    }
+}
