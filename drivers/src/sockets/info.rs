@@ -1,0 +1,137 @@
+//! `TCP_INFO`, translated.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::transport::{TcpInfo, TcpState};
+
+/// The kernel's `struct tcp_info` (linux/tcp.h): it only ever grows at its end, and the kernel fills as much as it is given.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelInfo {
+    state: u8,
+    ca_state: u8,
+    retransmits: u8,
+    probes: u8,
+    backoff: u8,
+    options: u8,
+    window_scales: u8,
+    flags: u8,
+    rto_us: u32,
+    ato_us: u32,
+    snd_mss: u32,
+    rcv_mss: u32,
+    unacked: u32,
+    sacked: u32,
+    lost: u32,
+    retrans: u32,
+    fackets: u32,
+    last_data_sent: u32,
+    last_ack_sent: u32,
+    last_data_recv: u32,
+    last_ack_recv: u32,
+    pmtu: u32,
+    rcv_ssthresh: u32,
+    rtt_us: u32,
+    rttvar_us: u32,
+    snd_ssthresh: u32,
+    snd_cwnd: u32,
+    advmss: u32,
+    reordering: u32,
+    rcv_rtt: u32,
+    rcv_space: u32,
+    total_retrans: u32,
+    pacing_rate: u64,
+    max_pacing_rate: u64,
+    bytes_acked: u64,
+    bytes_received: u64,
+    segs_out: u32,
+    segs_in: u32,
+    notsent_bytes: u32,
+    min_rtt_us: u32,
+    data_segs_in: u32,
+    data_segs_out: u32,
+    delivery_rate: u64,
+    busy_time: u64,
+    rwnd_limited: u64,
+    sndbuf_limited: u64,
+    delivered: u32,
+    delivered_ce: u32,
+    bytes_sent: u64,
+    bytes_retrans: u64,
+    dsack_dups: u32,
+    reord_seen: u32,
+    rcv_ooopack: u32,
+    snd_wnd: u32,
+    rcv_wnd: u32,
+    rehash: u32,
+}
+
+const OPTION_TIMESTAMPS: u8 = 1;
+const OPTION_SACK: u8 = 2;
+
+/// What the kernel knows of a connection.
+pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut raw = KernelInfo::default();
+    let mut len = size_of::<KernelInfo>() as libc::socklen_t;
+    // SAFETY: `raw` is writable for `len` bytes, and any bytes are a valid `KernelInfo`.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut raw).cast(), &mut len) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mss = u64::from(raw.snd_mss);
+    let not_sent_bytes = u64::from(raw.notsent_bytes);
+    Ok(TcpInfo {
+        state: state(raw.state),
+        timestamps: raw.options & OPTION_TIMESTAMPS != 0,
+        sack: raw.options & OPTION_SACK != 0,
+        send_window_scale: raw.window_scales & 15,
+        recv_window_scale: raw.window_scales >> 4,
+        rto_us: raw.rto_us,
+        rtt_us: raw.rtt_us,
+        rttvar_us: raw.rttvar_us,
+        min_rtt_us: raw.min_rtt_us,
+        send_mss_bytes: raw.snd_mss,
+        recv_mss_bytes: raw.rcv_mss,
+        cwnd_bytes: u64::from(raw.snd_cwnd) * mss,
+        ssthresh_bytes: u64::from(raw.snd_ssthresh).saturating_mul(mss),
+        send_window_bytes: u64::from(raw.snd_wnd),
+        recv_window_bytes: u64::from(raw.rcv_wnd),
+        unacked_bytes: queued(fd, libc::TIOCOUTQ).saturating_sub(not_sent_bytes),
+        not_sent_bytes,
+        unread_bytes: queued(fd, libc::FIONREAD),
+        lost_segments: raw.lost,
+        backoff: u32::from(raw.backoff),
+        retransmitted_segments: u64::from(raw.total_retrans),
+        bytes_acked: raw.bytes_acked,
+        bytes_received: raw.bytes_received,
+        segments_out: u64::from(raw.segs_out),
+        segments_in: u64::from(raw.segs_in),
+    })
+}
+
+/// Bytes in the socket's send (`SIOCOUTQ`) or receive (`SIOCINQ`) queue; 0 where there is none.
+fn queued(fd: libc::c_int, request: libc::Ioctl) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: both requests write one `int`.
+    let result = unsafe { libc::ioctl(fd, request, &mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+fn state(number: u8) -> TcpState {
+    match number {
+        1 => TcpState::Established,
+        2 => TcpState::SynSent,
+        3 | 12 => TcpState::SynReceived,
+        4 => TcpState::FinWait1,
+        5 => TcpState::FinWait2,
+        6 => TcpState::TimeWait,
+        8 => TcpState::CloseWait,
+        9 => TcpState::LastAck,
+        10 => TcpState::Listen,
+        11 => TcpState::Closing,
+        _ => TcpState::Closed,
+    }
+}

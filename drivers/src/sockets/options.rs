@@ -1,0 +1,180 @@
+//! Socket options of the seam, applied to the kernel's sockets. Only what differs from what is in force costs a call.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use super::explain;
+use crate::transport::{CongestionControl, DatagramOptions, StreamOptions};
+
+/// Linux's default Time To Live and Hop Limit.
+const DEFAULT_TTL: u8 = 64;
+
+/// Puts `new` in force on a stream or listener where `old` was. `reuse_address` and `reuse_port` count before binding only
+/// and are left alone here; a linger time above zero is the transport's business, since the kernel would block in `close`.
+pub(crate) fn apply_stream(
+    socket: &impl AsFd,
+    v6: bool,
+    old: &StreamOptions,
+    new: &StreamOptions,
+) -> io::Result<()> {
+    let sock = SockRef::from(socket);
+    if old.nodelay != new.nodelay {
+        sock.set_tcp_nodelay(new.nodelay).map_err(|e| explain(e, "cannot set TCP_NODELAY"))?;
+    }
+    if old.cork != new.cork {
+        sock.set_tcp_cork(new.cork).map_err(|e| explain(e, "cannot set TCP_CORK"))?;
+    }
+    if old.keepalive != new.keepalive {
+        let result = match new.keepalive {
+            None => sock.set_keepalive(false),
+            Some(keepalive) => sock.set_tcp_keepalive(
+                &TcpKeepalive::new()
+                    .with_time(whole_seconds(keepalive.idle))
+                    .with_interval(whole_seconds(keepalive.interval))
+                    .with_retries(keepalive.probes),
+            ),
+        };
+        result.map_err(|e| {
+            explain(e, "cannot set keepalive (idle and interval: 1 to 32767 s, probes: 1 to 127)")
+        })?;
+    }
+    if old.linger != new.linger {
+        let reset = new.linger.filter(|linger| linger.is_zero());
+        sock.set_linger(reset).map_err(|e| explain(e, "cannot set SO_LINGER"))?;
+    }
+    if old.ttl != new.ttl || old.tos != new.tos {
+        apply_ip(socket, v6, (old.ttl, old.tos), (new.ttl, new.tos))?;
+    }
+    apply_buffers(
+        &sock,
+        (old.send_buffer_bytes, old.recv_buffer_bytes),
+        (new.send_buffer_bytes, new.recv_buffer_bytes),
+    )?;
+    if old.user_timeout != new.user_timeout {
+        sock.set_tcp_user_timeout(new.user_timeout).map_err(|e| explain(e, "cannot set TCP_USER_TIMEOUT"))?;
+    }
+    if old.congestion != new.congestion
+        && let Some(congestion) = new.congestion
+    {
+        let name: &[u8] = match congestion {
+            CongestionControl::Cubic => b"cubic",
+            CongestionControl::NewReno => b"reno",
+            CongestionControl::None => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the kernel's TCP cannot do without congestion control: take cubic or newreno",
+                ));
+            }
+        };
+        sock.set_tcp_congestion(name).map_err(|e| {
+            let name = String::from_utf8_lossy(name);
+            explain(e, format!("the kernel does not offer the congestion control {name} here"))
+        })?;
+    }
+    Ok(())
+}
+
+/// As [`apply_stream`], for a UDP socket.
+pub(crate) fn apply_datagram(
+    socket: &impl AsFd,
+    v6: bool,
+    old: &DatagramOptions,
+    new: &DatagramOptions,
+) -> io::Result<()> {
+    let sock = SockRef::from(socket);
+    if old.broadcast != new.broadcast {
+        sock.set_broadcast(new.broadcast).map_err(|e| explain(e, "cannot set SO_BROADCAST"))?;
+    }
+    if old.ttl != new.ttl || old.tos != new.tos {
+        apply_ip(socket, v6, (old.ttl, old.tos), (new.ttl, new.tos))?;
+    }
+    apply_buffers(
+        &sock,
+        (old.send_buffer_bytes, old.recv_buffer_bytes),
+        (new.send_buffer_bytes, new.recv_buffer_bytes),
+    )
+}
+
+/// TTL and type of service. An IPv6 socket may carry IPv4 as well, so it gets both families' options.
+fn apply_ip(socket: &impl AsFd, v6: bool, old: (Option<u8>, u8), new: (Option<u8>, u8)) -> io::Result<()> {
+    let fd = socket.as_fd();
+    let sock = SockRef::from(&fd);
+    if old.0 != new.0 {
+        let ttl = u32::from(new.0.unwrap_or(DEFAULT_TTL));
+        sock.set_ttl_v4(ttl).map_err(|e| explain(e, format!("cannot set IP_TTL to {ttl}")))?;
+        if v6 {
+            sock.set_unicast_hops_v6(ttl)
+                .map_err(|e| explain(e, format!("cannot set IPV6_UNICAST_HOPS to {ttl}")))?;
+        }
+    }
+    if old.1 != new.1 {
+        let tos = u32::from(new.1);
+        sock.set_tos_v4(tos).map_err(|e| explain(e, format!("cannot set IP_TOS to {tos}")))?;
+        if v6 {
+            sock.set_tclass_v6(tos).map_err(|e| explain(e, format!("cannot set IPV6_TCLASS to {tos}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Send and receive buffer. `None` after `Some` leaves the size: the kernel cannot go back to sizing it by itself.
+fn apply_buffers(
+    sock: &SockRef<'_>,
+    old: (Option<usize>, Option<usize>),
+    new: (Option<usize>, Option<usize>),
+) -> io::Result<()> {
+    if let (true, Some(bytes)) = (old.0 != new.0, new.0) {
+        sock.set_send_buffer_size(bytes).map_err(|e| explain(e, "cannot set SO_SNDBUF"))?;
+    }
+    if let (true, Some(bytes)) = (old.1 != new.1, new.1) {
+        sock.set_recv_buffer_size(bytes).map_err(|e| explain(e, "cannot set SO_RCVBUF"))?;
+    }
+    Ok(())
+}
+
+/// Makes the kernel send a RST and forget what is unsent when `socket` is closed.
+pub(crate) fn reset_on_close(socket: &impl AsFd) {
+    // A socket that refuses the option is closed the gentle way: there is nobody left to tell.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Lets the kernel give up on bytes that stay unacknowledged for `limit` after the close.
+pub(crate) fn bound_delivery(socket: &impl AsFd, limit: Duration) {
+    // As above.
+    let _ = SockRef::from(socket).set_tcp_user_timeout(Some(limit));
+}
+
+/// Takes the error the kernel keeps for the socket (`SO_ERROR`).
+pub(crate) fn take_error(socket: &impl AsFd) -> io::Result<Option<io::Error>> {
+    SockRef::from(socket).take_error()
+}
+
+/// Sends a FIN, or stops receiving, or both.
+pub(crate) fn shutdown(socket: &impl AsFd, how: std::net::Shutdown) -> io::Result<()> {
+    SockRef::from(socket).shutdown(how)
+}
+
+/// Connects a UDP socket to `remote`, or dissolves the association with `None`.
+pub(crate) fn associate(socket: &impl AsFd, remote: Option<std::net::SocketAddr>) -> io::Result<()> {
+    if let Some(remote) = remote {
+        return SockRef::from(socket)
+            .connect(&remote.into())
+            .map_err(|e| explain(e, format!("cannot make {remote} the only peer")));
+    }
+    // SAFETY: all zeroes is a valid `sockaddr`, and it is readable during the call. AF_UNSPEC dissolves (connect(2)).
+    let result = unsafe {
+        let mut nobody: libc::sockaddr = std::mem::zeroed();
+        nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+        libc::connect(socket.as_fd().as_raw_fd(), &nobody, size_of::<libc::sockaddr>() as libc::socklen_t)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The kernel counts keepalive times in seconds, from 1 on.
+fn whole_seconds(time: Duration) -> Duration {
+    let rounded_up = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    Duration::from_secs(rounded_up.clamp(1, 32_767))
+}
