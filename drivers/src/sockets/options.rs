@@ -164,13 +164,23 @@ pub(crate) fn associate(socket: &impl AsFd, remote: Option<std::net::SocketAddr>
             .connect(&remote.into())
             .map_err(|e| explain(e, format!("cannot make {remote} the only peer")));
     }
+    let local = super::address::local(socket)?;
     // SAFETY: all zeroes is a valid `sockaddr`, and it is readable during the call. AF_UNSPEC dissolves (connect(2)).
     let result = unsafe {
         let mut nobody: libc::sockaddr = std::mem::zeroed();
         nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
         libc::connect(socket.as_fd().as_raw_fd(), &nobody, size_of::<libc::sockaddr>() as libc::socklen_t)
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A port that the kernel had chosen is given up with the association: take it again.
+    if super::address::local(socket)?.port() == 0 {
+        SockRef::from(socket)
+            .bind(&local.into())
+            .map_err(|e| explain(e, format!("cannot bind UDP to {local} again")))?;
+    }
+    Ok(())
 }
 
 /// The kernel counts keepalive times in seconds, from 1 on.
