@@ -1,1 +1,15 @@
-//! Placeholder.
+//! # demi-benches: figures beside those of our peers
+//!
+//! The measuring kit every binary under `src/bin/` shares: command line, interleaved sampling, tables and JSON lines,
+//! core pinning, CPU time of other processes, and the instruction counts that CI gates on. One figure a binary; peers
+//! run in the same process and the same minute as we do, because machines are shared and noisy and only ratios taken
+//! side by side mean anything. Nothing here is needed by a test.
+//!
+//! Every binary takes `--json` (one object a line), `--seconds`, `--peer` and `--case`; `--help` lists the rest. The
+//! peers are behind the feature `peers` (on by default), so that the instruction gate builds without them.
+
+pub mod client;
+pub mod icount;
+pub mod kit;
+pub mod paths;
+pub mod stack;
