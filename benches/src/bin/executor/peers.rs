@@ -98,7 +98,7 @@ impl Executor for TokioLocal {
     }
 
     fn yield_now() -> impl Future<Output = ()> {
-        tokio::task::yield_now()
+        wake_self_once()
     }
 
     fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
@@ -140,7 +140,7 @@ impl Executor for TokioCurrentThread {
     }
 
     fn yield_now() -> impl Future<Output = ()> {
-        tokio::task::yield_now()
+        wake_self_once()
     }
 
     fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
@@ -210,7 +210,7 @@ impl Executor for Smol {
     }
 
     fn yield_now() -> impl Future<Output = ()> {
-        smol::future::yield_now()
+        wake_self_once()
     }
 
     fn sleep(duration: Duration) -> impl Future<Output = ()> + 'static {
