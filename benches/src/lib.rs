@@ -8,8 +8,8 @@
 //! Every binary takes `--json` (one object a line), `--seconds`, `--peer` and `--case`; `--help` lists the rest. The
 //! peers are behind the feature `peers` (on by default), so that the instruction gate builds without them.
 
-pub mod client;
 pub mod icount;
 pub mod kit;
+pub mod load;
 pub mod paths;
 pub mod stack;
