@@ -108,7 +108,11 @@ pub(crate) fn serve(listener: TcpListener) -> io::Result<()> {
     let mut completions: Vec<(u64, i32, u32)> = Vec::with_capacity(4 * CLIENTS as usize);
     loop {
         submit(&mut uring, &mut server.queue)?;
-        uring.submit_and_wait(1)?;
+        match uring.submit_and_wait(1) {
+            // A signal (the comparison stops servers whose turn it is not) ends the wait early and no more.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
         completions
             .extend(uring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
         for (data, result, flags) in completions.drain(..) {
