@@ -9,7 +9,13 @@ use demi_drivers::{Pool, PoolConfig};
 pub type Path = (&'static str, fn() -> Box<dyn FnMut(u64)>);
 
 /// Every path, in the order they are reported.
-pub const PATHS: &[Path] = &[("buf_alloc_free", buf_alloc_free), ("buf_clone_split", buf_clone_split)];
+pub const PATHS: &[Path] = &[
+    ("buf_alloc_free", buf_alloc_free),
+    ("buf_clone_split", buf_clone_split),
+    ("yield", yields),
+    ("spawn_join", spawn_join),
+    ("spawn_many_join", spawn_many_join),
+];
 
 /// The path called `name`.
 pub fn find(name: &str) -> Option<&'static Path> {
@@ -38,5 +44,50 @@ fn buf_clone_split() -> Box<dyn FnMut(u64)> {
             let mut rest = black_box(&buf).clone();
             drop(black_box((rest.split_to(730), rest)));
         }
+    })
+}
+
+fn runtime() -> demi::Runtime {
+    demi::Runtime::new(demi::Config::default()).expect("a runtime")
+}
+
+/// One task that yields: a wake, a turn through the ready queue, a poll.
+fn yields() -> Box<dyn FnMut(u64)> {
+    let runtime = runtime();
+    Box::new(move |operations| {
+        runtime.block_on(async move {
+            for _ in 0..operations {
+                demi::task::yield_now().await;
+            }
+        });
+    })
+}
+
+/// A task spawned and awaited.
+fn spawn_join() -> Box<dyn FnMut(u64)> {
+    let runtime = runtime();
+    Box::new(move |operations| {
+        runtime.block_on(async move {
+            for number in 0..operations {
+                let task = demi::spawn(async move { black_box(number) });
+                black_box(task.await.expect("a task that does not panic"));
+            }
+        });
+    })
+}
+
+/// A hundred tasks spawned, then awaited one after the other; an operation is one of them.
+fn spawn_many_join() -> Box<dyn FnMut(u64)> {
+    let runtime = runtime();
+    Box::new(move |operations| {
+        runtime.block_on(async move {
+            let mut tasks = Vec::with_capacity(100);
+            for _ in 0..operations.div_ceil(100) {
+                tasks.extend((0..100u64).map(|number| demi::spawn(async move { black_box(number) })));
+                for task in tasks.drain(..) {
+                    black_box(task.await.expect("a task that does not panic"));
+                }
+            }
+        });
     })
 }

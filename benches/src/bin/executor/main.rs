@@ -3,6 +3,7 @@
 //! Every peer runs the same workloads (`work.rs`), written once over a small trait; only spawning, yielding, sleeping
 //! and the oneshot are each peer's own. Time is taken inside the running executor, so entering and leaving it is free.
 
+mod demi;
 mod work;
 
 #[cfg(feature = "peers")]
@@ -15,7 +16,9 @@ fn main() {
     let groups = work::CASES
         .iter()
         .map(|case| {
-            let group = Group::new(case.name, Unit::Nanos);
+            let work = case.work;
+            let group =
+                Group::new(case.name, Unit::Nanos).peer("demi", move || work::build::<demi::Demi>(work));
             #[cfg(feature = "peers")]
             let group = peers::add(group, case);
             group
