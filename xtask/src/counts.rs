@@ -67,6 +67,11 @@ pub(crate) fn of_check(success: bool) -> Counts {
     if success { Counts::PASSED } else { Counts::FAILED }
 }
 
+/// Reads the output of a benchmark with `--json`: it must end well, and have measured something.
+pub(crate) fn of_benchmark(output: &str, success: bool) -> Counts {
+    of_check(success && output.lines().any(|line| line.starts_with('{') && line.ends_with('}')))
+}
+
 /// What the `SKIP` lines say.
 pub(crate) fn skip_reasons(output: &str) -> Vec<&str> {
     output.lines().filter_map(|line| line.trim_start().strip_prefix("SKIP ")).map(str::trim).collect()
@@ -113,6 +118,13 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 5 filtered out; 
     fn a_filter_that_matches_nothing_is_a_failure() {
         let output = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out\n";
         assert_eq!(of_tests(output, true), Counts::FAILED);
+    }
+
+    #[test]
+    fn a_benchmark_that_measures_nothing_is_a_failure() {
+        assert_eq!(of_benchmark("{\"bench\":\"buf\"}\n", true), Counts::PASSED);
+        assert_eq!(of_benchmark("{\"bench\":\"buf\"}\n", false), Counts::FAILED);
+        assert_eq!(of_benchmark("no case matches\n", true), Counts::FAILED);
     }
 
     #[test]

@@ -1,21 +1,34 @@
-//! The bench tier: every benchmark for a moment, so that none rots. Figures are read by people, on quiet machines; here
-//! a benchmark only has to run to its end and to report something.
+//! The bench tier: instruction counts of the hot paths against the committed baseline, and every benchmark for a moment,
+//! so that none rots. Times are read by people, on quiet machines; here a benchmark has to run to its end and report.
 
-use super::Step;
+use super::{Action, Step};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
-/// One build, then a run for each binary.
+/// Programs among the benchmarks that measure nothing by themselves: what `kernel_echo` and the gate run, and the gate.
+const HELPERS: [&str; 4] = ["echo_server", "loadgen", "icount", "icount_gate"];
+
+/// One build, the tests of the measuring kit, the gate, then a run of each benchmark.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     let programs = workspace.benchmarks();
     if programs.is_empty() {
         return Vec::new();
     }
-    let mut steps =
-        vec![Step::check("build", Invocation::new("cargo build --profile tier -p demi-benches --bins"))];
-    for program in programs {
+    let tier = "--profile tier -p demi-benches";
+    let mut steps = vec![
+        Step::check("build", Invocation::new("cargo build --bins").args(tier)),
+        Step::tests("tests", Invocation::new("cargo test --no-fail-fast --lib").args(tier)),
+    ];
+    if programs.iter().any(|program| program == "icount_gate") {
+        steps.push(Step::check(
+            "instruction counts",
+            Invocation::new("cargo run --bin icount_gate").args(tier),
+        ));
+    }
+    for program in programs.into_iter().filter(|program| !HELPERS.contains(&program.as_str())) {
         let path = workspace.target().join("tier").join(&program).display().to_string();
-        steps.push(Step::check(program, Invocation::new(&path).args("--json --seconds 1").limit_s(300)));
+        let run = Invocation::new(&path).args("--json --seconds 0.2").limit_s(10 * 60);
+        steps.push(Step { name: program, action: Action::Benchmark(run) });
     }
     steps
 }

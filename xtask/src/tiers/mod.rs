@@ -117,6 +117,8 @@ pub(crate) enum Action {
     Check(Invocation),
     /// Run a command that prints libtest's summaries.
     Tests(Invocation),
+    /// Run a benchmark that prints one JSON object a line.
+    Benchmark(Invocation),
     /// Nothing: this machine lacks something that the step needs, and this is what.
     Skip(String),
 }
@@ -134,7 +136,9 @@ impl Step {
 
     fn describe(&self) -> String {
         match &self.action {
-            Action::Check(invocation) | Action::Tests(invocation) => invocation.line(),
+            Action::Check(invocation) | Action::Tests(invocation) | Action::Benchmark(invocation) => {
+                invocation.line()
+            }
             Action::Skip(reason) => format!("skipped here: {reason}"),
         }
     }
@@ -147,6 +151,7 @@ impl Step {
                 run_command(workspace, &log, invocation, |_, ok| counts::of_check(ok))
             }
             Action::Tests(invocation) => run_command(workspace, &log, invocation, counts::of_tests),
+            Action::Benchmark(invocation) => run_command(workspace, &log, invocation, counts::of_benchmark),
             Action::Skip(reason) => (Counts::SKIPPED, Some(reason.clone())),
         };
         let what = match note {
