@@ -16,7 +16,7 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     }
     let tier = "--profile tier -p demi-benches";
     let mut steps = vec![
-        Step::check("build", Invocation::new("cargo build --bins").args(tier)),
+        Step::build(Invocation::new("cargo build --bins").args(tier)),
         Step::tests("tests", Invocation::new("cargo test --no-fail-fast --lib").args(tier)),
     ];
     if programs.iter().any(|program| program == "icount_gate") {

@@ -115,6 +115,8 @@ pub(crate) struct Step {
 pub(crate) enum Action {
     /// Run a command that holds or does not.
     Check(Invocation),
+    /// Build what the following steps of the tier run: without it they would run what an earlier build left.
+    Build(Invocation),
     /// Run a command that prints libtest's summaries.
     Tests(Invocation),
     /// Run a benchmark that prints one JSON object a line.
@@ -129,6 +131,11 @@ impl Step {
         Step { name: name.into(), action: Action::Check(invocation) }
     }
 
+    /// A step that builds what the following ones run.
+    pub(crate) fn build(invocation: Invocation) -> Step {
+        Step { name: "build".to_owned(), action: Action::Build(invocation) }
+    }
+
     /// A step made of tests.
     pub(crate) fn tests(name: impl Into<String>, invocation: Invocation) -> Step {
         Step { name: name.into(), action: Action::Tests(invocation) }
@@ -136,9 +143,10 @@ impl Step {
 
     fn describe(&self) -> String {
         match &self.action {
-            Action::Check(invocation) | Action::Tests(invocation) | Action::Benchmark(invocation) => {
-                invocation.line()
-            }
+            Action::Check(invocation)
+            | Action::Build(invocation)
+            | Action::Tests(invocation)
+            | Action::Benchmark(invocation) => invocation.line(),
             Action::Skip(reason) => format!("skipped here: {reason}"),
         }
     }
@@ -147,7 +155,7 @@ impl Step {
         let start = Instant::now();
         let log = format!("{}-{}", tier.name(), self.name.replace(' ', "-"));
         let (counts, note) = match &self.action {
-            Action::Check(invocation) => {
+            Action::Check(invocation) | Action::Build(invocation) => {
                 run_command(workspace, &log, invocation, |_, ok| counts::of_check(ok))
             }
             Action::Tests(invocation) => run_command(workspace, &log, invocation, counts::of_tests),
@@ -216,6 +224,10 @@ pub(crate) fn run(workspace: &Workspace, tiers: &[Tier]) -> bool {
                 row.elapsed.as_secs_f64()
             );
             rows.push(row);
+            if counts.failed > 0 && matches!(step.action, Action::Build(_)) {
+                println!("{}: the rest of the tier needs what was not built", tier.name());
+                break;
+            }
         }
     }
     let total = report::total(&rows);
