@@ -1,6 +1,9 @@
-//! Filling in a partial checksum, for devices that have to do themselves what a NIC's offload does.
+//! Filling in checksums, for devices that have to do themselves what a NIC's offload does, and for captures.
 
 use crate::device::ChecksumOffload;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// Replaces the pseudo header's sum, which the field at `start + offset` holds, by the checksum of all bytes from `start`
 /// on. Answers whether the frame was long enough for that; it is unchanged if not.
@@ -17,6 +20,50 @@ pub(crate) fn complete(frame: &mut [u8], at: ChecksumOffload) -> bool {
     };
     frame[field..field + 2].copy_from_slice(&sum.to_be_bytes());
     true
+}
+
+/// Computes the TCP or UDP checksum of a frame whose own may be a partial one: for captures, which show what would be on
+/// the wire. Frames of anything else stay as they are, and so do fragments and packets with IPv6 extension headers.
+pub(crate) fn refill(frame: &mut [u8]) {
+    let Some((pseudo_sum, protocol, start, end)) = transport(frame) else { return };
+    // Short frames are padded behind the packet.
+    let Some(frame) = frame.get_mut(..end) else { return };
+    let field = match protocol {
+        TCP => 16,
+        // RFC 768: zero means that the sender has computed none.
+        UDP if frame.get(start + 6..start + 8) != Some(&[0, 0]) => 6,
+        _ => return,
+    };
+    if let Some(bytes) = frame.get_mut(start + field..start + field + 2) {
+        bytes.copy_from_slice(&pseudo_sum.to_be_bytes());
+        complete(frame, ChecksumOffload { start: start as u16, offset: field as u16 });
+    }
+}
+
+/// The pseudo header's sum, the protocol, where its header begins and where the packet ends, if a frame holds one whole.
+fn transport(frame: &[u8]) -> Option<(u16, u8, usize, usize)> {
+    let (kind, ip) = match frame.get(12..)? {
+        [0x81, 0x00, _, _, high, low, ..] => ([*high, *low], 18),
+        [high, low, ..] => ([*high, *low], 14),
+        _ => return None,
+    };
+    let header = frame.get(ip..)?;
+    let length = |at: usize| Some(usize::from(u16::from_be_bytes([*header.get(at)?, *header.get(at + 1)?])));
+    let (addresses, protocol, start, end) = match kind {
+        [0x08, 0x00] => {
+            let whole = length(6)? & 0x3fff == 0;
+            let start = ip + usize::from(header.first()? & 15) * 4;
+            (header.get(12..20).filter(|_| whole)?, *header.get(9)?, start, ip + length(2)?)
+        }
+        [0x86, 0xdd] => (header.get(8..40)?, *header.get(6)?, ip + 40, ip + 40 + length(4)?),
+        _ => return None,
+    };
+    let bytes = end.checked_sub(start).filter(|_| end <= frame.len())? as u32;
+    let mut sum = u32::from(fold(addresses)) + u32::from(protocol) + (bytes & 0xffff) + (bytes >> 16);
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    Some((sum as u16, protocol, start, end))
 }
 
 /// The one's complement sum of `bytes` as big-endian 16-bit words, an odd last byte padded with zero (RFC 1071).
@@ -49,6 +96,56 @@ mod tests {
             assert!(complete(&mut frame, ChecksumOffload { start: 4, offset: 6 }));
             let total = u32::from(fold(&frame[4..])) + 0x1234;
             assert_eq!((total >> 16) + (total & 0xffff), 0xffff, "{len} bytes");
+        }
+    }
+
+    /// A UDP datagram of five bytes over IPv4.
+    fn datagram(checksum: u16) -> Vec<u8> {
+        let mut frame = vec![0xee; 12];
+        frame.extend([8, 0, 0x45, 0, 0, 33, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend([0, 7, 0, 9, 0, 13]);
+        frame.extend(checksum.to_be_bytes());
+        frame.extend(*b"hello");
+        frame
+    }
+
+    #[test]
+    fn a_partial_checksum_is_replaced_by_the_right_one() {
+        // Addresses, protocol, length; ports, length; the payload.
+        let expected = {
+            let words = [0x0a00, 1, 0x0a00, 2, 17, 13, 7, 9, 13, 0x6865, 0x6c6c, 0x6f00u32];
+            let sum: u32 = words.iter().sum();
+            !(((sum >> 16) + (sum & 0xffff)) as u16)
+        };
+        for before in [0x1234, 0xffff, expected] {
+            let mut frame = datagram(before);
+            refill(&mut frame);
+            assert_eq!(frame, datagram(expected));
+            let mut tagged = datagram(before);
+            tagged.splice(12..12, [0x81, 0, 0, 7]);
+            refill(&mut tagged);
+            assert_eq!(tagged[44..46], expected.to_be_bytes());
+            let mut padded = datagram(before);
+            padded.resize(60, 0xff);
+            refill(&mut padded);
+            assert_eq!(padded[40..42], expected.to_be_bytes());
+        }
+        let mut none = datagram(0);
+        refill(&mut none);
+        assert_eq!(none, datagram(0), "the sender has computed none");
+    }
+
+    #[test]
+    fn frames_that_hold_no_whole_packet_stay_as_they_are() {
+        let mut fragment = datagram(1);
+        fragment[20] = 0x20;
+        let mut other = datagram(1);
+        other[23] = 1;
+        let short: Vec<_> = (0..42).map(|bytes| datagram(1)[..bytes].to_vec()).collect();
+        for mut frame in short.into_iter().chain([fragment, other]) {
+            let before = frame.clone();
+            refill(&mut frame);
+            assert_eq!(frame, before);
         }
     }
 

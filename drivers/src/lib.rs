@@ -11,6 +11,7 @@
 //! [`core::task::Waker`]s alone.
 
 mod checksum;
+mod damage;
 pub mod device;
 pub mod mem;
 mod netdev;
@@ -24,6 +25,7 @@ pub mod time;
 pub mod transport;
 mod vnet;
 pub mod wire;
+pub mod wrap;
 
 pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
 pub use mem::{Buf, BufMut, Pool, PoolConfig};

@@ -4,12 +4,9 @@
 
 use super::config::LinkConfig;
 use super::handle::LinkStats;
+use crate::damage;
 use crate::rng::Rng;
 use crate::time::Instant;
-
-/// Bytes of an Ethernet header; MTUs do not count it.
-pub(super) const ETHERNET_BYTES: usize = 14;
-const ARP: [u8; 2] = [0x08, 0x06];
 
 /// What a link does to one frame.
 pub(super) enum Fate {
@@ -95,26 +92,18 @@ impl Link {
             self.stats.queue_full += 1;
             return Fate::Lost;
         };
-        let damaged = frame.len() > ETHERNET_BYTES;
-        let protected = damaged && frame[12..ETHERNET_BYTES] != ARP;
-        let mut fate_cut = None;
-        let mut fate_flip = None;
         let Link { config, rng, stats, .. } = self;
-        if damaged && rng.chance(config.truncate) {
-            let gone = 1 + rng.below((frame.len() - ETHERNET_BYTES) as u64) as usize;
-            fate_cut = Some(frame.len() - gone);
-            stats.truncated += 1;
-        }
-        if protected && rng.chance(config.corrupt) {
-            let bits = (frame.len() - ETHERNET_BYTES) as u64 * 8;
-            fate_flip = Some(ETHERNET_BYTES * 8 + rng.below(bits) as usize);
-            stats.corrupted += 1;
-        }
+        let cut = rng.chance(config.truncate);
+        let cut_to = cut.then(|| damage::length_to_cut_to(rng, frame.len())).flatten();
+        let flip = rng.chance(config.corrupt);
+        let flip_bit = flip.then(|| damage::bit_to_flip(rng, frame)).flatten();
+        stats.truncated += u64::from(cut_to.is_some());
+        stats.corrupted += u64::from(flip_bit.is_some());
         let twice = rng.chance(config.duplicate);
         let at = self.arrival(sent_at);
         let copy_at = twice.then(|| self.arrival(sent_at));
         self.stats.duplicated += u64::from(twice);
-        Fate::Arrives { at, copy_at, flip_bit: fate_flip, cut_to: fate_cut }
+        Fate::Arrives { at, copy_at, flip_bit, cut_to }
     }
 
     /// When the last bit of a frame handed over at `now` has been sent; `None`: the queue is full.

@@ -8,8 +8,9 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use super::config::{Topology, WireConfig};
 use super::handle::{Filter, Observer};
-use super::link::{ETHERNET_BYTES, Fate, Link};
+use super::link::{Fate, Link};
 use crate::checksum;
+use crate::damage::{self, ETHERNET_BYTES};
 use crate::device::{DeviceStats, Offload, RxChecksum, RxFrame, TxFrame, TxQueue};
 use crate::mem::Pool;
 use crate::time::Instant;
@@ -315,10 +316,8 @@ impl Medium {
                     checksum::complete(bytes, partial);
                     *checksum = RxChecksum::Unknown;
                 }
-                if let Some(bit) = flip_bit
-                    && let Some(byte) = bytes.get_mut(bit / 8)
-                {
-                    *byte ^= 1 << (bit % 8);
+                if let Some(bit) = flip_bit {
+                    damage::flip(bytes, bit);
                 }
                 if let Some(len) = cut_to {
                     bytes.truncate(len);
