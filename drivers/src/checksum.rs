@@ -157,4 +157,19 @@ mod tests {
         assert!(!complete(&mut frame, ChecksumOffload { start: u16::MAX, offset: u16::MAX }));
         assert_eq!(frame, [1; 10]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_frame_does_harm(
+            mut frame in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
+            kind in 0..3usize,
+        ) {
+            if let Some(field) = frame.get_mut(12..14) {
+                field.copy_from_slice(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00]][kind]);
+            }
+            let bytes = frame.len();
+            refill(&mut frame);
+            proptest::prop_assert_eq!(frame.len(), bytes);
+        }
+    }
 }

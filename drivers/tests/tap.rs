@@ -3,12 +3,15 @@
 #[allow(dead_code)] // Each test program uses a part of it.
 mod common;
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
 
 use common::host::{Host, KERNELS_4, KERNELS_6, OURS_6};
 use common::{current, has_interface, in_namespace, mac_of, run, scenarios};
 use demi_drivers::tap::{Tap, TapConfig};
+use demi_drivers::wrap::pcap::Pcap;
 use demi_drivers::{Device, PoolConfig};
 
 fn open(config: TapConfig) -> Tap {
@@ -121,5 +124,43 @@ fn an_interface_that_is_deleted_is_an_error_and_one_that_is_down_is_not() {
         run("ip link del dtap0");
         let error = tap.rx_burst(demi_drivers::Instant::ZERO, &mut frames, 32).unwrap_err();
         assert!(error.to_string().contains("was the interface deleted?"), "{error}");
+    });
+}
+
+#[test]
+fn a_capture_opens_in_tshark_with_right_checksums() {
+    in_namespace("tshark", || {
+        if let Err(error) = Command::new("tshark").arg("-v").output() {
+            common::skip("tshark", &format!("no tshark command: {error}: apt-get install tshark"));
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("demi-capture-{}.pcapng", std::process::id()));
+        let tap = open(TapConfig::new("dtap0"));
+        let mut captured = Pcap::new(Box::new(tap), File::create(&path).unwrap()).unwrap();
+        let mut host = Host::new(&mut captured, mac_of("dtap0"));
+        scenarios::datagrams_are_echoed(&mut host, &current());
+        scenarios::a_connection_carries_large_segments(&mut host, &current());
+        let fields = ["ip.checksum.status", "udp.checksum.status", "tcp.checksum.status"];
+        let mut tshark = Command::new("tshark");
+        for check in ["ip.check_checksum:TRUE", "udp.check_checksum:TRUE", "tcp.check_checksum:TRUE"] {
+            tshark.args(["-o", check]);
+        }
+        tshark.arg("-r").arg(&path).args(["-T", "fields", "-e", "frame.interface_name"]);
+        for field in fields {
+            tshark.args(["-e", field]);
+        }
+        let output = tshark.output().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.lines().count() > 20, "{text}");
+        for line in text.lines() {
+            let mut columns = line.split('\t');
+            assert_eq!(columns.next(), Some("tap:dtap0"));
+            // 1: right; 0: wrong; nothing: there is none in this packet.
+            assert!(columns.all(|status| matches!(status, "" | "1")), "{line}");
+        }
+        let udp = text.lines().filter(|line| line.split('\t').nth(2) == Some("1")).count();
+        assert!(udp >= 12, "six datagrams were sent and echoed; {udp} of them are there");
     });
 }

@@ -41,10 +41,10 @@ pub(super) fn datagrams(
         let ip = &mut buf[ip_at..udp_at];
         let ip_bytes = ip.len() as u16;
         if ip[0] >> 4 == 4 {
-            set_ipv4(ip, ip_bytes + udp_bytes, index as u16);
+            set_ipv4(ip, ip_bytes.saturating_add(udp_bytes), index as u16);
         } else {
             // Payload length: everything behind the fixed 40 bytes (RFC 8200 §3).
-            let payload_bytes = (ip_bytes + udp_bytes).saturating_sub(40);
+            let payload_bytes = ip_bytes.saturating_add(udp_bytes).saturating_sub(40);
             ip[4..6].copy_from_slice(&payload_bytes.to_be_bytes());
         }
         into.push(RxFrame { buf: buf.freeze(), checksum: RxChecksum::Valid, gro_bytes: 0 });
@@ -106,6 +106,20 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(datagrams(&frame, 58, 20, &pool, &mut out), Some(2));
         assert_eq!((&out[0].buf[22..24], &out[1].buf[22..24]), (&[0, 28][..], &[0, 18][..]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_frame_and_no_header_position_does_harm(
+            frame in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            udp_at in 0..320usize,
+            bytes in 0..300usize,
+        ) {
+            let pool = Pool::new(&PoolConfig::small(8)).unwrap();
+            let mut out = Vec::new();
+            let count = datagrams(&frame, udp_at, bytes, &pool, &mut out);
+            proptest::prop_assert_eq!(count.unwrap_or(0), out.len());
+        }
     }
 
     #[test]

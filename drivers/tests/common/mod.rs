@@ -27,11 +27,16 @@ fn obstacle() -> Option<String> {
     }
 }
 
-/// Runs `test` on a thread of its own in a new network namespace, which is gone when the thread is; or says on standard
-/// error, where no harness captures it, why not.
+/// Says on standard error, where no harness captures it, that a test does not run, and why.
+pub(crate) fn skip(name: &str, reason: &str) {
+    let _ = writeln!(io::stderr(), "SKIP {name}: {reason}");
+}
+
+/// Runs `test` on a thread of its own in a new network namespace, which is gone when the thread is; or says
+/// why not.
 pub(crate) fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
     if let Some(reason) = obstacle() {
-        let _ = writeln!(io::stderr(), "SKIP {name}: {reason}");
+        skip(name, &reason);
         return;
     }
     let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || {
