@@ -243,6 +243,17 @@ fn what_is_wrong_with_an_interface_is_said_with_the_cure() {
 }
 
 #[test]
+fn without_privilege_the_cure_is_named() {
+    in_namespace("unprivileged", || {
+        let _pair = pair();
+        common::drop_privileges();
+        let denied = Packet::open(&PacketConfig::new("dours")).unwrap_err();
+        assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+        assert!(denied.to_string().contains("no CAP_NET_RAW"), "{denied}");
+    });
+}
+
+#[test]
 fn an_interface_that_goes_down_comes_back_and_one_that_is_deleted_is_an_error() {
     in_namespace("deleted", || {
         let pair = pair();

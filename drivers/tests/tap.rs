@@ -111,6 +111,16 @@ fn an_interface_of_another_kind_and_slots_too_small_are_refused_with_the_cure() 
 }
 
 #[test]
+fn without_privilege_the_cure_is_named() {
+    in_namespace("unprivileged", || {
+        common::drop_privileges();
+        let denied = Tap::open(&TapConfig::new("dtap0")).unwrap_err();
+        assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+        assert!(denied.to_string().contains("run as root"), "{denied}");
+    });
+}
+
+#[test]
 fn an_interface_that_is_deleted_is_an_error_and_one_that_is_down_is_not() {
     in_namespace("deleted", || {
         let mut tap = open(TapConfig::new("dtap0"));

@@ -56,6 +56,14 @@ pub(crate) fn enter_new() {
     assert_eq!(answer, 0, "unshare: {}", io::Error::last_os_error());
 }
 
+/// Makes the calling thread, and no other, one of a user without any privilege.
+pub(crate) fn drop_privileges() {
+    let nobody: libc::c_long = 65_534;
+    // SAFETY: the system call itself, unlike libc's function of that name, changes the calling thread's identity alone.
+    let answer = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+    assert_eq!(answer, 0, "setresuid: {}", io::Error::last_os_error());
+}
+
 /// The calling thread's network namespace.
 pub(crate) fn current() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
