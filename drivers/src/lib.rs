@@ -26,6 +26,8 @@ pub mod transport;
 mod vnet;
 pub mod wire;
 pub mod wrap;
+#[cfg(feature = "uring")]
+pub mod uring;
 
 pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
 pub use mem::{Buf, BufMut, Pool, PoolConfig};

@@ -14,8 +14,10 @@ use std::time::Duration;
 use demi_drivers::posix::{Posix, PosixConfig};
 use demi_drivers::transport::{
     CongestionControl, DatagramId, DatagramOptions, ListenOptions, ListenerId, ReadCursor, StreamId,
-    StreamOptions, TcpState, TransportUsage,
+    StreamOptions, TcpState,
 };
+#[cfg(feature = "uring")]
+use demi_drivers::uring::{Uring, UringConfig};
 
 use support::{Driver, descriptors, patterned};
 
@@ -31,11 +33,22 @@ fn posix(limit: Option<usize>) -> Driver {
     Driver::new(|| Box::new(Posix::open(&config).unwrap()))
 }
 
+#[cfg(feature = "uring")]
+fn uring(limit: Option<usize>) -> Driver {
+    let mut config = UringConfig::default();
+    config.max_sockets = limit.unwrap_or(config.max_sockets);
+    Driver::new(|| Box::new(Uring::open(&config).unwrap()))
+}
+
 /// One test a scenario and transport.
 macro_rules! suite {
     ($($scenario:ident),+ $(,)?) => {
         mod on_posix {
             $(#[test] fn $scenario() { super::$scenario(super::posix); })+
+        }
+        #[cfg(feature = "uring")]
+        mod on_uring {
+            $(#[test] fn $scenario() { super::$scenario(super::uring); })+
         }
     };
 }

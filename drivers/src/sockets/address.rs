@@ -27,6 +27,16 @@ impl RawAddress {
         unsafe { MaybeUninit::zeroed().assume_init() }
     }
 
+    /// Overwrites the front with what the kernel has put elsewhere; bytes beyond an address are left out.
+    #[cfg(feature = "uring")]
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(RAW_ADDRESS_BYTES as usize);
+        // SAFETY: `count` bytes are readable there and writable here, and any bytes are a valid value of each field.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), std::ptr::from_mut(self).cast::<u8>(), count)
+        };
+    }
+
     /// `address`, and how many bytes of this are it.
     #[inline]
     pub(crate) fn encode(address: &SocketAddr) -> (Self, libc::socklen_t) {
