@@ -12,6 +12,7 @@
 //! Inside, `turn` is the loop, `executor` runs tasks, `context` is where tasks find their runtime, `transports` is what
 //! carries sockets.
 
+pub mod compat;
 pub mod config;
 mod context;
 mod cores;
@@ -21,7 +22,7 @@ mod metrics;
 mod runtime;
 pub mod task;
 pub mod time;
-mod transports;
+pub mod transports;
 mod turn;
 
 pub use config::Config;

@@ -154,7 +154,7 @@ impl Builder {
         let seed = config.seed.map_or_else(random_seed, Ok)?;
         let executor = Executor::new()?;
         let transports = match self.transports {
-            Some(transports) => TransportSet::from_vec(transports),
+            Some(transports) => TransportSet::from_vec(transports).with_options_of(&config),
             None => TransportSet::open(&config, seed)?,
         };
         transports.watch(executor.bell_fd())?;
