@@ -7,6 +7,9 @@
 //! |---|---|
 //! | [`task`] | spawn tasks, await them, move blocking work away |
 //! | [`time`] | sleep, time out, tick; virtual time |
+//! | [`net`] | TCP and UDP sockets |
+//! | [`io`] | buffers, readiness, the ecosystem's reading and writing traits |
+//! | [`compat`] | what other crates need beside those traits |
 //! | [`config`] | all that a runtime can be told |
 //!
 //! Inside, `turn` is the loop, `executor` runs tasks, `context` is where tasks find their runtime, `transports` is what
@@ -18,7 +21,9 @@ mod context;
 mod cores;
 mod executor;
 mod failure;
+pub mod io;
 mod metrics;
+pub mod net;
 mod runtime;
 pub mod task;
 pub mod time;
@@ -26,6 +31,8 @@ pub mod transports;
 mod turn;
 
 pub use config::Config;
+pub use demi_drivers::{Buf, BufMut};
+pub use io::{alloc, buf};
 pub use metrics::{Metrics, metrics};
 pub use runtime::{Builder, Drained, Runtime};
 pub use task::spawn;
