@@ -1,0 +1,8 @@
+//! Sockets over the kernel's loopback, on every transport that has one.
+
+mod cancel;
+mod compat;
+mod split;
+mod support;
+mod tcp;
+mod udp;

@@ -1,0 +1,79 @@
+//! What the tests share.
+
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
+
+use demi::net::{TcpListener, TcpSocket, TcpStream};
+use demi::{Config, Runtime};
+
+/// Runs `test` in a fresh runtime on each transport over the kernel's sockets.
+pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    for device in ["posix"] {
+        eprintln!("on {device}");
+        let config = Config::new().device(device).pool_slots(4096).pool_large_slots(32).huge_pages(false);
+        let runtime = Runtime::new(config.check().unwrap()).unwrap();
+        runtime.block_on(test());
+    }
+}
+
+/// Two connected streams: the one that connected, and the one that was accepted.
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, peer) = listener.accept().await.unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
+    (client, server)
+}
+
+/// [`pair`], with buffers so small that everything waits for everything.
+pub(crate) async fn tight_pair() -> (TcpStream, TcpStream) {
+    let socket = || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket
+    };
+    let listening = socket();
+    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listening.listen(8).unwrap();
+    let client = socket().connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (client, server)
+}
+
+/// Polls a future once, and drops it; `None` when it would have waited.
+pub(crate) fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// Makes the same call again and again until one is ready at its first poll; the others are dropped where they wait.
+/// Answers how many were dropped, too.
+pub(crate) async fn insist<T>(mut call: impl AsyncFnMut() -> T) -> (T, usize) {
+    let mut dropped = 0;
+    loop {
+        if let Some(output) = poll_once(call()) {
+            return (output, dropped);
+        }
+        dropped += 1;
+        demi::task::yield_now().await;
+    }
+}
+
+/// Bytes that tell where they belong.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    let word = |at: usize| (at as u64 / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    (0..len).map(|at| word(at).to_le_bytes()[at % 8]).collect()
+}
+
+/// Everything up to the peer's end.
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    while let Some(buf) = stream.pop().await? {
+        all.extend_from_slice(&buf);
+    }
+    Ok(all)
+}
