@@ -1,0 +1,76 @@
+//! The egress as TCP's way out: [`Output`] over routes, neighbours and the transmit queue.
+
+use std::net::IpAddr;
+
+use demi_drivers::{Buf, Pool};
+
+use crate::egress::{Egress, Upper};
+use crate::path::Path;
+use crate::tcp::output::{Flow, Output, Refused, SegmentOut};
+use crate::wire::{protocol, tcp};
+
+impl Output for Egress {
+    type Path = Path;
+
+    #[inline]
+    fn room(&self) -> usize {
+        self.tx.room()
+    }
+
+    #[inline]
+    fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        self.routes.source_for(remote)
+    }
+
+    fn is_local(&self, addr: IpAddr) -> bool {
+        self.routes.is_local(addr)
+    }
+
+    fn mtu(&self, _remote: IpAddr) -> u16 {
+        self.mtu
+    }
+
+    fn tso_max_bytes(&self) -> u32 {
+        self.capabilities.tso_max_bytes
+    }
+
+    #[inline]
+    fn send(
+        &mut self,
+        flow: &Flow,
+        path: &mut Path,
+        segment: &SegmentOut<'_>,
+        payload: &mut [Buf],
+    ) -> Result<(), Refused> {
+        let header_len = tcp::HEADER_BYTES + segment.options.len();
+        let upper = Upper {
+            protocol: protocol::TCP,
+            tos: segment.tos,
+            ttl: segment.ttl,
+            header_len,
+            checksum_at: tcp::CHECKSUM_OFFSET,
+            offloadable: true,
+            gso_bytes: segment.gso_bytes,
+        };
+        let header = tcp::Header {
+            src_port: flow.local_port,
+            dst_port: flow.remote_port,
+            seq: segment.seq,
+            ack: segment.ack,
+            flags: segment.flags,
+            window: segment.window,
+            urgent: segment.urgent,
+            header_bytes: header_len as u8,
+        };
+        self.emit(flow.local, flow.remote, path, &upper, payload, |out| {
+            // Options are padded and at most 40 bytes, says `SegmentOut`; were they not, the header would stay empty and the
+            // peer would drop it.
+            let emitted = header.emit(segment.options, out);
+            debug_assert!(emitted.is_some(), "options of {} bytes", segment.options.len());
+        })
+    }
+}

@@ -1,0 +1,219 @@
+//! The stack: one device, its packets, and the sockets above them.
+//!
+//! Owns the layers and drives them: a burst in, due timers, a burst out, each of bounded work. What a frame means is
+//! [`ingress`](crate::ingress)'s, how a packet leaves is [`egress`](crate::egress)'s, what a socket is are TCP's and UDP's; the calls of
+//! [`Transport`](demi_drivers::Transport) are spread over them in [`transport`](crate::transport).
+
+use core::fmt;
+use std::io;
+use std::time::Duration;
+
+use demi_drivers::park::Parker;
+use demi_drivers::{Device, Instant, RxFrame};
+
+use crate::config::StackConfig;
+use crate::egress::Egress;
+use crate::hash::Random;
+use crate::icmp::{self, Limiter, Told};
+use crate::path::Path;
+use crate::route::Routes;
+use crate::stats::Stats;
+use crate::tcp::{IcmpError, Tcp, TcpStats};
+use crate::udp::Udp;
+use crate::wire::ethernet::Mac;
+
+/// The smallest MTU IPv4 works with (RFC 791: every module must forward 68 bytes), and the smallest of IPv6.
+const MIN_MTU: u16 = 576;
+/// How soon a device that had no room, and cannot say when it has, is asked again.
+const TX_RETRY: Duration = Duration::from_micros(50);
+
+/// A TCP/UDP stack for IPv4 and IPv6 over one device.
+///
+/// It is a [`Transport`](demi_drivers::Transport): the runtime drives it and calls its sockets. Its time is what it is told, its
+/// randomness comes from [`StackConfig::secret`], so a run with the same frames, calls and times is the same run.
+pub struct Stack {
+    pub(crate) device: Box<dyn Device>,
+    pub(crate) egress: Egress,
+    pub(crate) tcp: Tcp<Path>,
+    pub(crate) udp: Udp,
+    pub(crate) icmp_limiter: Limiter,
+    pub(crate) parker: Parker,
+    /// Received frames: kept for its memory.
+    rx: Vec<RxFrame>,
+    rx_burst: usize,
+    /// Why the device is gone.
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl Stack {
+    /// A stack over `device`.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the configuration cannot work: an address nobody can have, a gateway on none of our networks, an MTU
+    /// below 576 bytes (or, with IPv6 addresses, below 1280).
+    pub fn new(device: Box<dyn Device>, config: StackConfig) -> io::Result<Stack> {
+        let capabilities = device.capabilities();
+        let mtu = config.mtu.map_or(capabilities.mtu, |mtu| mtu.min(capabilities.mtu));
+        if mtu < MIN_MTU {
+            let message = format!("mtu {mtu} of {}: IPv4 needs at least {MIN_MTU}", device.name());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let v6_mtu = crate::wire::ipv6::MIN_MTU;
+        // RFC 8200 §5: a link with a smaller MTU does not carry IPv6. Asked for it by name, say so; else do without.
+        let mut config = config;
+        if mtu < v6_mtu {
+            if let Some(address) = config.addresses.iter().find(|cidr| cidr.address().is_ipv6()) {
+                let message =
+                    format!("mtu {mtu} of {}: IPv6 ({address}) needs at least {v6_mtu}", device.name());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            config.link_local = false;
+        }
+        let mut random = Random::new(config.secret);
+        let routes = Routes::new(&config, Mac(capabilities.mac))?;
+        let pool_slots = device.pool().stats().slots;
+        let egress = Egress::new(&*device, &config, routes, mtu, &mut random);
+        Ok(Stack {
+            egress,
+            tcp: Tcp::new(config.tcp, random.next_key(), Instant::ZERO),
+            udp: Udp::new(&config.limits, pool_slots, &mut random),
+            icmp_limiter: Limiter::new(config.limits.icmp_errors_per_second, &mut random),
+            parker: Parker::new(),
+            rx: Vec::with_capacity(config.limits.rx_burst),
+            rx_burst: config.limits.rx_burst.max(1),
+            failed: None,
+            device,
+        })
+    }
+
+    /// Counters since the stack was made, TCP's apart.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.egress.stats;
+        let neighbors = self.egress.neighbors.counters;
+        stats.link.neighbor_failures = neighbors.failures;
+        stats.link.neighbor_queue_drops = neighbors.queue_drops;
+        stats.link.neighbor_table_overflows = neighbors.table_overflows;
+        stats
+    }
+
+    /// TCP's counters since the stack was made.
+    pub fn tcp_stats(&self) -> &TcpStats {
+        self.tcp.stats()
+    }
+
+    /// The device below.
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    /// Largest IP packet, in bytes, that the stack sends.
+    pub fn mtu(&self) -> u16 {
+        self.egress.mtu
+    }
+
+    pub(crate) fn poll_once(&mut self, now: Instant) -> io::Result<usize> {
+        self.egress.now = now;
+        self.check_alive()?;
+        let mut rx = core::mem::take(&mut self.rx);
+        let received = self.device.rx_burst(now, &mut rx, self.rx_burst);
+        let mut events = rx.len();
+        for frame in rx.drain(..) {
+            self.on_frame(frame);
+        }
+        self.rx = rx;
+        if let Err(error) = received {
+            return Err(self.fail(error));
+        }
+        // What these packets cause to be sent to ourselves is for the next turn.
+        let looped = self.egress.loopback.len();
+        events += looped;
+        for _ in 0..looped {
+            if let Some(packet) = self.egress.loopback.pop_front() {
+                self.on_loopback(packet);
+            }
+        }
+        events += self.egress.poll_neighbors();
+        self.report_unreachable();
+        events += self.tcp.poll_timers(now, &mut self.egress);
+        self.wake_senders();
+        Ok(events)
+    }
+
+    pub(crate) fn flush_once(&mut self, now: Instant) -> io::Result<()> {
+        self.egress.now = now;
+        self.check_alive()?;
+        self.tcp.flush(now, &mut self.egress);
+        if !self.egress.tx.is_empty() {
+            match self.device.tx_burst(now, &mut self.egress.tx) {
+                Ok(sent) => self.egress.stats.link.out_frames += sent as u64,
+                Err(error) => return Err(self.fail(error)),
+            }
+            self.wake_senders();
+        }
+        Ok(())
+    }
+
+    fn wake_senders(&mut self) {
+        if self.udp.has_senders() && self.egress.tx.room() > 0 {
+            self.udp.wake_senders();
+        }
+    }
+
+    /// Tells the flows of packets whose neighbour did not answer (RFC 1122 §2.3.2.2: report it to the layers above).
+    fn report_unreachable(&mut self) {
+        let mut failed = core::mem::take(&mut self.egress.failed);
+        for packet in failed.drain(..) {
+            let head = packet.parts.first();
+            if let Some(quoted) = head.and_then(|head| icmp::quoted(head)) {
+                if quoted.protocol == crate::wire::protocol::UDP {
+                    self.udp.on_error(&quoted.flow, io::ErrorKind::HostUnreachable);
+                } else {
+                    self.on_told(Told::Error(IcmpError::HostUnreachable), &quoted);
+                }
+            }
+        }
+        self.egress.failed = failed;
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let now = self.egress.now;
+        let own = (!self.egress.loopback.is_empty()).then_some(now);
+        let retry = (!self.egress.tx.is_empty() && self.device.wait_fd().is_none()).then(|| now + TX_RETRY);
+        let deadlines =
+            [own, retry, self.egress.neighbors.deadline(), self.tcp.deadline(), self.device.deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    pub(crate) fn park_on_device(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let fd = self.device.wait_fd();
+        if self.egress.tx.is_empty() {
+            self.parker.park(fd, timeout)
+        } else {
+            self.parker.park_for_room(fd, timeout)
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        self.failed = Some((kind, error.to_string()));
+        self.udp.fail_all(kind);
+        error
+    }
+
+    /// An error once the device is gone.
+    pub(crate) fn check_alive(&self) -> io::Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some((kind, message)) => Err(io::Error::new(*kind, message.clone())),
+        }
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack")
+            .field("device", &self.device.name())
+            .field("addresses", &self.egress.routes.addresses().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

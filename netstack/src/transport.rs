@@ -1,0 +1,271 @@
+//! The stack as a [`Transport`]: every call goes to the layer that answers it.
+
+use core::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use demi_drivers::transport::{
+    DatagramId, DatagramOptions, ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions, TcpInfo,
+    TransportUsage,
+};
+use demi_drivers::{Buf, Instant, Pool, Transport};
+
+use crate::addr::canonical;
+use crate::stack::Stack;
+
+impl Transport for Stack {
+    fn name(&self) -> &str {
+        &self.egress.name
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.egress.pool
+    }
+
+    fn reach(&self, remote: IpAddr) -> Option<u8> {
+        self.egress.routes.reach(canonical(remote))
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.egress.routes.addresses().collect()
+    }
+
+    fn poll(&mut self, now: Instant) -> io::Result<usize> {
+        self.poll_once(now)
+    }
+
+    fn flush(&mut self, now: Instant) -> io::Result<()> {
+        self.flush_once(now)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.next_deadline()
+    }
+
+    fn park(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.park_on_device(timeout)
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.device.wait_fd()
+    }
+
+    fn watch(&mut self, fd: RawFd) -> io::Result<()> {
+        self.parker.watch(fd);
+        Ok(())
+    }
+
+    fn usage(&self) -> TransportUsage {
+        let mut usage = self.tcp.usage();
+        usage.datagrams = self.udp.len();
+        usage
+    }
+
+    // ---- streams ----
+
+    fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {
+        self.check_alive()?;
+        self.tcp.listen(&self.egress, local, options)
+    }
+
+    #[inline]
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: ListenerId,
+    ) -> Poll<io::Result<(StreamId, SocketAddr)>> {
+        self.tcp.poll_accept(cx, listener)
+    }
+
+    fn listener_addr(&self, listener: ListenerId) -> io::Result<SocketAddr> {
+        self.tcp.listener_addr(listener)
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        self.tcp.close_listener(self.egress.now, &mut self.egress, listener);
+    }
+
+    fn connect(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: &StreamOptions,
+    ) -> io::Result<StreamId> {
+        self.check_alive()?;
+        self.tcp.connect(self.egress.now, &mut self.egress, remote, local, options)
+    }
+
+    #[inline]
+    fn poll_connect(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
+        self.tcp.poll_connect(cx, stream)
+    }
+
+    #[inline]
+    fn poll_pop(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        max: usize,
+    ) -> Poll<io::Result<Option<Buf>>> {
+        self.tcp.poll_pop(cx, stream, max)
+    }
+
+    #[inline]
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        dst: &mut ReadCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.tcp.poll_read(cx, stream, dst)
+    }
+
+    #[inline]
+    fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        dst: &mut ReadCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.tcp.poll_peek(cx, stream, dst)
+    }
+
+    #[inline]
+    fn poll_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        buf: &mut Option<Buf>,
+    ) -> Poll<io::Result<()>> {
+        self.tcp.poll_push(cx, stream, buf)
+    }
+
+    #[inline]
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        src: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.tcp.poll_write(cx, &self.egress.pool, stream, src)
+    }
+
+    #[inline]
+    fn poll_readable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
+        self.tcp.poll_readable(cx, stream)
+    }
+
+    #[inline]
+    fn poll_writable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
+        self.tcp.poll_writable(cx, stream)
+    }
+
+    fn poll_drained(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
+        self.tcp.poll_drained(cx, stream)
+    }
+
+    fn shutdown(&mut self, stream: StreamId, how: Shutdown) -> io::Result<()> {
+        self.tcp.shutdown(stream, how)
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.tcp.close(self.egress.now, &mut self.egress, stream);
+    }
+
+    fn abort(&mut self, stream: StreamId) {
+        self.tcp.abort(self.egress.now, &mut self.egress, stream);
+    }
+
+    fn local_addr(&self, stream: StreamId) -> io::Result<SocketAddr> {
+        self.tcp.local_addr(stream)
+    }
+
+    fn peer_addr(&self, stream: StreamId) -> io::Result<SocketAddr> {
+        self.tcp.peer_addr(stream)
+    }
+
+    fn take_error(&mut self, stream: StreamId) -> io::Result<Option<io::Error>> {
+        self.tcp.take_error(stream)
+    }
+
+    fn stream_options(&self, stream: StreamId) -> io::Result<StreamOptions> {
+        self.tcp.stream_options(stream)
+    }
+
+    fn set_stream_options(&mut self, stream: StreamId, options: &StreamOptions) -> io::Result<()> {
+        self.tcp.set_stream_options(self.egress.now, stream, options)
+    }
+
+    fn tcp_info(&self, stream: StreamId) -> io::Result<TcpInfo> {
+        self.tcp.tcp_info(self.egress.now, stream)
+    }
+
+    // ---- datagrams ----
+
+    fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {
+        self.check_alive()?;
+        self.udp.bind(&self.egress, local, options)
+    }
+
+    fn connect_datagram(&mut self, socket: DatagramId, remote: Option<SocketAddr>) -> io::Result<()> {
+        self.udp.connect(&self.egress, socket, remote)
+    }
+
+    #[inline]
+    fn poll_send_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+        buf: &mut Option<Buf>,
+        remote: Option<SocketAddr>,
+    ) -> Poll<io::Result<()>> {
+        self.udp.poll_send(cx, &mut self.egress, socket, buf, remote)
+    }
+
+    #[inline]
+    fn poll_recv_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        self.udp.poll_recv(cx, socket)
+    }
+
+    fn poll_peek_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        self.udp.poll_peek(cx, socket)
+    }
+
+    fn poll_datagram_readable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>> {
+        self.udp.poll_readable(cx, socket)
+    }
+
+    fn poll_datagram_writable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>> {
+        self.udp.poll_writable(cx, &self.egress, socket)
+    }
+
+    fn datagram_addr(&self, socket: DatagramId) -> io::Result<SocketAddr> {
+        self.udp.local_addr(socket)
+    }
+
+    fn datagram_peer(&self, socket: DatagramId) -> io::Result<SocketAddr> {
+        self.udp.peer_addr(socket)
+    }
+
+    fn datagram_options(&self, socket: DatagramId) -> io::Result<DatagramOptions> {
+        self.udp.options(socket)
+    }
+
+    fn set_datagram_options(&mut self, socket: DatagramId, options: &DatagramOptions) -> io::Result<()> {
+        self.udp.set_options(socket, options)
+    }
+
+    fn close_datagram(&mut self, socket: DatagramId) {
+        self.udp.close(socket);
+    }
+}

@@ -1,0 +1,502 @@
+//! UDP (RFC 768): sockets, what waits in them, and the way out.
+//!
+//! Owns every UDP socket of one stack. Datagrams wait as views of the memory they were received into, bounded in bytes a socket
+//! and in number over all; what does not fit is dropped and counted. Which socket a datagram is for is [`table`]'s to say.
+
+mod socket;
+mod table;
+
+use core::task::{Context, Poll};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use demi_drivers::Buf;
+use demi_drivers::transport::{DatagramId, DatagramOptions, Handle};
+use slab::Slab;
+
+use crate::addr::{as_seen_by, canonical, unspecified_like};
+use crate::config::Limits;
+use crate::egress::{Egress, Upper};
+use crate::hash::Random;
+use crate::path::udp_overhead;
+use crate::stats::UdpStats;
+use crate::tcp::output::{Flow, Refused};
+use crate::wire::{protocol, udp};
+
+use socket::{Datagram, Socket};
+use table::{Binding, Table};
+
+/// Hop limit of datagrams whose socket names none.
+const DEFAULT_TTL: u8 = 64;
+
+/// The UDP layer of one stack.
+pub(crate) struct Udp {
+    sockets: Slab<Socket>,
+    table: Table,
+    generation: u32,
+    /// Datagrams waiting in all sockets, and how many may.
+    queued: usize,
+    queued_limit: usize,
+    sockets_limit: usize,
+    recv_buffer_bytes: usize,
+    ephemeral_ports: (u16, u16),
+    /// Sockets that wait for room below.
+    senders: Vec<DatagramId>,
+    /// Receivers of a group's datagram: kept for its memory.
+    group: Vec<u32>,
+}
+
+impl Udp {
+    pub(crate) fn new(limits: &Limits, pool_slots: usize, random: &mut Random) -> Udp {
+        Udp {
+            sockets: Slab::new(),
+            table: Table::new(random),
+            generation: 0,
+            queued: 0,
+            queued_limit: limits.udp_datagrams.unwrap_or(pool_slots / 2).max(1),
+            sockets_limit: limits.udp_sockets,
+            recv_buffer_bytes: limits.udp_recv_buffer_bytes,
+            ephemeral_ports: limits.ephemeral_ports,
+            senders: Vec::new(),
+            group: Vec::new(),
+        }
+    }
+
+    /// Sockets open.
+    pub(crate) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    // ---- receiving ----
+
+    /// The socket that a datagram of `flow` (as seen from here) is for.
+    #[inline]
+    pub(crate) fn lookup(&self, flow: &Flow) -> Option<u32> {
+        self.table.lookup(flow)
+    }
+
+    /// Queues a datagram of `flow` in the socket that [`lookup`](Self::lookup) found for it.
+    #[inline]
+    pub(crate) fn deliver(&mut self, socket: u32, flow: &Flow, payload: Buf, stats: &mut UdpStats) {
+        self.queue(socket, Datagram { payload, from: flow.remote, from_port: flow.remote_port }, stats);
+    }
+
+    /// Takes a datagram to a group or broadcast address, for every socket on its port.
+    pub(crate) fn deliver_group(&mut self, flow: &Flow, payload: &Buf, stats: &mut UdpStats) {
+        let mut group = core::mem::take(&mut self.group);
+        self.table.lookup_group(flow.local, flow.local_port, &mut group);
+        if group.is_empty() {
+            stats.no_ports += 1;
+        }
+        for index in group.drain(..) {
+            let datagram =
+                Datagram { payload: payload.clone(), from: flow.remote, from_port: flow.remote_port };
+            self.queue(index, datagram, stats);
+        }
+        self.group = group;
+    }
+
+    #[inline]
+    fn queue(&mut self, index: u32, datagram: Datagram, stats: &mut UdpStats) {
+        let Some(socket) = self.sockets.get_mut(index as usize) else { return };
+        if self.queued >= self.queued_limit {
+            stats.mem_errors += 1;
+            stats.in_errors += 1;
+            return;
+        }
+        if socket.queue(datagram) {
+            self.queued += 1;
+            stats.in_datagrams += 1;
+        } else {
+            stats.rcvbuf_errors += 1;
+            stats.in_errors += 1;
+        }
+    }
+
+    /// An ICMP error quoted a datagram of `flow`. Only a connected socket can tell which of its sends failed, so only it hears of
+    /// it (RFC 1122 §4.1.3.3).
+    pub(crate) fn on_error(&mut self, flow: &Flow, error: io::ErrorKind) {
+        if let Some(index) = self.table.lookup_connected(flow)
+            && let Some(socket) = self.sockets.get_mut(index as usize)
+        {
+            socket.error = Some(error);
+            socket.wake_both();
+        }
+    }
+
+    /// The path of `flow` carries no IP packets larger than `mtu`.
+    pub(crate) fn on_path_mtu(&mut self, flow: &Flow, mtu: u16) {
+        if let Some(index) = self.table.lookup_connected(flow)
+            && let Some(socket) = self.sockets.get_mut(index as usize)
+        {
+            // RFC 8201 §4: never below the smallest MTU a link may have; RFC 791: 576 bytes get through everywhere.
+            let floor = if flow.local.is_ipv6() { crate::wire::ipv6::MIN_MTU } else { 576 };
+            socket.path_mtu = socket.path_mtu.min(mtu.max(floor));
+        }
+    }
+
+    /// The device is gone: every socket hears of it.
+    pub(crate) fn fail_all(&mut self, error: io::ErrorKind) {
+        for (_, socket) in &mut self.sockets {
+            socket.error = Some(error);
+            socket.wake_both();
+        }
+    }
+
+    /// Wakes the sockets that wait for room below.
+    pub(crate) fn wake_senders(&mut self) {
+        while let Some(id) = self.senders.pop() {
+            if let Ok(socket) = self.socket_mut(id) {
+                socket.waits_to_send = false;
+                if let Some(waker) = socket.send_waker.take() {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
+    /// Whether a socket waits for room below.
+    pub(crate) fn has_senders(&self) -> bool {
+        !self.senders.is_empty()
+    }
+
+    // ---- sockets ----
+
+    fn socket(&self, id: DatagramId) -> io::Result<&Socket> {
+        let socket = self.sockets.get(id.0.index as usize);
+        socket.filter(|socket| socket.generation == id.0.generation).ok_or_else(stale)
+    }
+
+    fn socket_mut(&mut self, id: DatagramId) -> io::Result<&mut Socket> {
+        let socket = self.sockets.get_mut(id.0.index as usize);
+        socket.filter(|socket| socket.generation == id.0.generation).ok_or_else(stale)
+    }
+
+    pub(crate) fn bind(
+        &mut self,
+        egress: &Egress,
+        local: SocketAddr,
+        options: &DatagramOptions,
+    ) -> io::Result<DatagramId> {
+        if self.sockets.len() >= self.sockets_limit {
+            let message = format!("{} UDP sockets are open, the configured limit", self.sockets_limit);
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, message));
+        }
+        let address = canonical(local.ip());
+        let any = address.is_unspecified();
+        if !any && !egress.routes.is_local(address) && !egress.routes.is_group(address) {
+            let message = format!("{address} is not an address of {}", egress.name);
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+        }
+        let mut binding = Binding {
+            address: (!any).then_some(address),
+            v4: address.is_ipv4() || any && !options.only_v6,
+            v6: address.is_ipv6(),
+            port: local.port(),
+            reuse_address: options.reuse_address,
+            reuse_port: options.reuse_port,
+        };
+        if binding.port == 0 {
+            binding.port = self.table.free_port(self.ephemeral_ports).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::AddrInUse, "every port of the ephemeral range is in use")
+            })?;
+        } else if !self.table.is_free(&binding) {
+            let message = format!("{local} is in use by another UDP socket");
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let limit = options.recv_buffer_bytes.unwrap_or(self.recv_buffer_bytes);
+        let socket = Socket::new(generation, local.is_ipv6(), binding, options.clone(), limit, egress.mtu);
+        let index = self.sockets.insert(socket) as u32;
+        self.table.bind(index, &binding);
+        Ok(DatagramId(Handle { index, generation }))
+    }
+
+    pub(crate) fn connect(
+        &mut self,
+        egress: &Egress,
+        id: DatagramId,
+        remote: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        let index = id.0.index;
+        let socket = self.socket(id)?;
+        let (binding, before) = (socket.binding, socket.flow);
+        let flow = match remote {
+            None => None,
+            Some(remote) => {
+                let peer = socket.peer(remote)?;
+                let local = match binding.address {
+                    Some(address) if address.is_ipv4() != peer.is_ipv4() => return Err(family(remote)),
+                    Some(address) => address,
+                    None => egress.routes.source_for(peer).ok_or_else(|| unreachable_network(remote))?,
+                };
+                if egress.routes.next_hop(peer).is_none() {
+                    return Err(unreachable_network(remote));
+                }
+                if egress.routes.is_broadcast(peer) && !socket.options.broadcast {
+                    return Err(broadcast(remote));
+                }
+                Some(Flow { local, remote: peer, local_port: binding.port, remote_port: remote.port() })
+            }
+        };
+        if flow == before {
+            return Ok(());
+        }
+        if let Some(before) = before {
+            self.table.disconnect(index, &binding, &before);
+        }
+        if let Some(flow) = &flow
+            && !self.table.connect(index, &binding, flow)
+        {
+            let restored = before.is_none_or(|before| self.table.connect(index, &binding, &before));
+            if !restored {
+                self.socket_mut(id)?.flow = None;
+            }
+            let message = "another UDP socket is connected from the same address and port to this peer";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        let mtu = egress.mtu;
+        let socket = self.socket_mut(id)?;
+        socket.flow = flow;
+        socket.path_mtu = mtu;
+        socket.error = None;
+        // Datagrams of others that came before are not the peer's.
+        let dropped = flow.map_or(0, |flow| socket.keep_only(&flow));
+        self.queued -= dropped;
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, id: DatagramId) {
+        let Ok(socket) = self.socket(id) else { return };
+        let (binding, flow) = (socket.binding, socket.flow);
+        if let Some(flow) = flow {
+            self.table.disconnect(id.0.index, &binding, &flow);
+        }
+        self.table.unbind(id.0.index, &binding);
+        let socket = self.sockets.remove(id.0.index as usize);
+        self.queued -= socket.queued();
+        if socket.waits_to_send {
+            self.senders.retain(|sender| *sender != id);
+        }
+    }
+
+    pub(crate) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: DatagramId,
+    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        let socket = self.socket_mut(id)?;
+        let received = socket.pop();
+        if let Some(Datagram { payload, from, from_port }) = received {
+            let from = as_seen_by(socket.v6, from, from_port);
+            self.queued -= 1;
+            return Poll::Ready(Ok((payload, from)));
+        }
+        socket.wait_to_receive(cx).map(Err)
+    }
+
+    pub(crate) fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: DatagramId,
+    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        let socket = self.socket_mut(id)?;
+        if let Some(Datagram { payload, from, from_port }) = socket.front() {
+            return Poll::Ready(Ok((payload.clone(), as_seen_by(socket.v6, *from, *from_port))));
+        }
+        socket.wait_to_receive(cx).map(Err)
+    }
+
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>, id: DatagramId) -> Poll<io::Result<()>> {
+        let socket = self.socket_mut(id)?;
+        // An error is left for the receive that follows to report.
+        if socket.front().is_some() || socket.error.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        socket.wait_to_receive(cx).map(Err)
+    }
+
+    pub(crate) fn poll_writable(
+        &mut self,
+        cx: &mut Context<'_>,
+        egress: &Egress,
+        id: DatagramId,
+    ) -> Poll<io::Result<()>> {
+        let socket = self.socket_mut(id)?;
+        if egress.tx.room() > 0 || socket.error.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        self.wait_to_send(cx, id)
+    }
+
+    fn wait_to_send<T>(&mut self, cx: &mut Context<'_>, id: DatagramId) -> Poll<io::Result<T>> {
+        let socket = self.socket_mut(id)?;
+        let waits_already = core::mem::replace(&mut socket.waits_to_send, true);
+        match &mut socket.send_waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        if !waits_already {
+            self.senders.push(id);
+        }
+        Poll::Pending
+    }
+
+    // ---- sending ----
+
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        egress: &mut Egress,
+        id: DatagramId,
+        buf: &mut Option<Buf>,
+        remote: Option<SocketAddr>,
+    ) -> Poll<io::Result<()>> {
+        let socket = self.socket_mut(id)?;
+        if let Some(error) = socket.error.take() {
+            return Poll::Ready(Err(error.into()));
+        }
+        let Some(payload) = buf else { return Poll::Ready(Ok(())) };
+        let flow = match (remote, socket.flow) {
+            (None, Some(flow)) => flow,
+            (None, None) => return Poll::Ready(Err(no_destination())),
+            (Some(remote), connected) => {
+                let peer = socket.peer(remote)?;
+                match connected {
+                    Some(flow) if (flow.remote, flow.remote_port) == (peer, remote.port()) => flow,
+                    _ => socket.flow_to(egress, peer, remote)?,
+                }
+            }
+        };
+        let v6 = flow.local.is_ipv6();
+        let limit = usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6));
+        if payload.len() > limit {
+            return Poll::Ready(Err(too_long(payload.len(), limit)));
+        }
+        let upper = Upper {
+            protocol: protocol::UDP,
+            tos: socket.options.tos,
+            ttl: socket.options.ttl.unwrap_or(if flow.remote.is_multicast() { 1 } else { DEFAULT_TTL }),
+            header_len: udp::HEADER_LEN,
+            checksum_at: 6,
+            offloadable: true,
+            gso_bytes: 0,
+        };
+        let header = udp::Repr {
+            src_port: flow.local_port,
+            dst_port: flow.remote_port,
+            payload_len: payload.len() as u16,
+        };
+        let parts = core::slice::from_mut(payload);
+        let sent = egress.emit(flow.local, flow.remote, socket.path_of(&flow), &upper, parts, |out| {
+            if let Some(out) = out.first_chunk_mut() {
+                header.emit(out, 0);
+            }
+        });
+        match sent {
+            Ok(()) => {
+                *buf = None;
+                egress.stats.version(v6).udp.out_datagrams += 1;
+                Poll::Ready(Ok(()))
+            }
+            Err(Refused::Unreachable) => {
+                Poll::Ready(Err(unreachable_network(SocketAddr::new(flow.remote, flow.remote_port))))
+            }
+            Err(Refused::Full) => {
+                egress.stats.version(v6).udp.sndbuf_errors += 1;
+                if egress.tx.room() > 0 {
+                    // No slot for the headers: the pool wakes us when one comes back; if one has already, try at once.
+                    if egress.pool.poll_alloc(cx, 0).is_ready() {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
+                self.wait_to_send(cx, id)
+            }
+        }
+    }
+
+    // ---- what a socket is ----
+
+    pub(crate) fn local_addr(&self, id: DatagramId) -> io::Result<SocketAddr> {
+        let socket = self.socket(id)?;
+        let address = match (socket.flow, socket.binding.address) {
+            (Some(flow), _) => flow.local,
+            (None, Some(address)) => address,
+            (None, None) => {
+                let like = if socket.v6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
+                return Ok(SocketAddr::new(unspecified_like(like), socket.binding.port));
+            }
+        };
+        Ok(as_seen_by(socket.v6, address, socket.binding.port))
+    }
+
+    pub(crate) fn peer_addr(&self, id: DatagramId) -> io::Result<SocketAddr> {
+        let socket = self.socket(id)?;
+        let flow = socket.flow.ok_or_else(no_destination)?;
+        Ok(as_seen_by(socket.v6, flow.remote, flow.remote_port))
+    }
+
+    pub(crate) fn options(&self, id: DatagramId) -> io::Result<DatagramOptions> {
+        let socket = self.socket(id)?;
+        let mut options = socket.options.clone();
+        options.recv_buffer_bytes = Some(socket.limit_bytes());
+        Ok(options)
+    }
+
+    pub(crate) fn set_options(&mut self, id: DatagramId, options: &DatagramOptions) -> io::Result<()> {
+        let default = self.recv_buffer_bytes;
+        let socket = self.socket_mut(id)?;
+        if options.only_v6 != socket.options.only_v6 {
+            let message = "only_v6 is decided when the socket is bound";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        socket.forget_latest();
+        socket.set_limit(options.recv_buffer_bytes.unwrap_or(default));
+        // What the binding was entered with stays in force until it is removed.
+        socket.options = options.clone();
+        socket.options.reuse_address = socket.binding.reuse_address;
+        socket.options.reuse_port = socket.binding.reuse_port;
+        Ok(())
+    }
+}
+
+fn stale() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the UDP socket is closed")
+}
+
+fn no_destination() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the UDP socket has no peer: connect it, or send to an address",
+    )
+}
+
+fn unreachable_network(remote: SocketAddr) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NetworkUnreachable,
+        format!("no route to {}: add a gateway, or an address on its network", remote.ip()),
+    )
+}
+
+fn family(remote: SocketAddr) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{remote} is of an IP version that the socket's own address is not"),
+    )
+}
+
+fn broadcast(remote: SocketAddr) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("{} is a broadcast address: set the broadcast option to send there", remote.ip()),
+    )
+}
+
+fn too_long(len: usize, limit: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("a datagram of {len} bytes does not fit the path's packets: send at most {limit}"),
+    )
+}

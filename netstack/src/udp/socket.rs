@@ -1,0 +1,198 @@
+//! One UDP socket: its receive queue, its peer, its waiters.
+
+use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use demi_drivers::Buf;
+use demi_drivers::transport::DatagramOptions;
+
+use super::table::Binding;
+use super::{broadcast, family, unreachable_network};
+use crate::addr::canonical;
+use crate::egress::Egress;
+use crate::path::Path;
+use crate::tcp::output::Flow;
+
+/// What a waiting datagram costs beyond its bytes: the slot it lies in. Linux counts as much for a small one.
+const OVERHEAD_BYTES: usize = 768;
+
+/// A datagram that waits to be received.
+#[derive(Debug)]
+pub(super) struct Datagram {
+    pub(super) payload: Buf,
+    pub(super) from: IpAddr,
+    pub(super) from_port: u16,
+}
+
+impl Datagram {
+    fn cost(&self) -> usize {
+        self.payload.len() + OVERHEAD_BYTES
+    }
+}
+
+/// A socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) generation: u32,
+    /// The socket's own addresses are IPv6 (it may receive IPv4 in the mapped form).
+    pub(super) v6: bool,
+    pub(super) waits_to_send: bool,
+    pub(super) path_mtu: u16,
+    queued_bytes: usize,
+    limit_bytes: usize,
+    queue: VecDeque<Datagram>,
+    recv_waker: Option<Waker>,
+    pub(super) send_waker: Option<Waker>,
+    pub(super) error: Option<io::ErrorKind>,
+    pub(super) binding: Binding,
+    /// Both ends, when connected.
+    pub(super) flow: Option<Flow>,
+    /// The flow of the latest send: the one `path` leads along.
+    latest: Option<Flow>,
+    path: Path,
+    pub(super) options: DatagramOptions,
+}
+
+impl Socket {
+    pub(super) fn new(
+        generation: u32,
+        v6: bool,
+        binding: Binding,
+        options: DatagramOptions,
+        limit_bytes: usize,
+        mtu: u16,
+    ) -> Socket {
+        Socket {
+            generation,
+            v6,
+            waits_to_send: false,
+            path_mtu: mtu,
+            queued_bytes: 0,
+            limit_bytes,
+            queue: VecDeque::new(),
+            recv_waker: None,
+            send_waker: None,
+            error: None,
+            binding,
+            flow: None,
+            latest: None,
+            path: Path::default(),
+            options,
+        }
+    }
+
+    /// Queues a datagram and wakes the receiver; `false` when there is no room. An empty queue takes any one datagram.
+    #[inline]
+    pub(super) fn queue(&mut self, datagram: Datagram) -> bool {
+        let cost = datagram.cost();
+        if self.queued_bytes + cost > self.limit_bytes && !self.queue.is_empty() {
+            return false;
+        }
+        self.queued_bytes += cost;
+        self.queue.push_back(datagram);
+        if let Some(waker) = self.recv_waker.take() {
+            waker.wake();
+        }
+        true
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Datagram> {
+        let datagram = self.queue.pop_front()?;
+        self.queued_bytes -= datagram.cost();
+        Some(datagram)
+    }
+
+    pub(super) fn front(&self) -> Option<&Datagram> {
+        self.queue.front()
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    pub(super) fn set_limit(&mut self, bytes: usize) {
+        self.limit_bytes = bytes;
+    }
+
+    /// Drops queued datagrams that are not of `flow`; answers how many.
+    pub(super) fn keep_only(&mut self, flow: &Flow) -> usize {
+        let before = self.queue.len();
+        self.queue.retain(|datagram| (datagram.from, datagram.from_port) == (flow.remote, flow.remote_port));
+        self.queued_bytes = self.queue.iter().map(Datagram::cost).sum();
+        before - self.queue.len()
+    }
+
+    /// Reports a pending error, or remembers who waits for a datagram.
+    pub(super) fn wait_to_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(error.into());
+        }
+        match &mut self.recv_waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn wake_both(&mut self) {
+        for waker in [self.recv_waker.take(), self.send_waker.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    /// The address of `remote` as the stack thinks of it, if a socket of this family can reach it.
+    pub(super) fn peer(&self, remote: SocketAddr) -> io::Result<IpAddr> {
+        let peer = canonical(remote.ip());
+        let versions = if peer.is_ipv4() { self.binding.v4 } else { self.binding.v6 };
+        if !versions || remote.is_ipv4() && self.v6 {
+            return Err(family(remote));
+        }
+        if remote.port() == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote}: port 0 is nobody's")));
+        }
+        Ok(peer)
+    }
+
+    /// The flow of a send to a peer this socket is not connected to.
+    #[inline]
+    pub(super) fn flow_to(&self, egress: &Egress, peer: IpAddr, remote: SocketAddr) -> io::Result<Flow> {
+        if let Some(latest) = &self.latest
+            && (latest.remote, latest.remote_port) == (peer, remote.port())
+        {
+            return Ok(*latest);
+        }
+        if egress.routes.is_broadcast(peer) && !self.options.broadcast {
+            return Err(broadcast(remote));
+        }
+        let local = match self.binding.address {
+            Some(address) if !egress.routes.is_group(address) => address,
+            _ => egress.routes.source_for(peer).ok_or_else(|| unreachable_network(remote))?,
+        };
+        Ok(Flow { local, remote: peer, local_port: self.binding.port, remote_port: remote.port() })
+    }
+
+    /// The template for `flow`: the one at hand when the latest send went the same way, else an empty one.
+    #[inline]
+    pub(super) fn path_of(&mut self, flow: &Flow) -> &mut Path {
+        if self.latest != Some(*flow) {
+            let same_way = |latest: Flow| (latest.local, latest.remote) == (flow.local, flow.remote);
+            if !self.latest.is_some_and(same_way) {
+                self.path = Path::default();
+            }
+            self.latest = Some(*flow);
+        }
+        &mut self.path
+    }
+
+    /// Forgets what was checked against the options that are about to change.
+    pub(super) fn forget_latest(&mut self) {
+        self.latest = None;
+    }
+}
