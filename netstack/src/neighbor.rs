@@ -7,7 +7,7 @@
 //! ```text
 //!            lookup                 answer                   30 s, unused
 //!  (none) ──────────► Incomplete ────────────► Reachable ────────────────► Stale
-//!                      │ 3 requests unanswered    ▲  │ 30 s, used            │ used
+//!                      │ 3 requests unanswered    ▲  │ 30 s, used            │ used, after 5 s
 //!                      ▼                   answer │  ▼                       │
 //!                   removed ◄──────────────────── Probe ◄────────────────────┘
 //!                              3 unanswered
@@ -15,7 +15,7 @@
 //!
 //! A connection remembers (slot, generation) of its neighbour next to its header template, and asks with one load and one
 //! compare whether that still holds. The generation changes when the link address does, and when an entry turns stale: so the next
-//! packet comes through [`lookup`](Neighbors::lookup), which starts the probe.
+//! packet comes through [`lookup`](Neighbors::lookup), which sets the time of the probe.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -33,6 +33,8 @@ use crate::wire::ethernet::Mac;
 const REACHABLE: Duration = Duration::from_secs(30);
 /// Time between two solicitations (RFC 4861 §10, RETRANS_TIMER).
 const RETRANS: Duration = Duration::from_secs(1);
+/// How long a stale address is used before it is probed (RFC 4861 §10, DELAY_FIRST_PROBE_TIME).
+const DELAY_FIRST_PROBE: Duration = Duration::from_secs(5);
 /// Solicitations before a neighbour is given up (RFC 4861 §10, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT).
 const MAX_SOLICITS: u8 = 3;
 /// Entries looked at to find one to evict: bounds what a flood of strangers can cost.
@@ -200,8 +202,8 @@ impl Neighbors {
             State::Stale => {
                 entry.state = State::Probe;
                 entry.solicits = 0;
-                let solicit = self.solicit(now, slot);
-                (ready, solicit)
+                self.set_deadline(slot, now + DELAY_FIRST_PROBE);
+                (ready, None)
             }
             _ => (ready, None),
         }
@@ -566,13 +568,15 @@ mod tests {
         assert!(!table.is_current(slot + 1, generation), "the stale one is to be looked up again");
         let (found, ask) = table.lookup(at(32), ip(2));
         assert!(matches!(found, Found::Ready { mac: A, .. }), "stale, but used meanwhile");
-        assert_eq!(ask, Some(Solicit { target: ip(2), unicast: Some(A) }));
+        assert_eq!(ask, None, "not probed at once");
         table.advertised(at(32), ip(1), None, ANSWER);
-        for seconds in [33, 35, 37, 39] {
-            poll(&mut table, at(seconds));
+        let probe = (vec![Solicit { target: ip(2), unicast: Some(A) }], 0);
+        for seconds in [38, 40, 42] {
+            assert_eq!(poll(&mut table, at(seconds)), probe);
         }
+        poll(&mut table, at(44));
         assert!(table.is_current(slot, generation), "it answered");
-        assert!(matches!(table.lookup(at(40), ip(2)).0, Found::Unresolved { .. }), "it did not");
+        assert!(matches!(table.lookup(at(44), ip(2)).0, Found::Unresolved { .. }), "it did not");
     }
 
     #[test]
@@ -584,9 +588,9 @@ mod tests {
         let Found::Ready { slot, generation, .. } = table.lookup(at(0), ip(1)).0 else { panic!("not ready") };
         let doubtful = Evidence { solicited: false, overriding: false };
         table.advertised(at(0), ip(1), Some(B), doubtful);
-        let (found, ask) = table.lookup(at(0), ip(1));
+        let (found, _) = table.lookup(at(0), ip(1));
         assert!(matches!(found, Found::Ready { mac: A, .. }), "kept, but doubted");
-        assert!(ask.is_some());
+        assert!(table.deadline() < Some(at(6)), "and to be probed soon");
         table.advertised(at(0), ip(1), Some(B), GRATUITOUS);
         assert!(!table.is_current(slot, generation));
         assert!(matches!(table.lookup(at(0), ip(1)).0, Found::Ready { mac: B, .. }));

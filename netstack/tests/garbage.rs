@@ -1,0 +1,107 @@
+//! Floods of garbage: random frames, and good ones with bytes changed. Nothing panics, everything is counted, no memory is kept.
+
+mod common;
+
+use common::{Bench, bind, mac};
+use demi_drivers::transport::{ListenOptions, Transport};
+use proptest::prelude::*;
+
+/// Frames of every kind that the stack knows, each right but for what the test changes.
+fn seeds() -> Vec<Vec<u8>> {
+    let ethernet = |ethertype: [u8; 2]| [&mac(0)[..], &mac(1), &ethertype].concat();
+    let v4 = |protocol: u8, len: u8| {
+        let mut header =
+            vec![0x45, 0, 0, 20 + len, 0, 0, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1];
+        let sum = demi_netstack::wire::checksum::sum(&header).finish();
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        [ethernet([8, 0]), header].concat()
+    };
+    let v6 = |next: u8, len: u8| {
+        let mut header = vec![0x60, 0, 0, 0, 0, len, next, 255];
+        header.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        header.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        [ethernet([0x86, 0xdd]), header].concat()
+    };
+    let arp = [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1];
+    let tcp = [0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5, 0xb4];
+    let udp = [0x13, 0x88, 0, 7, 0, 12, 0, 0, 1, 2, 3, 4];
+    let icmp_error =
+        [3, 3, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let solicit =
+        [135, 0, 0, 0, 0, 0, 0, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 0, 0, 0, 0, 2];
+    vec![
+        [ethernet([8, 6]), arp.to_vec()].concat(),
+        [v4(6, 24), tcp.to_vec()].concat(),
+        [v4(17, 12), udp.to_vec()].concat(),
+        [v4(1, 28), icmp_error.to_vec()].concat(),
+        [v6(6, 24), tcp.to_vec()].concat(),
+        [v6(17, 12), udp.to_vec()].concat(),
+        [v6(58, 32), solicit.to_vec()].concat(),
+        [v6(0, 20), vec![17, 0, 1, 4, 0, 0, 0, 0], udp.to_vec()].concat(),
+        [v6(44, 20), vec![17, 0, 0, 1, 0, 0, 0, 9], udp.to_vec()].concat(),
+        [v6(43, 20), vec![17, 0, 0, 1, 0, 0, 0, 0], udp.to_vec()].concat(),
+        [ethernet([0x81, 0]), vec![0, 0, 8, 0], vec![0x45; 40]].concat(),
+    ]
+}
+
+fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let random = proptest::collection::vec(any::<u8>(), 0..120);
+    let to_us = random.clone().prop_map(|rest| [&mac(0)[..], &mac(1), &rest].concat());
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
+    let changed = (prop::sample::select(seeds()), changes, any::<prop::sample::Index>(), any::<bool>())
+        .prop_map(|(mut frame, changes, cut, whole)| {
+            for (at, value) in changes {
+                // Behind the station address: what is for others is dropped at once.
+                let at = 6 + at.index(frame.len() - 6);
+                frame[at] = value;
+            }
+            if !whole {
+                frame.truncate(1 + cut.index(frame.len()));
+            }
+            frame
+        });
+    proptest::collection::vec(prop_oneof![1 => random, 2 => to_us, 6 => changed], 1..40)
+}
+
+/// Puts the right checksum into an IPv4 header, so that a change gets past it.
+fn mend(frame: &mut [u8]) {
+    if frame.len() >= 34 && frame[12..14] == [8, 0] {
+        let len = (usize::from(frame[14] & 15) * 4).clamp(20, frame.len() - 14);
+        frame[24..26].fill(0);
+        let sum = demi_netstack::wire::checksum::sum(&frame[14..14 + len]).finish();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn garbage_never_panics_and_is_counted(frames in frames(), mended: bool) {
+        let mut bench = Bench::new();
+        bind(&mut bench.host, "[::]:7");
+        let listening = bench.host.listen("[::]:80".parse().unwrap(), &ListenOptions::default());
+        let sent = frames.iter().filter(|frame| !frame.is_empty()).count();
+        for mut frame in frames {
+            if frame.is_empty() {
+                continue;
+            }
+            if mended {
+                mend(&mut frame);
+            }
+            bench.inject(&frame);
+            bench.answers();
+        }
+        let stats = bench.host.stats();
+        prop_assert_eq!(stats.link.in_frames, sent as u64);
+        let link = stats.link.in_truncated + stats.link.in_other_host + stats.link.in_unknown_type + stats.link.in_arp;
+        prop_assert_eq!(link + stats.v4.ip.in_receives + stats.v6.ip.in_receives, sent as u64);
+        for _ in 0..200 {
+            bench.now += std::time::Duration::from_secs(5);
+            bench.answers();
+        }
+        let held = bench.host.stats().v4.udp.in_datagrams + bench.host.stats().v6.udp.in_datagrams;
+        drop(listening);
+        prop_assert_eq!(bench.host.pool().stats().slots_out as u64, held, "slots are kept for datagrams alone");
+    }
+}
