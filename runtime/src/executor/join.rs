@@ -162,7 +162,11 @@ fn abort(task: &TaskRef) {
 }
 
 /// Why a task has no output: it was cancelled, or it has panicked.
-pub struct JoinError {
+pub struct JoinError(Box<Failure>);
+
+/// Behind a pointer, so that a task's result is no larger than its output: results are moved three times on their way to
+/// who awaits them, errors are rare.
+struct Failure {
     id: Id,
     cause: Cause,
 }
@@ -175,21 +179,21 @@ enum Cause {
 
 impl JoinError {
     pub(crate) fn cancelled(id: Id) -> Self {
-        JoinError { id, cause: Cause::Cancelled }
+        JoinError(Box::new(Failure { id, cause: Cause::Cancelled }))
     }
 
     pub(crate) fn panicked(id: Id, payload: Box<dyn Any + Send + 'static>) -> Self {
-        JoinError { id, cause: Cause::Panicked(Mutex::new(payload)) }
+        JoinError(Box::new(Failure { id, cause: Cause::Panicked(Mutex::new(payload)) }))
     }
 
     /// Whether the task was aborted, or dropped with its runtime.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.cause, Cause::Cancelled)
+        matches!(self.0.cause, Cause::Cancelled)
     }
 
     /// Whether the task has panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(self.cause, Cause::Panicked(_))
+        matches!(self.0.cause, Cause::Panicked(_))
     }
 
     /// What the task has panicked with, for [`std::panic::resume_unwind`].
@@ -209,20 +213,22 @@ impl JoinError {
     /// # Errors
     /// The error itself, when it tells of a cancellation.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
-        match self.cause {
-            Cause::Panicked(payload) => Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
-            Cause::Cancelled => Err(self),
+        match *self.0 {
+            Failure { cause: Cause::Panicked(payload), .. } => {
+                Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner))
+            }
+            cancelled => Err(JoinError(Box::new(cancelled))),
         }
     }
 
     /// The task's name.
     pub fn id(&self) -> Id {
-        self.id
+        self.0.id
     }
 
     /// The panic's message, when it is text, as those of `panic!` and `assert!` are.
     fn message(&self) -> Option<String> {
-        let Cause::Panicked(payload) = &self.cause else { return None };
+        let Cause::Panicked(payload) = &self.0.cause else { return None };
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
         let text = payload.downcast_ref::<&'static str>().map(|text| (*text).to_owned());
         text.or_else(|| payload.downcast_ref::<String>().cloned())
@@ -231,19 +237,19 @@ impl JoinError {
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.cause, self.message()) {
-            (Cause::Cancelled, _) => write!(f, "task {} was cancelled", self.id),
-            (Cause::Panicked(_), Some(message)) => write!(f, "task {} panicked: {message}", self.id),
-            (Cause::Panicked(_), None) => write!(f, "task {} panicked", self.id),
+        match (&self.0.cause, self.message()) {
+            (Cause::Cancelled, _) => write!(f, "task {} was cancelled", self.0.id),
+            (Cause::Panicked(_), Some(message)) => write!(f, "task {} panicked: {message}", self.0.id),
+            (Cause::Panicked(_), None) => write!(f, "task {} panicked", self.0.id),
         }
     }
 }
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.cause, self.message()) {
-            (Cause::Cancelled, _) => write!(f, "JoinError::Cancelled({})", self.id),
-            (Cause::Panicked(_), message) => write!(f, "JoinError::Panicked({}, {message:?})", self.id),
+        match (&self.0.cause, self.message()) {
+            (Cause::Cancelled, _) => write!(f, "JoinError::Cancelled({})", self.0.id),
+            (Cause::Panicked(_), message) => write!(f, "JoinError::Panicked({}, {message:?})", self.0.id),
         }
     }
 }
