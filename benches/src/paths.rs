@@ -48,7 +48,7 @@ fn buf_clone_split() -> Box<dyn FnMut(u64)> {
 }
 
 fn runtime() -> demi::Runtime {
-    demi::Runtime::new(demi::Config::default()).expect("a runtime")
+    demi::Runtime::builder().transports(Vec::new()).build().expect("a runtime")
 }
 
 /// One task that yields: a wake, a turn through the ready queue, a poll.

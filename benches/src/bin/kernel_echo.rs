@@ -29,7 +29,7 @@ const FLAGS: &[Flag] = &[
     Flag { name: "spin", value: None, help: "the generator polls without blocking" },
 ];
 
-const ALL: &str = "raw-uring,raw-epoll,tokio,monoio,compio,glommio";
+const ALL: &str = "demi-uring,demi-posix,raw-uring,raw-epoll,tokio,monoio,compio,glommio";
 
 fn main() {
     let args = Args::parse("Echo servers on kernel sockets, side by side.", FLAGS);

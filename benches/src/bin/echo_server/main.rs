@@ -3,6 +3,7 @@
 //! All do the same: accept, then read what there is and write it back, no delay, until the client is gone. Each as its
 //! users would write it, tuned where its documentation says how. `kernel_echo` runs them beside each other.
 
+mod ours;
 mod raw_epoll;
 mod raw_uring;
 
@@ -21,6 +22,8 @@ type Serve = fn(TcpListener) -> io::Result<()>;
 const READ_BYTES: usize = 16 * 1024;
 
 const SERVERS: &[(&str, Serve)] = &[
+    ("demi-uring", ours::uring),
+    ("demi-posix", ours::posix),
     ("raw-epoll", raw_epoll::serve),
     ("raw-uring", raw_uring::serve),
     #[cfg(feature = "peers")]
