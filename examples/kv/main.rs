@@ -1,0 +1,146 @@
+//! A key-value server that speaks RESP2: `redis-cli` and `redis-benchmark` are its clients.
+//!
+//! ```text
+//! cargo run --release --example kv -- --listen 127.0.0.1:6379
+//! redis-cli set greeting hello
+//! redis-benchmark -t set,get,incr,mset -P 16 -q
+//! ```
+//!
+//! One core, no lock: all connections are tasks of one executor, so the map is in a `RefCell`. Each turn of a connection
+//! answers every command that has arrived with one write, whatever the client pipelines.
+
+mod commands;
+mod resp;
+mod store;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use clap::Parser;
+use demi::net::{TcpListener, TcpStream};
+use demi::task::JoinSet;
+use demi::time::{Instant, sleep, timeout};
+use futures::AsyncWriteExt;
+use futures::future::{Either, select};
+
+use commands::{Outcome, Server};
+use resp::{Limits, Request};
+
+/// Key-value server that speaks RESP2 (redis-cli, redis-benchmark).
+#[derive(Parser)]
+#[command(after_help = "The device is chosen by DEMI_DEVICE: auto, uring, posix, tap:NAME, packet:IF, …")]
+struct Args {
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6379")]
+    listen: SocketAddr,
+    /// Connections at most; more are closed as they come.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    clients: usize,
+    /// Bytes at most of one key or value.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    max_value: usize,
+    /// Seconds that open connections get to finish after ctrl-C.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    grace: u64,
+}
+
+/// Bytes of answers gathered before they are written even though more commands wait.
+const WRITE_BATCH: usize = 64 * 1024;
+
+#[demi::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let listener = TcpListener::bind(args.listen).await?;
+    println!("listening on {} ({})", listener.local_addr()?, listener.device());
+    let server = Rc::new(RefCell::new(Server::new(Instant::now())));
+    let limits = Limits { argument_bytes: args.max_value, ..Limits::default() };
+    demi::spawn(expire(server.clone()));
+
+    let mut connections = JoinSet::new();
+    let mut ctrl_c = pin!(demi::signal::ctrl_c());
+    loop {
+        match select(ctrl_c.as_mut(), pin!(listener.accept())).await {
+            Either::Left((signal, _)) => break signal?,
+            Either::Right((Ok((stream, _peer)), _)) => {
+                while connections.try_join_next().is_some() {}
+                if connections.len() < args.clients {
+                    connections.spawn(serve(stream, server.clone(), limits));
+                }
+            }
+            Either::Right((Err(error), _)) => {
+                eprintln!("accept: {error}");
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(Duration::from_secs(args.grace), drained).await.is_err() {
+        eprintln!("{} connections did not finish", connections.len());
+    }
+    Ok(())
+}
+
+/// Serves one client until it leaves. An I/O error is its way of leaving.
+async fn serve(mut stream: TcpStream, server: Rc<RefCell<Server>>, limits: Limits) {
+    let _ = stream.set_nodelay(true);
+    server.borrow_mut().client_came();
+    let _ = converse(&mut stream, &server, limits).await;
+    server.borrow_mut().client_left();
+}
+
+async fn converse(stream: &mut TcpStream, server: &RefCell<Server>, limits: Limits) -> std::io::Result<()> {
+    let (mut input, mut output) = (BytesMut::new(), Vec::new());
+    while let Some(received) = stream.pop().await? {
+        input.extend_from_slice(&received);
+        drop(received);
+        let outcome = loop {
+            match resp::parse(&input, limits) {
+                Ok(Request::Incomplete) => break Outcome::Continue,
+                Ok(Request::Complete { arguments, bytes }) => {
+                    let outcome = server.borrow_mut().run(&arguments, Instant::now(), &mut output);
+                    drop(arguments);
+                    bytes::Buf::advance(&mut input, bytes);
+                    if outcome == Outcome::Close {
+                        break outcome;
+                    }
+                }
+                Err(error) => {
+                    resp::error(&mut output, &format!("ERR Protocol error: {error}"));
+                    break Outcome::Close;
+                }
+            }
+            if output.len() >= WRITE_BATCH {
+                stream.write_all(&output).await?;
+                output.clear();
+            }
+        };
+        if !output.is_empty() {
+            stream.write_all(&output).await?;
+            output.clear();
+        }
+        if outcome == Outcome::Close {
+            return stream.close().await;
+        }
+        // An idle connection keeps no more than a page.
+        if input.is_empty() && input.capacity() > 4096 {
+            input = BytesMut::new();
+        }
+        if output.capacity() > WRITE_BATCH * 2 {
+            output = Vec::new();
+        }
+    }
+    Ok(())
+}
+
+/// Drops keys whose time is over and that nobody asks for: a bounded look at the map ten times a second.
+async fn expire(server: Rc<RefCell<Server>>) {
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        server.borrow_mut().expire(Instant::now());
+    }
+}
