@@ -10,6 +10,8 @@
 //! | [`net`] | TCP and UDP sockets |
 //! | [`io`] | buffers, readiness, the ecosystem's reading and writing traits |
 //! | [`compat`] | what other crates need beside those traits |
+//! | [`sync`] | channels and counters between tasks of one thread |
+//! | [`signal`] | ctrl-C and its kin |
 //! | [`config`] | all that a runtime can be told |
 //!
 //! Inside, `turn` is the loop, `executor` runs tasks, `context` is where tasks find their runtime, `transports` is what
@@ -19,12 +21,16 @@ pub mod compat;
 pub mod config;
 mod context;
 mod cores;
+#[cfg(feature = "macros")]
+mod entry;
 mod executor;
 mod failure;
 pub mod io;
 mod metrics;
 pub mod net;
 mod runtime;
+pub mod signal;
+pub mod sync;
 pub mod task;
 pub mod time;
 pub mod transports;
@@ -36,3 +42,13 @@ pub use io::{alloc, buf};
 pub use metrics::{Metrics, metrics};
 pub use runtime::{Builder, Drained, Runtime};
 pub use task::spawn;
+
+#[cfg(feature = "macros")]
+pub use demi_macros::{main, test};
+
+/// What the macros expand to.
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::entry::{macro_keys, main, test};
+}

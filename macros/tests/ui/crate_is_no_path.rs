@@ -1,0 +1,2 @@
+#[demi::main(crate = 4)]
+async fn main() {}

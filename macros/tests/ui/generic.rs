@@ -1,0 +1,2 @@
+#[demi::main]
+async fn main<T>() {}

@@ -1,0 +1,2 @@
+#[demi::main(paused)]
+async fn main() {}

@@ -1,0 +1,4 @@
+#[demi::main]
+struct Main;
+
+fn main() {}

@@ -1,0 +1,2 @@
+#[demi::main(paused = "yes")]
+async fn main() {}

@@ -1,0 +1,2 @@
+#[demi::main]
+fn main() {}

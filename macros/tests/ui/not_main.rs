@@ -1,0 +1,4 @@
+#[demi::main]
+async fn serve() {}
+
+fn main() {}

@@ -1,0 +1,5 @@
+#[demi::test]
+#[test]
+async fn twice() {}
+
+fn main() {}

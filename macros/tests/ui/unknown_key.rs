@@ -1,0 +1,2 @@
+#[demi::main(devise = "auto")]
+async fn main() {}

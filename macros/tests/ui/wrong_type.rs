@@ -1,0 +1,2 @@
+#[demi::main(mtu = 1.5)]
+async fn main() {}
