@@ -2,35 +2,55 @@
 //!
 //! [`Tcp`] owns every connection, listener and TIME-WAIT record of one stack. It never reads a clock, never parses IP, and
 //! sends only through an [`output::Output`].
+//!
+//! **A turn.** [`Tcp::poll_timers`], then [`Tcp::on_segment`] for each segment of the burst; then the application's calls; then
+//! [`Tcp::flush`]. Data and acknowledgements wait for the flush, so that a reply carries the acknowledgement of its request
+//! and several writes share a segment. Only what the peer counts (duplicate acknowledgements, resets) goes out at once.
+//!
+//! **Cost.** A segment costs one lookup in the flow table. No call but [`Tcp::usage`] and closing a listener looks at more
+//! than one connection; a flush looks at those that have something to send.
 
 mod config;
 mod congestion;
+mod connection;
+mod demux;
+mod flow_table;
 mod isn;
+mod limits;
+mod listener;
 pub mod output;
+mod ports;
 mod reassembly;
 mod recv_queue;
 mod rto;
 mod sack;
 mod send_queue;
 mod seq;
+mod slots;
+mod sockets;
 mod stats;
+mod time_wait;
 mod timer;
 
-use core::marker::PhantomData;
-use core::task::{Context, Poll};
-use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::IpAddr;
 
-use demi_drivers::transport::{
-    ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions, TcpInfo, TransportUsage,
-};
-use demi_drivers::{Buf, Instant, Pool};
+use demi_drivers::Instant;
+use demi_drivers::transport::TcpState;
 
 pub use config::TcpConfig;
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
-use output::{Flow, Output};
+use connection::Connection;
+use flow_table::{FlowTable, Owner};
+use isn::Secret;
+use limits::RateLimit;
+use listener::Listeners;
+use output::{Output, Refused};
+use rto::RtoBounds;
+use slots::Slots;
+use time_wait::TimeWait;
+use timer::Wheel;
 
 /// What the IP layer says of a received segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,277 +84,124 @@ pub enum IcmpError {
 
 /// The TCP layer of one stack. `P` is what the layers below remember of a path ([`Output::Path`]).
 pub struct Tcp<P> {
-    config: TcpConfig,
+    connections: Slots<Connection<P>>,
+    flows: FlowTable,
+    /// Connections that have something to send, or believed so.
+    dirty: Vec<u32>,
     stats: TcpStats,
-    paths: PhantomData<P>,
+    config: TcpConfig,
+    bounds: RtoBounds,
+    wheel: Wheel,
+    listeners: Listeners,
+    time_wait: TimeWait,
+    secret: Secret,
+    challenges: RateLimit,
+    resets: RateLimit,
+    /// Connections whose handle has been given up.
+    orphans: usize,
 }
+
+/// What a connection acts through, borrowed from a layer's fields beside its connections.
+macro_rules! env {
+    ($tcp:expr, $now:expr, $out:expr) => {
+        $crate::tcp::connection::Env {
+            now: $now,
+            out: $out,
+            config: &$tcp.config,
+            bounds: $tcp.bounds,
+            stats: &mut $tcp.stats,
+            challenges: &mut $tcp.challenges,
+            secret: &mut $tcp.secret,
+        }
+    };
+}
+use env;
 
 impl<P: Default> Tcp<P> {
     /// A TCP layer with no sockets. `secret` keys sequence numbers, ports and the flow table: it must be random and the
     /// layer's own.
     pub fn new(config: TcpConfig, secret: [u8; 16], now: Instant) -> Self {
-        let _ = (secret, now);
-        Tcp { config, stats: TcpStats::default(), paths: PhantomData }
+        let mut secret = Secret::new(secret);
+        let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Tcp {
+            connections: Slots::new(config.max_connections.min(1 << 30)),
+            flows: FlowTable::new([secret.random(), secret.random()]),
+            dirty: Vec::new(),
+            stats: TcpStats::default(),
+            bounds: RtoBounds { min_ns: nanos(config.min_rto), max_ns: nanos(config.max_rto) },
+            wheel: Wheel::new(now),
+            listeners: Listeners::new(config.max_listeners),
+            time_wait: TimeWait::new(nanos(config.time_wait), config.max_time_wait),
+            challenges: RateLimit::new(config.challenge_acks_per_second),
+            resets: RateLimit::new(config.resets_per_second),
+            secret,
+            config,
+            orphans: 0,
+        }
     }
 
-    /// Takes one segment, from its TCP header to its end; the checksum has been verified.
-    pub fn on_segment<O: Output<Path = P>>(
-        &mut self,
-        now: Instant,
-        out: &mut O,
-        meta: &IpMeta,
-        segment: Buf,
-    ) {
-        let _ = (now, out, meta, segment);
-    }
-
-    /// An ICMP error quoted a segment of `flow` (as we sent it) with sequence number `seq` (RFC 5927 §4 checks it).
-    pub fn on_icmp_error(&mut self, now: Instant, flow: &Flow, seq: u32, error: IcmpError) {
-        let _ = (now, flow, seq, error);
-    }
-
-    /// The path of `flow` carries IP packets of at most `mtu` bytes, said an ICMP error that quoted sequence number `seq`.
-    pub fn on_path_mtu(&mut self, now: Instant, flow: &Flow, seq: u32, mtu: u16) {
-        let _ = (now, flow, seq, mtu);
-    }
-
-    /// Runs due timers, a bounded number a call; answers how many.
+    /// Runs due timers, a bounded number a call; answers how many. What they want sent goes out with the next flush.
     pub fn poll_timers<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) -> usize {
-        let _ = (now, out);
-        0
+        let mut ran = 0;
+        while ran < self.config.timers_per_turn
+            && let Some(index) = self.wheel.pop(now)
+        {
+            ran += 1;
+            let Some(connection) = self.connections.at_mut(index) else { continue };
+            connection.armed_at = Instant::FAR_FUTURE;
+            if connection.next_deadline() <= now {
+                connection.on_timer(&mut env!(self, now, out));
+            }
+            self.settle(now, index);
+        }
+        while ran < self.config.timers_per_turn
+            && let Some((index, record)) = self.time_wait.expire(now)
+        {
+            ran += 1;
+            self.flows.remove(record.hash, Owner::TimeWait(index));
+        }
+        ran
     }
 
     /// Sends what calls and segments since the last flush have caused: data, FINs, and acknowledgements that no data carried.
     /// What finds no room below stays for the next flush.
     pub fn flush<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) {
-        let _ = (now, out);
+        if self.dirty.is_empty() {
+            return;
+        }
+        let mut dirty = core::mem::take(&mut self.dirty);
+        let mut done = 0;
+        for &index in &dirty {
+            done += 1;
+            let Some(connection) = self.connections.at_mut(index) else { continue };
+            if !core::mem::take(&mut connection.flush_queued) {
+                continue;
+            }
+            let result = connection.flush(&mut env!(self, now, out));
+            // One that wants more queues itself again, behind the others.
+            self.settle(now, index);
+            if result == Err(Refused::Full) {
+                break;
+            }
+        }
+        dirty.drain(..done);
+        // Those that found no room come first next time.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     /// Whether [`flush`](Self::flush) has something to do.
+    #[inline]
     pub fn wants_flush(&self) -> bool {
-        false
+        !self.dirty.is_empty()
     }
 
     /// When [`poll_timers`](Self::poll_timers) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Opens a listening socket; see [`Transport::listen`](demi_drivers::Transport::listen).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn listen<O: Output<Path = P>>(
-        &mut self,
-        out: &O,
-        local: SocketAddr,
-        options: &ListenOptions,
-    ) -> io::Result<ListenerId> {
-        let _ = (out, local, options);
-        Err(stale())
-    }
-
-    /// The next connection whose handshake is done.
-    pub fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-        listener: ListenerId,
-    ) -> Poll<io::Result<(StreamId, SocketAddr)>> {
-        let _ = (cx, listener);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// The address a listener is bound to.
-    ///
-    /// # Errors
-    /// `NotConnected` when it is closed.
-    pub fn listener_addr(&self, listener: ListenerId) -> io::Result<SocketAddr> {
-        let _ = listener;
-        Err(stale())
-    }
-
-    /// Closes a listener; connections not accepted yet are reset.
-    pub fn close_listener<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, listener: ListenerId) {
-        let _ = (now, out, listener);
-    }
-
-    /// Starts connecting; see [`Transport::connect`](demi_drivers::Transport::connect). The SYN goes out with the next flush.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn connect<O: Output<Path = P>>(
-        &mut self,
-        now: Instant,
-        out: &mut O,
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        options: &StreamOptions,
-    ) -> io::Result<StreamId> {
-        let _ = (now, out, remote, local, options);
-        Err(stale())
-    }
-
-    /// Whether the handshake is done, or the error that ended it.
-    pub fn poll_connect(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
-        let _ = (cx, stream);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Takes at most `max` received bytes as one view; `None` is the peer's FIN.
-    pub fn poll_pop(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: StreamId,
-        max: usize,
-    ) -> Poll<io::Result<Option<Buf>>> {
-        let _ = (cx, stream, max);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Copies received bytes into `dst`; nothing put into a non-empty `dst` is the peer's FIN.
-    pub fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: StreamId,
-        dst: &mut ReadCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let _ = (cx, stream, dst);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// As [`poll_read`](Self::poll_read), leaving the bytes queued.
-    pub fn poll_peek(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: StreamId,
-        dst: &mut ReadCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let _ = (cx, stream, dst);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Takes `buf` whole whenever the send buffer is below its cap; it goes out with the next flush.
-    pub fn poll_push(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: StreamId,
-        buf: &mut Option<Buf>,
-    ) -> Poll<io::Result<()>> {
-        let _ = (cx, stream, buf);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Copies bytes of `src`, in order, into slots of `pool` that are queued for sending; answers how many.
-    pub fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        pool: &Pool,
-        stream: StreamId,
-        src: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let _ = (cx, pool, stream, src);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Waits until a read would not wait.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
-        let _ = (cx, stream);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Waits until a write would not wait.
-    pub fn poll_writable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
-        let _ = (cx, stream);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Waits until the peer has acknowledged every byte, and the FIN after a shutdown.
-    pub fn poll_drained(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
-        let _ = (cx, stream);
-        Poll::Ready(Err(stale()))
-    }
-
-    /// Ends one or both directions.
-    ///
-    /// # Errors
-    /// `NotConnected`.
-    pub fn shutdown(&mut self, stream: StreamId, how: Shutdown) -> io::Result<()> {
-        let _ = (stream, how);
-        Err(stale())
-    }
-
-    /// Gives the handle up; see [`Transport::close`](demi_drivers::Transport::close).
-    pub fn close<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, stream: StreamId) {
-        let _ = (now, out, stream);
-    }
-
-    /// Resets the connection and gives the handle up.
-    pub fn abort<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, stream: StreamId) {
-        let _ = (now, out, stream);
-    }
-
-    /// This end's address.
-    ///
-    /// # Errors
-    /// `NotConnected` when the handle is stale.
-    pub fn local_addr(&self, stream: StreamId) -> io::Result<SocketAddr> {
-        let _ = stream;
-        Err(stale())
-    }
-
-    /// The other end's address.
-    ///
-    /// # Errors
-    /// `NotConnected` when the handle is stale or the connection is gone.
-    pub fn peer_addr(&self, stream: StreamId) -> io::Result<SocketAddr> {
-        let _ = stream;
-        Err(stale())
-    }
-
-    /// The error that ended the connection, once.
-    ///
-    /// # Errors
-    /// `NotConnected` when the handle is stale.
-    pub fn take_error(&mut self, stream: StreamId) -> io::Result<Option<io::Error>> {
-        let _ = stream;
-        Err(stale())
-    }
-
-    /// The options in force.
-    ///
-    /// # Errors
-    /// `NotConnected` when the handle is stale.
-    pub fn stream_options(&self, stream: StreamId) -> io::Result<StreamOptions> {
-        let _ = stream;
-        Err(stale())
-    }
-
-    /// Puts `options` in force.
-    ///
-    /// # Errors
-    /// `NotConnected` when the handle is stale.
-    pub fn set_stream_options(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        options: &StreamOptions,
-    ) -> io::Result<()> {
-        let _ = (now, stream, options);
-        Err(stale())
-    }
-
-    /// What is known of the connection, under Linux's names.
-    ///
-    /// # Errors
-    /// `NotConnected` when the handle is stale.
-    pub fn tcp_info(&self, now: Instant, stream: StreamId) -> io::Result<TcpInfo> {
-        let _ = (now, stream);
-        Err(stale())
-    }
-
-    /// What the layer holds: streams, listeners, closing connections and TIME-WAIT records.
-    pub fn usage(&self) -> TransportUsage {
-        TransportUsage::default()
+        match (self.wheel.deadline(), self.time_wait.deadline()) {
+            (Some(timer), Some(record)) => Some(timer.min(record)),
+            (timer, record) => timer.or(record),
+        }
     }
 
     /// The layer's counters.
@@ -346,8 +213,113 @@ impl<P: Default> Tcp<P> {
     pub fn config(&self) -> &TcpConfig {
         &self.config
     }
+
+    /// Acts on what a connection has left behind: something to send, an earlier deadline, a new state.
+    #[inline]
+    fn settle(&mut self, now: Instant, index: u32) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if connection.flush_due && !connection.flush_queued {
+            connection.flush_queued = true;
+            self.dirty.push(index);
+        }
+        let deadline = connection.next_deadline();
+        if deadline < connection.armed_at {
+            connection.armed_at = deadline;
+            self.wheel.arm(index, deadline);
+        }
+        if connection.lifecycle {
+            self.on_lifecycle(now, index);
+        }
+    }
+
+    /// A connection's state has changed.
+    #[inline(never)]
+    fn on_lifecycle(&mut self, now: Instant, index: u32) {
+        let handle = self.connections.handle_of(index);
+        let (Some(connection), Some(handle)) = (self.connections.at_mut(index), handle) else { return };
+        connection.lifecycle = false;
+        match connection.state {
+            TcpState::Closed => self.on_closed(index),
+            TcpState::TimeWait => self.on_time_wait(now, index),
+            TcpState::SynSent | TcpState::SynReceived => {}
+            _ => {
+                let cold = &mut connection.cold;
+                if !cold.accepted
+                    && !cold.ready
+                    && let Some(listener) =
+                        cold.listener.and_then(|handle| self.listeners.slots.get_mut(handle))
+                {
+                    cold.ready = true;
+                    listener.half_open -= 1;
+                    listener.ready.push_back(handle);
+                    self.stats.passive_opens += 1;
+                    if let Some(waker) = listener.waker.take() {
+                        waker.wake();
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_closed(&mut self, index: u32) {
+        self.detach(index);
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let half_open = !connection.cold.accepted && !connection.cold.ready;
+        if half_open
+            && let Some(listener) =
+                connection.cold.listener.and_then(|handle| self.listeners.slots.get_mut(handle))
+        {
+            listener.half_open -= 1;
+        }
+        if connection.orphan || half_open {
+            self.remove(index);
+        }
+    }
+
+    fn on_time_wait(&mut self, now: Instant, index: u32) {
+        self.stats.time_wait += 1;
+        self.wheel.disarm(index);
+        if self.time_wait.is_full() {
+            self.stats.time_wait_overflow += 1;
+            if let Some((oldest, record)) = self.time_wait.evict() {
+                self.flows.remove(record.hash, Owner::TimeWait(oldest));
+            }
+        }
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if !self.time_wait.is_full() {
+            let record = self.time_wait.insert(connection.record(now));
+            self.flows.replace(connection.hash, Owner::Connection(index), Owner::TimeWait(record));
+            connection.detached = true;
+        }
+        connection.armed_at = Instant::FAR_FUTURE;
+        let orphan = connection.orphan;
+        self.detach(index);
+        if orphan {
+            self.remove(index);
+        }
+    }
+
+    /// Takes a connection out of the flow table and the wheel: nothing comes in for it any more.
+    fn detach(&mut self, index: u32) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        connection.armed_at = Instant::FAR_FUTURE;
+        self.wheel.disarm(index);
+        if !connection.detached {
+            connection.detached = true;
+            self.flows.remove(connection.hash, Owner::Connection(index));
+        }
+    }
+
+    /// Forgets a connection.
+    fn remove(&mut self, index: u32) {
+        self.detach(index);
+        if let Some(connection) = self.connections.remove(index)
+            && connection.orphan
+        {
+            self.orphans = self.orphans.saturating_sub(1);
+        }
+    }
 }
 
-fn stale() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
-}
+#[cfg(test)]
+mod tests;

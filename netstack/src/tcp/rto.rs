@@ -11,7 +11,8 @@ use demi_drivers::Instant;
 pub(crate) struct RttEstimator {
     srtt_ns: u64,
     rttvar_ns: u64,
-    /// The timeout before backoff.
+    /// The timeout before backoff, and with it.
+    base_ns: u64,
     rto_ns: u64,
     min_rtt_ns: u64,
     /// Timeouts in a row.
@@ -29,7 +30,7 @@ impl RttEstimator {
     /// Nothing measured yet.
     pub(crate) fn new(initial: Duration) -> Self {
         let rto_ns = u64::try_from(initial.as_nanos()).unwrap_or(u64::MAX);
-        RttEstimator { srtt_ns: 0, rttvar_ns: 0, rto_ns, min_rtt_ns: u64::MAX, backoff: 0 }
+        RttEstimator { srtt_ns: 0, rttvar_ns: 0, base_ns: rto_ns, rto_ns, min_rtt_ns: u64::MAX, backoff: 0 }
     }
 
     /// Takes a measured round trip, and ends any backoff (RFC 6298 §5.7).
@@ -48,24 +49,22 @@ impl RttEstimator {
         }
         self.min_rtt_ns = self.min_rtt_ns.min(rtt_ns);
         // As Linux, the lower bound is on the variance's part: a timeout is never less than it above the round trip.
-        self.rto_ns = (self.srtt_ns + (4 * self.rttvar_ns).max(bounds.min_ns)).min(bounds.max_ns);
+        self.base_ns = (self.srtt_ns + (4 * self.rttvar_ns).max(bounds.min_ns)).min(bounds.max_ns);
+        self.rto_ns = self.base_ns;
         self.backoff = 0;
     }
 
     /// The timeout in force, backoff included.
     #[inline]
-    pub(crate) fn rto_ns(&self, bounds: RtoBounds) -> u64 {
-        if self.backoff == 0 {
-            return self.rto_ns;
-        }
-        // RFC 6298 §5.5
-        let factor = 1u64 << self.backoff.min(32);
-        self.rto_ns.saturating_mul(factor).min(bounds.max_ns)
+    pub(crate) fn rto_ns(&self) -> u64 {
+        self.rto_ns
     }
 
-    /// A timeout has passed without an acknowledgement.
-    pub(crate) fn back_off(&mut self) {
+    /// A timeout has passed without an acknowledgement (RFC 6298 §5.5).
+    pub(crate) fn back_off(&mut self, bounds: RtoBounds) {
         self.backoff = self.backoff.saturating_add(1);
+        let factor = 1u64 << self.backoff.min(32);
+        self.rto_ns = self.base_ns.saturating_mul(factor).min(bounds.max_ns);
     }
 
     /// Timeouts in a row.
@@ -77,14 +76,15 @@ impl RttEstimator {
     #[inline]
     pub(crate) fn reset_backoff(&mut self) {
         self.backoff = 0;
+        self.rto_ns = self.base_ns;
     }
 
     /// The SYN had to be sent again and nothing was measured: three seconds from now on (RFC 6298 §5.7).
     pub(crate) fn syn_was_lost(&mut self) {
         if self.srtt_ns == 0 {
-            self.rto_ns = self.rto_ns.max(3_000_000_000);
+            self.base_ns = self.base_ns.max(3_000_000_000);
         }
-        self.backoff = 0;
+        self.reset_backoff();
     }
 
     /// Smoothed round-trip time; 0 before the first.
@@ -127,13 +127,13 @@ mod tests {
     #[test]
     fn the_first_sample_sets_and_later_ones_smooth() {
         let mut rtt = RttEstimator::new(Duration::from_secs(1));
-        assert_eq!(rtt.rto_ns(BOUNDS), 1000 * MS);
+        assert_eq!(rtt.rto_ns(), 1000 * MS);
         rtt.sample(100 * MS, BOUNDS);
         assert_eq!((rtt.srtt_ns(), rtt.rttvar_ns()), (100 * MS, 50 * MS));
-        assert_eq!(rtt.rto_ns(BOUNDS), 300 * MS, "srtt and at least the minimum");
+        assert_eq!(rtt.rto_ns(), 300 * MS, "srtt and at least the minimum");
         rtt.sample(200 * MS, BOUNDS);
         assert_eq!((rtt.srtt_ns(), rtt.rttvar_ns()), (112_500_000, 62_500_000));
-        assert_eq!(rtt.rto_ns(BOUNDS), 362_500_000);
+        assert_eq!(rtt.rto_ns(), 362_500_000);
         assert_eq!(rtt.min_rtt_ns(), Some(100 * MS));
     }
 
@@ -142,17 +142,17 @@ mod tests {
         let mut rtt = RttEstimator::new(Duration::from_secs(1));
         let timeouts: Vec<u64> = (0..9)
             .map(|_| {
-                rtt.back_off();
-                rtt.rto_ns(BOUNDS) / MS
+                rtt.back_off(BOUNDS);
+                rtt.rto_ns() / MS
             })
             .collect();
         assert_eq!(timeouts, [2000, 4000, 8000, 16_000, 32_000, 64_000, 120_000, 120_000, 120_000]);
         rtt.sample(10 * MS, BOUNDS);
-        assert_eq!(rtt.rto_ns(BOUNDS), 210 * MS);
+        assert_eq!(rtt.rto_ns(), 210 * MS);
         for _ in 0..300 {
-            rtt.back_off();
+            rtt.back_off(BOUNDS);
         }
-        assert_eq!(rtt.rto_ns(BOUNDS), BOUNDS.max_ns);
+        assert_eq!(rtt.rto_ns(), BOUNDS.max_ns);
     }
 
     #[test]

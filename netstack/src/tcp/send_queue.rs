@@ -43,7 +43,7 @@ impl SendQueue {
     }
 
     /// The first byte not acknowledged.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn start(&self) -> SeqNumber {
         self.start
     }
@@ -190,6 +190,13 @@ impl SendQueue {
             return Some(with(core::slice::from_mut(&mut chunk.buf)));
         }
         self.gather(first, seq, len, pool).map(|mut parts| with(&mut parts))
+    }
+
+    /// How many of the `most` bytes from `seq` on one segment can gather without joining parts.
+    pub(crate) fn gatherable(&self, seq: SeqNumber, most: u32) -> u32 {
+        let Some(first) = self.find(seq) else { return 0 };
+        let end = self.chunks.range(first..).take(MAX_PARTS).last().map_or(seq, Chunk::end);
+        end.since(seq).min(most)
     }
 
     #[inline(never)]

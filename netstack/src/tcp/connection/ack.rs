@@ -1,0 +1,167 @@
+//! Acknowledgements: the left edge moves, round trips are measured, windows opened.
+
+use demi_drivers::Instant;
+use demi_drivers::transport::TcpState;
+
+use super::super::congestion::Acked;
+use super::super::output::Output;
+use super::super::rto::{clock_ms, rtt_from_echo};
+use super::super::sack::Update;
+use super::super::seq::SeqNumber;
+use super::input::Segment;
+use super::{Connection, Env, Retransmit};
+use crate::wire::tcp::{Timestamps, flags};
+
+impl<P> Connection<P> {
+    /// Moves the left edge to `ack`, which lies behind it and not beyond what was sent.
+    #[inline]
+    pub(super) fn acked<O>(&mut self, env: &mut Env<'_, O>, ack: SeqNumber, timestamps: Option<Timestamps>) {
+        let bytes = ack - self.snd_una;
+        let queued = self.tx.len();
+        self.snd_una = ack;
+        if self.snd_nxt.before(ack) {
+            self.snd_nxt = ack;
+        }
+        self.tx.acknowledge(ack);
+        self.bytes_acked += u64::from(queued - self.tx.len());
+
+        if self.slow & super::slow::RECOVERY != 0 || self.rtt.backoff() > 0 {
+            self.sample_after_loss(env, timestamps);
+        } else if self.timing && ack.at_or_after(self.timed_seq) {
+            self.timing = false;
+            self.rtt.sample(env.now.since(self.timed_at).as_nanos() as u64, env.bounds);
+        }
+
+        if ack == self.snd_max {
+            // RFC 6298 §5.2
+            self.retransmit = Retransmit::Off;
+            self.retransmit_at = Instant::FAR_FUTURE;
+        } else {
+            // RFC 6298 §5.3
+            self.retransmit = Retransmit::Rto;
+            self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        }
+        if self.cwnd_limited && !self.cold.recovery.is_active() {
+            let ack =
+                Acked { bytes, mss: u32::from(self.snd_mss), now: env.now, srtt_ns: self.rtt.srtt_ns() };
+            self.cold.congestion.on_ack(&mut self.window, ack);
+        }
+        // A third free is enough to make waking the writer worth it.
+        if self.write_waker.is_some() && self.tx.len() <= self.send_cap - self.send_cap / 3 {
+            self.wake_writer();
+        }
+    }
+
+    /// Data that was sent twice is only measured by the timestamp it carried (RFC 6298 §3, RFC 7323 §4).
+    #[cold]
+    fn sample_after_loss<O>(&mut self, env: &mut Env<'_, O>, timestamps: Option<Timestamps>) {
+        self.cold.timeouts = 0;
+        self.cold.stalled_since = None;
+        if self.timing && self.snd_una.at_or_after(self.timed_seq) {
+            self.timing = false;
+            self.rtt.sample(env.now.since(self.timed_at).as_nanos() as u64, env.bounds);
+            return;
+        }
+        let echo = timestamps.filter(|timestamps| self.ts_ok && timestamps.echo != 0);
+        let clock = clock_ms(env.now).wrapping_add(self.ts_offset);
+        match echo.and_then(|timestamps| rtt_from_echo(clock, timestamps.echo)) {
+            Some(rtt_ns) => self.rtt.sample(rtt_ns, env.bounds),
+            None => self.rtt.reset_backoff(),
+        }
+    }
+
+    /// Takes the acknowledgement of a segment off the short path (RFC 9293 §3.10.7.4, fifth step). Answers whether the rest of
+    /// the segment may be looked at.
+    pub(super) fn take_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) -> bool {
+        let ack = segment.ack;
+        // RFC 5961 §5: neither what was never sent nor what is long past.
+        if ack.after(self.snd_max) || ack.before(self.snd_una - self.max_snd_wnd.max(1)) {
+            self.challenge(env);
+            return false;
+        }
+        if ack.before(self.snd_una) {
+            // Overtaken on the way: its data may still be new.
+            return true;
+        }
+        let acked = ack - self.snd_una;
+        let update = if self.sack_ok && !(segment.sack.is_empty() && self.cold.scoreboard.is_empty()) {
+            self.cold.scoreboard.update(self.snd_una, ack, self.snd_max, segment.sack.as_slice())
+        } else {
+            Update::default()
+        };
+        env.stats.sack_discard += u64::from(update.discarded);
+        env.stats.dsack_recv += u64::from(update.duplicate);
+        let outstanding = self.snd_una != self.snd_max;
+        // RFC 5681 §2: it has no data, changes no window and moves nothing, while something is outstanding.
+        let duplicate = acked == 0
+            && outstanding
+            && segment.len == 0
+            && segment.flags & flags::FIN == 0
+            && segment.window == self.snd_wnd;
+        if acked > 0 {
+            self.acked(env, ack, segment.timestamps);
+        }
+        self.take_window(segment);
+        if outstanding {
+            self.recover(env, acked, update, duplicate);
+        }
+        if !(self.orphan && self.snd_wnd == 0) {
+            self.cold.window_probes = 0;
+        }
+        if self.retransmit == Retransmit::Persist && self.snd_wnd > 0 {
+            self.retransmit = Retransmit::Off;
+            self.retransmit_at = Instant::FAR_FUTURE;
+            self.rtt.reset_backoff();
+        }
+        if self.has_unsent() || self.cold.recovery.is_active() {
+            self.flush_due = true;
+        }
+        if acked > 0 {
+            self.take_fin_ack(env);
+        }
+        true
+    }
+
+    /// Takes the window of a segment, if it is news (RFC 9293 §3.10.7.4: SND.WL1 and SND.WL2).
+    fn take_window(&mut self, segment: &Segment) {
+        let newer = self.snd_wl1.before(segment.seq)
+            || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
+        if newer {
+            self.snd_wnd = segment.window;
+            self.max_snd_wnd = self.max_snd_wnd.max(segment.window);
+            self.snd_wl1 = segment.seq;
+            self.snd_wl2 = segment.ack;
+        }
+    }
+
+    /// Whether the acknowledgement covers our FIN, and what follows (RFC 9293 §3.10.7.4).
+    pub(super) fn take_fin_ack<O>(&mut self, env: &mut Env<'_, O>) {
+        if !self.fin_acked() {
+            if self.write_waker.is_some() && self.tx.len() == 0 {
+                self.wake_writer();
+            }
+            return;
+        }
+        self.wake_writer();
+        match self.state {
+            TcpState::FinWait1 => {
+                self.set_state(TcpState::FinWait2);
+                if self.orphan {
+                    self.start_fin_wait_2(env);
+                }
+            }
+            TcpState::Closing => self.enter_time_wait(),
+            TcpState::LastAck => self.finish(),
+            _ => {}
+        }
+    }
+
+    /// Both FINs are through: what remains is a record.
+    pub(super) fn enter_time_wait(&mut self) {
+        self.set_state(TcpState::TimeWait);
+        self.retransmit = Retransmit::Off;
+        self.retransmit_at = Instant::FAR_FUTURE;
+        self.rare_at = Instant::FAR_FUTURE;
+        self.wake_all();
+    }
+}

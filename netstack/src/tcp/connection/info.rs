@@ -1,0 +1,182 @@
+//! What a connection looks like from outside: why it ended, its options, and Linux's `tcp_info`.
+
+use std::io;
+use std::net::SocketAddr;
+
+use demi_drivers::Instant;
+use demi_drivers::transport::{StreamOptions, TcpInfo, TcpState};
+
+use super::super::IcmpError;
+use super::super::config::TcpConfig;
+use super::super::congestion::Congestion;
+use super::super::seq::SeqNumber;
+use super::{Connection, cap_bytes};
+
+/// Why a connection ended other than by FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A RST answered the SYN.
+    Refused,
+    /// A RST ended it.
+    Reset,
+    /// The peer did not answer for too long.
+    TimedOut,
+    /// No way to the peer.
+    HostUnreachable,
+    /// No way to the peer's network.
+    NetworkUnreachable,
+    /// A firewall on the way said no.
+    Prohibited,
+}
+
+impl Failure {
+    pub(crate) fn to_error(self) -> io::Error {
+        let (kind, text) = match self {
+            Failure::Refused => (
+                io::ErrorKind::ConnectionRefused,
+                "connection refused: the host answered, but nobody listens on that port",
+            ),
+            Failure::Reset => (io::ErrorKind::ConnectionReset, "connection reset by peer"),
+            Failure::TimedOut => (
+                io::ErrorKind::TimedOut,
+                "connection timed out: the peer stopped answering, or a firewall drops its packets",
+            ),
+            Failure::HostUnreachable => (
+                io::ErrorKind::HostUnreachable,
+                "no route to host: its link address did not resolve, or a router gave up on it",
+            ),
+            Failure::NetworkUnreachable => {
+                (io::ErrorKind::NetworkUnreachable, "network is unreachable: a router has no route to it")
+            }
+            Failure::Prohibited => {
+                (io::ErrorKind::HostUnreachable, "host is unreachable: a firewall prohibits it")
+            }
+        };
+        io::Error::new(kind, text)
+    }
+}
+
+impl<P> Connection<P> {
+    /// Our address.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.flow.local, self.flow.local_port)
+    }
+
+    /// The peer's.
+    pub(crate) fn peer_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.flow.remote, self.flow.remote_port)
+    }
+
+    /// Why the connection ended, once.
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.cold.failure.take().map(Failure::to_error)
+    }
+
+    /// An ICMP error quoted a segment of ours that began with `seq`.
+    pub(crate) fn on_icmp_error(&mut self, seq: SeqNumber, error: IcmpError) {
+        // RFC 5927 §4.1: whoever cannot quote a number in flight has not seen our segments.
+        let in_flight = seq.at_or_after(self.snd_una) && seq.before(self.snd_max);
+        if !in_flight || matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
+            return;
+        }
+        let failure = match error {
+            IcmpError::NetworkUnreachable => Failure::NetworkUnreachable,
+            IcmpError::HostUnreachable | IcmpError::TimeExceeded => Failure::HostUnreachable,
+            IcmpError::ConnectionRefused | IcmpError::ParameterProblem => Failure::Refused,
+            IcmpError::Prohibited => Failure::Prohibited,
+        };
+        match self.state {
+            // RFC 1122 §4.2.3.9 lets errors end a connection that has not begun, as Linux does.
+            TcpState::SynSent if error != IcmpError::TimeExceeded => self.fail(failure),
+            // RFC 5927 §5: on a living one they are only the reason to give if it dies.
+            _ => self.cold.soft_failure = Some(failure),
+        }
+    }
+
+    /// Puts options in force. Ports and addresses are taken already.
+    pub(crate) fn set_options(&mut self, options: &StreamOptions, config: &TcpConfig) {
+        let old = core::mem::replace(&mut self.cold.options, options.clone());
+        self.nodelay = options.nodelay;
+        self.cork = options.cork;
+        if (old.cork && !options.cork) || (!old.nodelay && options.nodelay) {
+            self.cold.cork_until = Instant::FAR_FUTURE;
+            // What was held back goes out.
+            self.flush_due |= self.is_synchronized() && self.has_unsent();
+        }
+        if old.keepalive != options.keepalive {
+            self.cold.keepalive_probes = 0;
+            self.cold.keepalive_not_before = Instant::ZERO;
+        }
+        if let Some(kind) = options.congestion
+            && kind != self.cold.congestion.kind()
+        {
+            self.cold.congestion = Congestion::new(kind);
+            if matches!(self.cold.congestion, Congestion::Off) {
+                self.window = self.cold.congestion.initial(0, 0);
+            }
+        }
+        let asked = cap_bytes(options.send_buffer_bytes, config.send_buffer_bytes, 1 << 30);
+        if asked > self.send_cap {
+            self.wake_writer();
+        }
+        self.send_cap = asked;
+        // A window once offered is not taken back: a smaller buffer shows as the old window is used up.
+        self.recv_cap =
+            cap_bytes(options.recv_buffer_bytes, config.recv_buffer_bytes, config.recv_buffer_max_bytes);
+        if !matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
+            self.update_rare_timer();
+        }
+    }
+
+    /// Linux's `tcp_info`.
+    pub(crate) fn info(&self) -> TcpInfo {
+        let micros = |ns: u64| u32::try_from(ns / 1000).unwrap_or(u32::MAX);
+        let mss = u32::from(self.snd_mss);
+        let mut info = TcpInfo::default();
+        info.state = self.state;
+        info.timestamps = self.ts_ok;
+        info.sack = self.sack_ok;
+        info.send_window_scale = self.snd_scale;
+        info.recv_window_scale = self.rcv_scale;
+        info.rto_us = micros(self.rtt.rto_ns());
+        info.rtt_us = micros(self.rtt.srtt_ns());
+        info.rttvar_us = micros(self.rtt.rttvar_ns());
+        info.min_rtt_us = self.rtt.min_rtt_ns().map_or(0, micros);
+        info.send_mss_bytes = mss;
+        info.recv_mss_bytes = u32::from(self.rcv_mss);
+        info.cwnd_bytes = u64::from(self.window.cwnd);
+        info.ssthresh_bytes = u64::from(self.window.ssthresh);
+        info.send_window_bytes = u64::from(self.snd_wnd);
+        info.recv_window_bytes = u64::from(self.offered_window());
+        info.unacked_bytes = u64::from(self.snd_max - self.snd_una);
+        info.not_sent_bytes = u64::from(self.tx.end().since(self.snd_max));
+        info.unread_bytes = u64::from(self.rx.bytes());
+        info.lost_segments = self.cold.recovery.lost_segments(&self.cold.scoreboard, self.snd_una, mss);
+        info.backoff = u32::from(self.rtt.backoff());
+        info.retransmitted_segments = self.cold.retransmitted;
+        info.bytes_acked = self.bytes_acked;
+        info.bytes_received = self.bytes_received;
+        info.segments_out = self.segments_out;
+        info.segments_in = self.segments_in;
+        info
+    }
+}
+
+impl<P> Connection<P> {
+    /// What is left of the connection in TIME-WAIT.
+    pub(crate) fn record(&mut self, now: Instant) -> super::super::time_wait::Record {
+        let window_field = self.advance_window();
+        super::super::time_wait::Record {
+            flow: self.flow,
+            hash: self.hash,
+            snd_nxt: self.snd_max,
+            rcv_nxt: self.rcv_nxt,
+            window_field,
+            ts_recent: self.ts_ok.then_some(self.ts_recent),
+            ts_offset: self.ts_offset,
+            ttl: self.cold.options.ttl.unwrap_or(64),
+            tos: self.cold.options.tos,
+            since: now,
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! One connection: the state machine of RFC 9293, as data and as what segments, timers and calls do to it.
+//!
+//! The struct begins with what an expected segment needs; what only loss, set-up and curiosity need lies in a box apart. Methods
+//! change the connection and send through an [`Env`]; they leave notes (`flush_due`, `lifecycle`, deadlines) that the layer
+//! above acts on after each call. A connection knows neither its position in tables nor any other connection.
+//!
+//! - `input`: segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
+//! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
+
+mod ack;
+mod info;
+mod input;
+mod receive;
+mod recovery;
+mod timers;
+mod transmit;
+mod user;
+
+use core::task::Waker;
+use std::io;
+use std::time::Duration;
+
+use demi_drivers::Instant;
+use demi_drivers::transport::{Handle, StreamOptions, TcpState};
+
+use super::config::TcpConfig;
+use super::congestion::{Congestion, Window};
+use super::isn::Secret;
+use super::limits::RateLimit;
+use super::output::{Flow, Output};
+use super::reassembly::Reassembly;
+use super::recv_queue::RecvQueue;
+use super::rto::{RtoBounds, RttEstimator};
+use super::sack::Scoreboard;
+use super::send_queue::SendQueue;
+use super::seq::SeqNumber;
+use super::stats::TcpStats;
+use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
+
+pub(crate) use info::Failure;
+use recovery::Recovery;
+
+/// What a connection acts through.
+pub(crate) struct Env<'a, O> {
+    pub(crate) now: Instant,
+    pub(crate) out: &'a mut O,
+    pub(crate) config: &'a TcpConfig,
+    pub(crate) bounds: RtoBounds,
+    pub(crate) stats: &'a mut TcpStats,
+    pub(crate) challenges: &'a mut RateLimit,
+    pub(crate) secret: &'a mut Secret,
+}
+
+/// Whether the peer waits for an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AckDue {
+    /// No.
+    No,
+    /// With the next data, or when a timer says so.
+    Delayed,
+    /// With the next flush.
+    Now,
+}
+
+/// What the retransmission timer is armed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retransmit {
+    /// Nothing.
+    Off,
+    /// An acknowledgement is awaited (RFC 6298).
+    Rto,
+    /// The peer's window is closed (RFC 9293 §3.8.6.1).
+    Persist,
+}
+
+/// Reasons to leave the short path, as bits.
+mod slow {
+    /// Data has arrived out of order.
+    pub(super) const REORDERED: u8 = 1;
+    /// Duplicate acknowledgements, SACK blocks or a timeout: recovery looks at each acknowledgement.
+    pub(super) const RECOVERY: u8 = 2;
+    /// Received data is not wanted any more.
+    pub(super) const UNREAD: u8 = 4;
+}
+
+/// One connection. `P` is what the layers below remember of its path.
+#[repr(C)]
+pub(crate) struct Connection<P> {
+    // Who it is and what comes in.
+    pub(crate) flow: Flow,
+    pub(crate) state: TcpState,
+    /// Bits of [`slow`]; zero in the expected case.
+    slow: u8,
+    /// Next number expected from the peer.
+    rcv_nxt: SeqNumber,
+    /// The right edge of the window we offered: never moves left.
+    rcv_adv: SeqNumber,
+    /// The last acknowledgement we sent.
+    rcv_acked: SeqNumber,
+    /// The timestamp to echo.
+    ts_recent: u32,
+    /// First number not acknowledged.
+    snd_una: SeqNumber,
+    /// Next number to send; behind `snd_max` after a timeout.
+    snd_nxt: SeqNumber,
+    /// The number behind the highest sent.
+    snd_max: SeqNumber,
+    /// The peer's window.
+    snd_wnd: u32,
+    /// Sequence and acknowledgement number of the segment that told it.
+    snd_wl1: SeqNumber,
+    snd_wl2: SeqNumber,
+    window: Window,
+    /// Largest payload of a segment that carries the usual options.
+    snd_mss: u16,
+    snd_scale: u8,
+    rcv_scale: u8,
+    /// Timestamps are in use.
+    ts_ok: bool,
+    sack_ok: bool,
+    nodelay: bool,
+    cork: bool,
+    ack_due: AckDue,
+    /// Acknowledgements still sent at once because the connection is new.
+    quick_acks: u8,
+    /// Data goes both ways in turns: acknowledgements wait for the reply.
+    interactive: bool,
+    retransmit: Retransmit,
+    /// Sending is limited by the congestion window.
+    cwnd_limited: bool,
+    /// A round trip is being timed.
+    timing: bool,
+    /// The application has ended its direction: a FIN follows the queued data.
+    fin_queued: bool,
+    /// The peer's FIN has arrived, in order.
+    fin_received: bool,
+    /// The application has given the handle up.
+    pub(crate) orphan: bool,
+    /// Something is to be sent at the next flush.
+    pub(crate) flush_due: bool,
+    /// Is in the list of connections to be flushed.
+    pub(crate) flush_queued: bool,
+    /// The state has changed: the layer above has to look.
+    pub(crate) lifecycle: bool,
+    /// Largest payload received.
+    rcv_mss: u16,
+    /// What is added to the clock in timestamps.
+    ts_offset: u32,
+    /// Largest window the peer ever offered.
+    max_snd_wnd: u32,
+    /// End of the last partial segment sent (Minshall's variant of Nagle).
+    snd_small: SeqNumber,
+    /// End of the segment being timed, and when it was sent.
+    timed_seq: SeqNumber,
+    timed_at: Instant,
+    recv_cap: u32,
+    send_cap: u32,
+    pub(crate) read_waker: Option<Waker>,
+    pub(crate) write_waker: Option<Waker>,
+    rx: RecvQueue,
+    tx: SendQueue,
+    rtt: RttEstimator,
+    retransmit_at: Instant,
+    ack_at: Instant,
+    /// The earliest of the rare timers.
+    rare_at: Instant,
+    /// When the wheel will call.
+    pub(crate) armed_at: Instant,
+    last_recv_at: Instant,
+    last_send_at: Instant,
+    bytes_acked: u64,
+    bytes_received: u64,
+    segments_in: u64,
+    segments_out: u64,
+    /// Hash of `flow` in the flow table.
+    pub(crate) hash: u32,
+    /// The flow table does not lead here any more.
+    pub(crate) detached: bool,
+    pub(crate) path: P,
+    pub(crate) cold: Box<Cold>,
+}
+
+/// What only set-up, loss and curiosity need.
+pub(crate) struct Cold {
+    /// Our initial sequence number, and the peer's.
+    iss: SeqNumber,
+    irs: SeqNumber,
+    /// The listener a half-open or not yet accepted connection belongs to.
+    pub(crate) listener: Option<Handle>,
+    /// Has been handed to the application, or was made by it.
+    pub(crate) accepted: bool,
+    /// Waits in the listener's queue of finished handshakes.
+    pub(crate) ready: bool,
+    failure: Option<Failure>,
+    /// An error that ICMP told of: the reason to give, should the connection time out.
+    soft_failure: Option<Failure>,
+    pub(crate) options: StreamOptions,
+    congestion: Congestion,
+    recovery: Recovery,
+    scoreboard: Scoreboard,
+    reassembly: Reassembly,
+    /// Where the peer's FIN lies, when it came ahead of a gap.
+    fin_at: Option<SeqNumber>,
+    /// The MSS that the path allows, as the SYN tells it, and the peer's.
+    local_mss: u16,
+    peer_mss: u16,
+    /// Shift of our windows, when the peer agrees.
+    offered_scale: Option<u8>,
+    offered_timestamps: bool,
+    offered_sack: bool,
+    /// The SYN or SYN-ACK is to be sent at the next flush.
+    syn_due: bool,
+    /// Transmissions of the SYN or SYN-ACK.
+    syn_sent: u32,
+    /// Timeouts in a row, probes of a closed window in a row, keepalive probes in a row.
+    timeouts: u32,
+    window_probes: u32,
+    keepalive_probes: u32,
+    /// When the peer was last heard, as of the last keepalive timer, and the earliest time of the next probe.
+    keepalive_heard: Instant,
+    keepalive_not_before: Instant,
+    /// When the data now unacknowledged first timed out, less that timeout.
+    stalled_since: Option<Instant>,
+    cork_until: Instant,
+    fin_wait_2_until: Instant,
+    last_challenge: Option<Instant>,
+    retransmitted: u64,
+    read_shut: bool,
+}
+
+/// What decides how a new connection starts.
+pub(crate) struct Start<'a> {
+    pub(crate) flow: Flow,
+    pub(crate) hash: u32,
+    pub(crate) iss: SeqNumber,
+    pub(crate) ts_offset: u32,
+    pub(crate) mtu: u16,
+    pub(crate) options: &'a StreamOptions,
+    pub(crate) now: Instant,
+}
+
+/// Bytes of the IP header and the TCP header without options.
+fn fixed_header_bytes(flow: &Flow) -> u16 {
+    if flow.local.is_ipv6() { 60 } else { 40 }
+}
+
+/// The MSS of peers that name none (RFC 9293 §3.7.1).
+fn default_mss(flow: &Flow) -> u16 {
+    if flow.local.is_ipv6() { 1220 } else { 536 }
+}
+
+/// The smallest shift that lets a window cover `bytes` (RFC 7323 §2).
+fn scale_for(bytes: usize) -> u8 {
+    let mut scale = 0;
+    while scale < MAX_WINDOW_SCALE && (65_535usize << scale) < bytes {
+        scale += 1;
+    }
+    scale
+}
+
+fn cap_bytes(asked: Option<usize>, default: usize, max: usize) -> u32 {
+    asked.unwrap_or(default).clamp(2048, max.min(1 << 30).max(2048)) as u32
+}
+
+impl<P: Default> Connection<P> {
+    /// A connection that is about to send a SYN.
+    pub(crate) fn connecting(start: &Start<'_>, config: &TcpConfig) -> Self {
+        let mut connection = Connection::new(start, config);
+        connection.state = TcpState::SynSent;
+        connection.cold.accepted = true;
+        connection.cold.syn_due = true;
+        connection.flush_due = true;
+        connection
+    }
+
+    /// A connection that a listener has got a SYN for: `seq`, `window` and `syn` are the SYN's.
+    pub(crate) fn accepting(
+        start: &Start<'_>,
+        config: &TcpConfig,
+        listener: Handle,
+        (seq, window, syn): (SeqNumber, u16, &Options),
+    ) -> Self {
+        let mut connection = Connection::new(start, config);
+        connection.state = TcpState::SynReceived;
+        connection.cold.listener = Some(listener);
+        connection.take_syn(seq, syn, config);
+        connection.take_first_window(seq, window);
+        connection.cold.syn_due = true;
+        connection.flush_due = true;
+        connection
+    }
+
+    fn new(start: &Start<'_>, config: &TcpConfig) -> Self {
+        let options = start.options;
+        let congestion = Congestion::new(options.congestion.unwrap_or(config.congestion));
+        let local_mss = start.mtu.saturating_sub(fixed_header_bytes(&start.flow)).max(64);
+        let recv_cap =
+            cap_bytes(options.recv_buffer_bytes, config.recv_buffer_bytes, config.recv_buffer_max_bytes);
+        let window = congestion.initial(config.initial_window_segments, u32::from(default_mss(&start.flow)));
+        let cold = Cold {
+            iss: start.iss,
+            irs: SeqNumber::default(),
+            listener: None,
+            accepted: false,
+            ready: false,
+            failure: None,
+            soft_failure: None,
+            options: options.clone(),
+            congestion,
+            recovery: Recovery::new(start.iss),
+            scoreboard: Scoreboard::default(),
+            reassembly: Reassembly::default(),
+            fin_at: None,
+            local_mss,
+            peer_mss: default_mss(&start.flow),
+            offered_scale: config.window_scaling.then(|| scale_for(config.recv_buffer_max_bytes)),
+            offered_timestamps: config.timestamps,
+            offered_sack: config.sack,
+            syn_due: false,
+            syn_sent: 0,
+            timeouts: 0,
+            window_probes: 0,
+            keepalive_probes: 0,
+            keepalive_heard: start.now,
+            keepalive_not_before: Instant::ZERO,
+            stalled_since: None,
+            cork_until: Instant::FAR_FUTURE,
+            fin_wait_2_until: Instant::FAR_FUTURE,
+            last_challenge: None,
+            retransmitted: 0,
+            read_shut: false,
+        };
+        Connection {
+            flow: start.flow,
+            state: TcpState::Closed,
+            slow: 0,
+            rcv_nxt: SeqNumber::default(),
+            rcv_adv: SeqNumber::default(),
+            rcv_acked: SeqNumber::default(),
+            ts_recent: 0,
+            snd_una: start.iss,
+            snd_nxt: start.iss,
+            snd_max: start.iss,
+            snd_wnd: 0,
+            snd_wl1: SeqNumber::default(),
+            snd_wl2: start.iss,
+            window,
+            snd_mss: default_mss(&start.flow).min(local_mss),
+            snd_scale: 0,
+            rcv_scale: 0,
+            ts_ok: false,
+            sack_ok: false,
+            nodelay: options.nodelay,
+            cork: options.cork,
+            ack_due: AckDue::No,
+            quick_acks: config.quick_acks,
+            interactive: false,
+            retransmit: Retransmit::Off,
+            cwnd_limited: false,
+            timing: false,
+            fin_queued: false,
+            fin_received: false,
+            orphan: false,
+            flush_due: false,
+            flush_queued: false,
+            lifecycle: false,
+            rcv_mss: default_mss(&start.flow).min(local_mss),
+            ts_offset: start.ts_offset,
+            max_snd_wnd: 0,
+            snd_small: start.iss,
+            timed_seq: start.iss,
+            timed_at: Instant::ZERO,
+            recv_cap,
+            send_cap: cap_bytes(options.send_buffer_bytes, config.send_buffer_bytes, 1 << 30),
+            read_waker: None,
+            write_waker: None,
+            rx: RecvQueue::default(),
+            tx: SendQueue::new(start.iss + 1),
+            rtt: RttEstimator::new(config.initial_rto),
+            retransmit_at: Instant::FAR_FUTURE,
+            ack_at: Instant::FAR_FUTURE,
+            rare_at: Instant::FAR_FUTURE,
+            armed_at: Instant::FAR_FUTURE,
+            last_recv_at: start.now,
+            last_send_at: start.now,
+            bytes_acked: 0,
+            bytes_received: 0,
+            segments_in: 0,
+            segments_out: 0,
+            hash: start.hash,
+            detached: false,
+            path: P::default(),
+            cold: Box::new(cold),
+        }
+    }
+}
+
+impl<P> Connection<P> {
+    fn set_state(&mut self, state: TcpState) {
+        self.state = state;
+        self.lifecycle = true;
+    }
+
+    /// Whether the handshake is behind us and the connection not over.
+    #[inline]
+    fn is_synchronized(&self) -> bool {
+        !matches!(
+            self.state,
+            TcpState::Closed
+                | TcpState::Listen
+                | TcpState::SynSent
+                | TcpState::SynReceived
+                | TcpState::TimeWait
+        )
+    }
+
+    /// Whether our FIN has been sent, at least once.
+    #[inline]
+    fn fin_sent(&self) -> bool {
+        self.fin_queued && self.snd_max.after(self.tx.end())
+    }
+
+    /// Whether the peer has acknowledged our FIN.
+    #[inline]
+    fn fin_acked(&self) -> bool {
+        self.fin_queued && self.snd_una.after(self.tx.end())
+    }
+
+    /// Whether bytes, or the FIN, have never been sent (or are to be sent again after a timeout).
+    #[inline]
+    fn has_unsent(&self) -> bool {
+        self.snd_nxt.before(self.tx.end()) || (self.fin_queued && self.snd_nxt.at_or_before(self.tx.end()))
+    }
+
+    /// Takes the options and the sequence number of the peer's SYN.
+    fn take_syn(&mut self, seq: SeqNumber, syn: &Options, config: &TcpConfig) {
+        self.cold.irs = seq;
+        self.rcv_nxt = seq + 1;
+        self.rcv_acked = self.rcv_nxt;
+        self.rcv_adv = self.rcv_nxt;
+        // RFC 7323 §2.2, §3.2; RFC 2018 §2: in use when both SYNs carry the option.
+        match (self.cold.offered_scale, syn.window_scale) {
+            (Some(ours), Some(theirs)) => {
+                self.rcv_scale = ours;
+                self.snd_scale = theirs;
+            }
+            _ => self.cold.offered_scale = None,
+        }
+        self.ts_ok = self.cold.offered_timestamps && syn.timestamps.is_some();
+        self.cold.offered_timestamps = self.ts_ok;
+        if let Some(timestamps) = syn.timestamps {
+            self.ts_recent = timestamps.value;
+        }
+        self.sack_ok = self.cold.offered_sack && syn.sack_permitted;
+        self.cold.offered_sack = self.sack_ok;
+        // A peer that names an MSS of 0, or one that would make us send dust, is not believed.
+        let named = syn.mss.filter(|&mss| mss > 0).unwrap_or(default_mss(&self.flow));
+        self.cold.peer_mss = named.max(config.min_send_mss_bytes);
+        self.update_mss();
+        let mss = u32::from(self.snd_mss);
+        self.window = self.cold.congestion.initial(config.initial_window_segments, mss);
+    }
+
+    /// Takes the window of the peer's SYN, which is never scaled (RFC 7323 §2.2).
+    fn take_first_window(&mut self, seq: SeqNumber, window: u16) {
+        self.snd_wnd = u32::from(window);
+        self.max_snd_wnd = self.snd_wnd;
+        self.snd_wl1 = seq;
+        self.snd_wl2 = self.snd_una;
+    }
+
+    /// Payload bytes a segment: what both ends allow, less the options that every segment carries (RFC 6691 §3.1).
+    fn update_mss(&mut self) {
+        let options = if self.ts_ok { 12 } else { 0 };
+        let mss = self.cold.peer_mss.min(self.cold.local_mss);
+        self.snd_mss = mss.saturating_sub(options).max(16);
+    }
+
+    /// The path carries packets of at most `mtu` bytes (RFC 1191 §6.5, RFC 8201 §5.4).
+    pub(crate) fn on_path_mtu(&mut self, seq: SeqNumber, mtu: u16) {
+        // RFC 5927 §4.1: the quoted segment must be one of those in flight.
+        if !self.is_synchronized() || !seq.within(self.snd_una, self.snd_max) {
+            return;
+        }
+        // RFC 8201 §4, RFC 1191 §3: nobody's link is smaller than the smallest that IP allows; 552 is Linux's floor for IPv4.
+        let floor = if self.flow.local.is_ipv6() { 1280 } else { 552 };
+        let mss = mtu.max(floor).saturating_sub(fixed_header_bytes(&self.flow));
+        if mss >= self.cold.local_mss {
+            return;
+        }
+        self.cold.local_mss = mss;
+        self.update_mss();
+        // What was too big is lost without a doubt; send it again in the new size, without blaming congestion.
+        self.snd_nxt = self.snd_una;
+        self.timing = false;
+        self.flush_due = true;
+    }
+
+    /// Bytes the peer may still send us, as it knows.
+    #[inline]
+    fn offered_window(&self) -> u32 {
+        self.rcv_adv.since(self.rcv_nxt)
+    }
+
+    /// The window field of the next segment (RFC 9293 §3.8.6.2.2), and with it a new right edge.
+    #[inline]
+    fn advance_window(&mut self) -> u16 {
+        let offered = self.offered_window();
+        let free = self.recv_cap.saturating_sub(self.rx.bytes());
+        let step = u32::from(self.rcv_mss).min(self.recv_cap / 2);
+        // The edge moves right by a worthwhile step or not at all, and never left.
+        let wanted = if free >= offered.saturating_add(step) { free } else { offered };
+        let scale = self.rcv_scale;
+        let mut field = (wanted >> scale).min(65_535);
+        if field << scale < offered {
+            field = offered.div_ceil(1 << scale).min(65_535);
+        }
+        let edge = self.rcv_nxt + (field << scale);
+        debug_assert!(edge.at_or_after(self.rcv_adv), "the window's right edge never moves left");
+        self.rcv_adv = edge.later(self.rcv_adv);
+        field as u16
+    }
+
+    /// Ends the connection at once: nothing is sent, and whoever waits is told why.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.cold.failure.get_or_insert(failure);
+        self.finish();
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn finish(&mut self) {
+        self.set_state(TcpState::Closed);
+        self.shed();
+        self.wake_all();
+    }
+
+    /// Drops what only a living connection needs: timers, unsent data, gaps. What was received in order stays readable.
+    fn shed(&mut self) {
+        self.tx.clear();
+        self.cold.reassembly.clear();
+        self.cold.scoreboard.clear();
+        self.retransmit = Retransmit::Off;
+        self.retransmit_at = Instant::FAR_FUTURE;
+        self.ack_at = Instant::FAR_FUTURE;
+        self.rare_at = Instant::FAR_FUTURE;
+        self.ack_due = AckDue::No;
+        self.flush_due = false;
+    }
+
+    fn wake_all(&mut self) {
+        self.wake_reader();
+        self.wake_writer();
+    }
+
+    #[inline]
+    fn wake_reader(&mut self) {
+        if let Some(waker) = self.read_waker.take() {
+            waker.wake();
+        }
+    }
+
+    #[inline]
+    fn wake_writer(&mut self) {
+        if let Some(waker) = self.write_waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// What must hold between any two events.
+    #[inline]
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.snd_una.at_or_before(self.snd_nxt),
+            "SND.UNA {:?} <= SND.NXT {:?}",
+            self.snd_una,
+            self.snd_nxt
+        );
+        debug_assert!(
+            self.snd_nxt.at_or_before(self.snd_max),
+            "SND.NXT {:?} <= SND.MAX {:?}",
+            self.snd_nxt,
+            self.snd_max
+        );
+        debug_assert!(
+            u64::from(self.rx.bytes()) + self.cold.reassembly.bytes()
+                <= u64::from(self.recv_cap) + (1 << self.rcv_scale) + u64::from(self.rcv_mss),
+            "received bytes within the cap"
+        );
+        debug_assert!(
+            self.state != TcpState::Closed || self.next_deadline() == Instant::FAR_FUTURE,
+            "no timer is armed when closed"
+        );
+    }
+}
+
+/// `duration` in nanoseconds.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The error of calls on a connection whose sending side has ended.
+fn broken_pipe() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the sending side of the connection is closed")
+}
+
+/// So that tests can be generic over the way out.
+impl<O: Output> Env<'_, O> {
+    /// Whether one more challenge ACK may go out (RFC 5961 §7).
+    fn allow_challenge(&mut self) -> bool {
+        let secret = &mut *self.secret;
+        self.challenges.allow(self.now, || secret.random())
+    }
+}

@@ -1,0 +1,163 @@
+//! Payload and FIN: in order to the application, out of order to reassembly, and when to acknowledge either.
+
+use demi_drivers::Buf;
+use demi_drivers::transport::TcpState;
+
+use super::super::output::Output;
+use super::super::reassembly::Inserted;
+use super::super::seq::SeqNumber;
+use super::{AckDue, Connection, Env, slow};
+
+/// A buffer out of order stands for at least this much of the window: it occupies a slot of memory however short it is.
+const BYTES_A_BUFFER: u32 = 512;
+
+impl<P> Connection<P> {
+    /// Takes the payload and FIN of an acceptable segment (RFC 9293 §3.10.7.4, seventh and eighth step).
+    pub(super) fn take_payload<O: Output<Path = P>>(
+        &mut self,
+        env: &mut Env<'_, O>,
+        mut seq: SeqNumber,
+        mut payload: Buf,
+        mut fin: bool,
+    ) {
+        if self.fin_received {
+            // Nothing follows a FIN; an old one is acknowledged again.
+            self.ack_now();
+            return;
+        }
+        let sent_bytes = payload.len() as u32;
+        if seq.before(self.rcv_nxt) {
+            let known = self.rcv_nxt - seq;
+            if sent_bytes > 0 {
+                self.cold.reassembly.note_duplicate(seq, seq + known.min(sent_bytes));
+                self.ack_now();
+            }
+            payload.advance(known as usize);
+            seq = self.rcv_nxt;
+        }
+        let room = self.rcv_adv.since(seq);
+        if payload.len() as u32 > room {
+            payload.truncate(room as usize);
+            fin = false;
+            env.stats.rcvq_drop += 1;
+            self.ack_now();
+        }
+        let end = seq + payload.len() as u32;
+        if fin && self.cold.fin_at.is_none() {
+            self.cold.fin_at = Some(end);
+        }
+        if let Some(fin_at) = self.cold.fin_at
+            && end.after(fin_at)
+        {
+            // Data beyond the FIN: nonsense.
+            payload.truncate(fin_at.since(seq) as usize);
+        }
+        if self.orphan && !payload.is_empty() {
+            // Nobody will ever read it: the peer has to know (RFC 9293 §3.10.4, as Linux).
+            env.stats.abort_on_data += 1;
+            self.send_reset(env);
+            self.finish();
+            return;
+        }
+        if seq == self.rcv_nxt {
+            self.take_in_order(env, payload);
+        } else if !payload.is_empty() || fin {
+            self.take_out_of_order(env, seq, payload);
+        }
+        if self.cold.fin_at == Some(self.rcv_nxt) {
+            self.take_fin();
+        }
+    }
+
+    fn take_in_order<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, payload: Buf) {
+        let len = payload.len() as u32;
+        if len == 0 {
+            return;
+        }
+        let had_gap = !self.cold.reassembly.is_empty();
+        let unread = self.slow & slow::UNREAD != 0;
+        self.rcv_nxt += len;
+        if !unread {
+            self.rx.push(payload);
+        }
+        if had_gap {
+            let rx = &mut self.rx;
+            self.rcv_nxt = self.cold.reassembly.deliver(self.rcv_nxt, |buf| {
+                if !unread {
+                    rx.push(buf);
+                }
+            });
+            if self.cold.reassembly.is_empty() {
+                self.slow &= !slow::REORDERED;
+            }
+            // RFC 5681 §4.2: what fills a gap is acknowledged at once.
+            self.ack_now();
+        }
+        self.note_received(env, len);
+    }
+
+    fn take_out_of_order<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, seq: SeqNumber, payload: Buf) {
+        if !payload.is_empty() {
+            let max_bufs = (self.recv_cap / BYTES_A_BUFFER).max(64) as usize;
+            match self.cold.reassembly.insert(self.rcv_nxt, seq, payload, max_bufs) {
+                Inserted::Queued => env.stats.ofo_queue += 1,
+                Inserted::Duplicate => env.stats.ofo_merge += 1,
+                Inserted::Dropped => env.stats.ofo_drop += 1,
+            }
+            if !self.cold.reassembly.is_empty() {
+                self.slow |= slow::REORDERED;
+            }
+        }
+        // RFC 5681 §4.2: a duplicate acknowledgement for each, at once: the sender counts them.
+        // If the way out is full it goes with the next flush.
+        let _ = self.send_ack(env);
+    }
+
+    /// Decides when `len` in-order bytes that have just been queued are acknowledged, and wakes who waits for them.
+    #[inline]
+    pub(super) fn note_received<O>(&mut self, env: &mut Env<'_, O>, len: u32) {
+        self.bytes_received += u64::from(len);
+        if len > u32::from(self.rcv_mss) {
+            // Coalesced segments are longer than any: never beyond what we told the peer.
+            self.rcv_mss = len.min(u32::from(self.cold.local_mss)) as u16;
+        }
+        if self.ack_due != AckDue::Now {
+            let waiting = self.rcv_nxt - self.rcv_acked;
+            // RFC 9293 §3.8.6.3: every second full segment at once. A young connection's peer is in slow start and needs
+            // each acknowledgement, unless replies carry them.
+            if waiting > u32::from(self.rcv_mss) || (self.quick_acks > 0 && !self.interactive) {
+                self.ack_now();
+            } else if self.ack_due == AckDue::No {
+                self.ack_due = AckDue::Delayed;
+                self.ack_at = env.now + env.config.delayed_ack;
+            }
+        }
+        self.wake_reader();
+    }
+
+    /// The next flush carries an acknowledgement.
+    #[inline]
+    pub(super) fn ack_now(&mut self) {
+        self.ack_due = AckDue::Now;
+        self.flush_due = true;
+    }
+
+    /// The peer's FIN, in order (RFC 9293 §3.10.7.4, eighth step).
+    fn take_fin(&mut self) {
+        self.rcv_nxt += 1;
+        // The FIN lies in front of the window's edge even when no byte fits any more.
+        self.rcv_adv = self.rcv_adv.later(self.rcv_nxt);
+        self.fin_received = true;
+        self.cold.reassembly.clear();
+        self.slow &= !slow::REORDERED;
+        self.ack_now();
+        match self.state {
+            TcpState::Established => self.set_state(TcpState::CloseWait),
+            TcpState::FinWait1 if self.fin_acked() => self.enter_time_wait(),
+            TcpState::FinWait1 => self.set_state(TcpState::Closing),
+            TcpState::FinWait2 => self.enter_time_wait(),
+            _ => {}
+        }
+        self.wake_all();
+    }
+}

@@ -1,0 +1,186 @@
+//! Deadlines: retransmission, closed windows, delayed acknowledgements, keepalive, cork, FIN-WAIT-2.
+//!
+//! A deadline is a field; moving it later costs a store. The wheel calls at the earliest it was told, and what is not due yet
+//! is armed again.
+
+use demi_drivers::Instant;
+use demi_drivers::transport::TcpState;
+
+use super::super::output::Output;
+use super::{AckDue, Connection, Env, Failure, Retransmit, nanos};
+
+impl<P> Connection<P> {
+    /// The earliest deadline.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.retransmit_at.min(self.ack_at).min(self.rare_at)
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_timer<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        if self.ack_at <= env.now {
+            self.ack_at = Instant::FAR_FUTURE;
+            if self.ack_due == AckDue::Delayed {
+                env.stats.delayed_acks += 1;
+                // The application was slower than the timer: it does not answer what it gets.
+                self.interactive = false;
+                self.ack_now();
+            }
+        }
+        if self.retransmit_at <= env.now {
+            match (self.retransmit, self.state) {
+                (Retransmit::Off, _) => self.retransmit_at = Instant::FAR_FUTURE,
+                (_, TcpState::SynSent | TcpState::SynReceived) => self.on_syn_timeout(env),
+                (Retransmit::Rto, _) => self.on_retransmit_timeout(env),
+                (Retransmit::Persist, _) => self.on_persist_timeout(env),
+            }
+        }
+        if self.rare_at <= env.now && self.state != TcpState::Closed {
+            self.on_rare_timer(env);
+        }
+        self.check_invariants();
+    }
+
+    /// The SYN or SYN-ACK was not answered.
+    fn on_syn_timeout<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        let retries =
+            if self.state == TcpState::SynSent { env.config.syn_retries } else { env.config.syn_ack_retries };
+        env.stats.timeouts += 1;
+        self.cold.timeouts += 1;
+        if self.cold.timeouts > retries || self.user_timeout_is_over(env) {
+            env.stats.attempt_fails += 1;
+            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            return;
+        }
+        self.rtt.back_off(env.bounds);
+        self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        self.cold.syn_due = true;
+        self.flush_due = true;
+    }
+
+    /// Data or the FIN was not acknowledged in time (RFC 6298 §5.4-5.6).
+    fn on_retransmit_timeout<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        if self.snd_una == self.snd_max {
+            self.retransmit = Retransmit::Off;
+            self.retransmit_at = Instant::FAR_FUTURE;
+            return;
+        }
+        env.stats.timeouts += 1;
+        self.cold.timeouts += 1;
+        let retries = if self.orphan { env.config.orphan_retries } else { env.config.retries };
+        if self.cold.timeouts > retries || self.user_timeout_is_over(env) {
+            env.stats.abort_on_timeout += 1;
+            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            return;
+        }
+        // RFC 5681 §3.1: the threshold falls once for data that times out again and again.
+        self.enter_loss(env, self.cold.timeouts == 1);
+        self.rtt.back_off(env.bounds);
+        self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+    }
+
+    /// Whether what is outstanding has been so for longer than the application wants to wait (RFC 5482).
+    fn user_timeout_is_over<O>(&mut self, env: &Env<'_, O>) -> bool {
+        let waited_ns = self.rtt.rto_ns();
+        let since = *self
+            .cold
+            .stalled_since
+            .get_or_insert(Instant::from_nanos(env.now.as_nanos().saturating_sub(waited_ns)));
+        self.cold.options.user_timeout.is_some_and(|limit| env.now.since(since) >= limit)
+    }
+
+    /// The peer's window is still closed (RFC 9293 §3.8.6.1).
+    fn on_persist_timeout<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        if !self.has_unsent() {
+            self.retransmit = Retransmit::Off;
+            self.retransmit_at = Instant::FAR_FUTURE;
+            return;
+        }
+        let probes = self.cold.window_probes;
+        let limit = if self.orphan { env.config.orphan_retries } else { env.config.retries };
+        // RFC 9293 §3.8.6.1: a peer that answers may keep its window closed for ever, unless nobody waits for it any more.
+        let answered = env.now.since(self.last_recv_at).as_nanos() <= u128::from(self.rtt.rto_ns());
+        let user_timeout = self.cold.options.user_timeout.is_some() && self.user_timeout_is_over(env);
+        if (probes > limit && (!answered || self.orphan)) || user_timeout {
+            env.stats.abort_on_timeout += 1;
+            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            return;
+        }
+        self.cold.window_probes += 1;
+        if !self.send_into_small_window(env) {
+            let _ = self.send_probe(env);
+            self.rtt.back_off(env.bounds);
+            self.retransmit = Retransmit::Persist;
+            self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        }
+    }
+
+    fn on_rare_timer<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        if self.cold.fin_wait_2_until <= env.now {
+            // Nobody waits for what the peer may still say.
+            self.finish();
+            return;
+        }
+        if self.cold.cork_until <= env.now {
+            self.cold.cork_until = Instant::FAR_FUTURE;
+            self.push_corked(env);
+        }
+        self.probe_if_silent(env);
+        if self.state != TcpState::Closed {
+            self.update_rare_timer();
+        }
+    }
+
+    /// RFC 9293 §3.8.4: asks a silent peer whether it is still there.
+    fn probe_if_silent<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        let Some(keepalive) = self.cold.options.keepalive else { return };
+        if self.cold.keepalive_heard != self.last_recv_at {
+            // Whatever has come since answers the probes.
+            self.cold.keepalive_heard = self.last_recv_at;
+            self.cold.keepalive_probes = 0;
+        }
+        if self.keepalive_at().is_none_or(|at| at > env.now) {
+            return;
+        }
+        self.cold.keepalive_not_before = env.now.plus_nanos(nanos(keepalive.interval));
+        if self.snd_una != self.snd_max || self.has_unsent() {
+            // Retransmissions and window probes ask already.
+            return;
+        }
+        let over = match self.cold.options.user_timeout {
+            Some(limit) => self.cold.keepalive_probes > 0 && env.now.since(self.last_recv_at) >= limit,
+            None => self.cold.keepalive_probes >= keepalive.probes,
+        };
+        if over {
+            env.stats.abort_on_timeout += 1;
+            self.send_reset(env);
+            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            return;
+        }
+        self.cold.keepalive_probes += 1;
+        env.stats.keepalives += 1;
+        let _ = self.send_probe(env);
+    }
+
+    /// When the peer has to be asked next, if nothing comes until then.
+    fn keepalive_at(&self) -> Option<Instant> {
+        let keepalive = self.cold.options.keepalive?;
+        if !self.is_synchronized() {
+            return None;
+        }
+        let due = self.last_recv_at.plus_nanos(nanos(keepalive.idle));
+        Some(due.max(self.cold.keepalive_not_before))
+    }
+
+    /// Computes when the earliest of the rare timers is due.
+    pub(super) fn update_rare_timer(&mut self) {
+        let keepalive = self.keepalive_at().unwrap_or(Instant::FAR_FUTURE);
+        self.rare_at = keepalive.min(self.cold.cork_until).min(self.cold.fin_wait_2_until);
+    }
+
+    /// A closed connection waits for the peer's FIN, but not for ever (Linux's `tcp_fin_timeout`).
+    pub(super) fn start_fin_wait_2<O>(&mut self, env: &Env<'_, O>) {
+        self.cold.fin_wait_2_until = env.now.plus_nanos(nanos(env.config.fin_wait_2));
+        self.update_rare_timer();
+    }
+}

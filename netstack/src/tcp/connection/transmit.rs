@@ -1,0 +1,482 @@
+//! Segments out: what may be sent now, in which pieces, and what goes in their headers.
+//!
+//! Nothing is sent when the application writes: data waits for the end of the turn, so that several writes make one segment
+//! and a reply carries the acknowledgement of its request.
+
+use demi_drivers::Instant;
+use demi_drivers::transport::TcpState;
+
+use super::super::output::{Output, Refused, SegmentOut};
+use super::super::rto::clock_ms;
+use super::super::seq::SeqNumber;
+use super::{AckDue, Connection, Env, Failure, Retransmit, nanos};
+use crate::wire::tcp::{OptionBytes, SackBlocks, Timestamps, flags};
+
+/// A data segment (or FIN) that may go out now.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    seq: SeqNumber,
+    len: u32,
+    fin: bool,
+    /// Payload bytes of each segment the device is to cut it into; 0: it is one.
+    gso_bytes: u16,
+    /// It fills a hole rather than moving `snd_nxt`.
+    repair: bool,
+}
+
+/// Why nothing may go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// There is nothing.
+    Nothing,
+    /// The congestion window is full.
+    Congestion,
+    /// The peer's window is full.
+    PeerWindow,
+    /// Nagle or cork: more may come.
+    Coalesce,
+}
+
+impl<P> Connection<P> {
+    /// Sends everything that may go out now. `Err`: the way out is full, and the connection wants to be flushed again.
+    pub(crate) fn flush<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        self.flush_due = false;
+        let result = match self.state {
+            TcpState::Closed | TcpState::TimeWait | TcpState::Listen => Ok(()),
+            TcpState::SynSent | TcpState::SynReceived => self.flush_syn(env),
+            _ => self.flush_synchronized(env),
+        };
+        if result == Err(Refused::Full) {
+            self.flush_due = true;
+            env.stats.send_refused += 1;
+        }
+        self.check_invariants();
+        result
+    }
+
+    fn flush_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        if self.cold.syn_due {
+            match self.send_syn(env) {
+                Err(Refused::Unreachable) if self.state == TcpState::SynSent => {
+                    self.fail(Failure::HostUnreachable);
+                }
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_synchronized<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        if self.has_unsent() || self.cold.recovery.is_active() {
+            self.send_data(env)?;
+        }
+        if self.ack_due == AckDue::Now {
+            self.send_ack(env)?;
+        }
+        Ok(())
+    }
+
+    /// Sends data and the FIN as far as the windows and Nagle let it.
+    fn send_data<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        if self.snd_nxt == self.snd_una && self.snd_nxt == self.snd_max {
+            self.restart_after_idle(env);
+        }
+        let tso_max = env.out.tso_max_bytes();
+        let hold = loop {
+            let plan = match self.next_segment(tso_max) {
+                Ok(plan) => plan,
+                Err(hold) => break hold,
+            };
+            if env.out.room() == 0 {
+                return Err(Refused::Full);
+            }
+            match self.send_planned(env, plan) {
+                Ok(()) => {}
+                // No route, or no neighbour: as lost as if the network had dropped it. The timer tries again.
+                Err(Refused::Unreachable) => self.sent(env.now, plan),
+                Err(Refused::Full) => return Err(Refused::Full),
+            }
+        };
+        let flight = self.in_flight();
+        self.cwnd_limited = hold == Hold::Congestion
+            || (self.window.in_slow_start() && flight.saturating_mul(2) >= self.window.cwnd);
+        if hold == Hold::PeerWindow && self.snd_una == self.snd_max && self.retransmit == Retransmit::Off {
+            // RFC 9293 §3.8.6.1: the update that reopens the window may get lost.
+            self.retransmit = Retransmit::Persist;
+            self.cold.window_probes = 0;
+            self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        }
+        if hold == Hold::Coalesce && self.cork && self.cold.cork_until == Instant::FAR_FUTURE {
+            self.cold.cork_until = env.now.plus_nanos(nanos(env.config.cork));
+            self.update_rare_timer();
+        }
+        Ok(())
+    }
+
+    /// The next segment to go out, or why there is none.
+    #[inline]
+    fn next_segment(&self, tso_max: u32) -> Result<Plan, Hold> {
+        if self.cold.recovery.is_active()
+            && let Some(plan) = self.next_repair()
+        {
+            return Ok(plan);
+        }
+        let mut seq = self.snd_nxt;
+        let again = seq.before(self.snd_max);
+        if again && !self.cold.scoreboard.is_empty() {
+            seq = self.cold.scoreboard.skip(seq);
+        }
+        let data_end = self.tx.end();
+        let unsent = data_end.since(seq);
+        let fin = self.fin_queued && seq.at_or_before(data_end);
+        if unsent == 0 && !fin {
+            return Err(Hold::Nothing);
+        }
+        let room = (self.snd_una + self.snd_wnd).since(seq);
+        let mss = self.effective_mss();
+        if room == 0 {
+            return Err(Hold::PeerWindow);
+        }
+        let allowed = self.congestion_room();
+        let mut len = unsent.min(mss).min(room);
+        if again {
+            len = len.min(self.cold.scoreboard.hole_end(seq, data_end).since(seq));
+        }
+        if len > allowed && self.in_flight() > 0 {
+            return Err(Hold::Congestion);
+        }
+        let last = seq + len == data_end;
+        let mut gso_bytes = 0;
+        if len == mss && !again && tso_max > mss && unsent > mss {
+            let most = unsent.min(room).min(allowed.max(mss)).min(tso_max);
+            let most = self.tx.gatherable(seq, most);
+            if most >= 2 * mss {
+                len = most - most % mss;
+                gso_bytes = mss as u16;
+            }
+        } else if len < mss && !again {
+            if !last {
+                // RFC 9293 §3.8.6.2.1: a window that opens in dribs is used in bulk.
+                if len < self.max_snd_wnd / 2 {
+                    return Err(Hold::PeerWindow);
+                }
+            } else if self.holds_partial(len, fin) {
+                return Err(Hold::Coalesce);
+            }
+        }
+        let fin = fin && seq + len == data_end && room > len;
+        if len == 0 && !fin {
+            return Err(Hold::PeerWindow);
+        }
+        Ok(Plan { seq, len, fin, gso_bytes, repair: false })
+    }
+
+    /// Whether the partial segment at the end of the queue waits for company.
+    #[inline]
+    fn holds_partial(&self, len: u32, fin: bool) -> bool {
+        if len == 0 || fin {
+            return false;
+        }
+        if self.cork {
+            return true;
+        }
+        // RFC 896 in Minshall's variant, as Linux: wait only while an earlier partial segment is in flight.
+        !self.nodelay && self.snd_small.after(self.snd_una) && self.snd_una.before(self.snd_nxt)
+    }
+
+    /// What recovery wants sent next, if the congestion window lets it (RFC 6675 §5, RFC 6582 §3.2).
+    #[cold]
+    fn next_repair(&self) -> Option<Plan> {
+        let recovery = &self.cold.recovery;
+        let room = self.congestion_room();
+        let mss = self.effective_mss();
+        let seq = recovery.next_hole(&self.cold.scoreboard, self.snd_una, self.snd_max)?;
+        if !recovery.first_due() && room < mss.min(self.snd_max - seq) {
+            return None;
+        }
+        let data_end = self.tx.end();
+        let len = self.cold.scoreboard.hole_end(seq, data_end).since(seq).min(mss);
+        let fin = self.fin_sent() && seq + len == data_end;
+        (len > 0 || fin).then_some(Plan { seq, len, fin, gso_bytes: 0, repair: true })
+    }
+
+    /// Payload bytes a segment, less the SACK blocks it has to carry.
+    #[inline]
+    fn effective_mss(&self) -> u32 {
+        let mut mss = u32::from(self.snd_mss);
+        if self.sack_ok && self.cold.reassembly.has_blocks() {
+            mss = mss.saturating_sub(if self.ts_ok { 28 } else { 36 }).max(16);
+        }
+        mss
+    }
+
+    fn send_planned<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, plan: Plan) -> Result<(), Refused> {
+        let last = plan.seq + plan.len == self.tx.end();
+        let mut bits = flags::ACK;
+        if plan.fin {
+            bits |= flags::FIN;
+        }
+        if last && plan.len > 0 {
+            bits |= flags::PSH;
+        }
+        let options = self.segment_options(env.now);
+        let window = self.advance_window();
+        let segment = SegmentOut {
+            seq: plan.seq.get(),
+            ack: self.rcv_nxt.get(),
+            flags: bits,
+            window,
+            urgent: 0,
+            options: options.as_slice(),
+            tos: self.cold.options.tos,
+            ttl: self.cold.options.ttl.unwrap_or(64),
+            gso_bytes: plan.gso_bytes,
+        };
+        let (flow, path, out) = (&self.flow, &mut self.path, &mut *env.out);
+        let pool = out.pool().clone();
+        let result =
+            self.tx.segment(plan.seq, plan.len, &pool, |parts| out.send(flow, path, &segment, parts));
+        result.unwrap_or(Err(Refused::Full))?;
+        let segments =
+            if plan.gso_bytes > 0 { u64::from(plan.len.div_ceil(u32::from(plan.gso_bytes))) } else { 1 };
+        self.segments_out += segments;
+        if plan.seq.before(self.snd_max) {
+            env.stats.retrans_segs += segments;
+            self.cold.retransmitted += segments;
+            if self.cold.recovery.is_in_loss() {
+                env.stats.slow_start_retrans += segments;
+            } else {
+                env.stats.fast_retrans += segments;
+            }
+        } else {
+            env.stats.out_segs += segments;
+        }
+        self.ack_went_out(true);
+        self.sent(env.now, plan);
+        Ok(())
+    }
+
+    /// Notes that a planned segment has been sent.
+    #[inline]
+    fn sent(&mut self, now: Instant, plan: Plan) {
+        let end = plan.seq + plan.len + u32::from(plan.fin);
+        self.last_send_at = now;
+        if plan.repair {
+            self.cold.recovery.repaired(plan.seq, end);
+            self.timing = false;
+        } else {
+            if end.after(self.snd_max) {
+                if plan.seq.before(self.snd_max) {
+                    self.timing = false;
+                } else if !self.timing {
+                    // RFC 6298 §3: one round trip at a time, and never of what was sent twice (Karn).
+                    self.timing = true;
+                    self.timed_seq = end;
+                    self.timed_at = now;
+                }
+                self.snd_max = end;
+            } else {
+                self.timing = false;
+            }
+            if self.cold.recovery.is_active() {
+                self.cold.recovery.sent(plan.len);
+            }
+            self.snd_nxt = end;
+            if plan.len > 0 && plan.len < u32::from(self.snd_mss) {
+                self.snd_small = end;
+            }
+        }
+        if plan.fin {
+            self.fin_went_out();
+        }
+        if self.retransmit != Retransmit::Rto {
+            // RFC 6298 §5.1
+            self.retransmit = Retransmit::Rto;
+            self.retransmit_at = now.plus_nanos(self.rtt.rto_ns());
+        }
+    }
+
+    /// The peer's window is too small for a worthwhile segment, and has been for long: use what there is of it (RFC 9293
+    /// §3.8.6.2.1, the override). Answers whether there was anything.
+    pub(super) fn send_into_small_window<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> bool {
+        let seq = self.snd_nxt;
+        let room = (self.snd_una + self.snd_wnd).since(seq);
+        let len = self.tx.end().since(seq).min(room).min(self.effective_mss());
+        len > 0 && self.send_planned(env, Plan { seq, len, fin: false, gso_bytes: 0, repair: false }).is_ok()
+    }
+
+    /// The cork has held a partial segment back for long enough.
+    pub(super) fn push_corked<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        self.cork = false;
+        if self.flush(env).is_ok() {
+            self.cork = self.cold.options.cork;
+        }
+    }
+
+    fn fin_went_out(&mut self) {
+        // RFC 9293 §3.10.4
+        match self.state {
+            TcpState::Established => self.set_state(TcpState::FinWait1),
+            TcpState::CloseWait => self.set_state(TcpState::LastAck),
+            _ => {}
+        }
+    }
+
+    /// Sends the SYN or SYN-ACK (RFC 9293 §3.10.1).
+    fn send_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        let reply = self.state == TcpState::SynReceived;
+        let cold = &self.cold;
+        let timestamps = cold.offered_timestamps.then(|| Timestamps {
+            value: clock_ms(env.now).wrapping_add(self.ts_offset),
+            echo: if reply { self.ts_recent } else { 0 },
+        });
+        let options = OptionBytes::for_syn(cold.local_mss, cold.offered_sack, timestamps, cold.offered_scale);
+        // Windows in SYNs are not scaled (RFC 7323 §2.2).
+        let window = self.recv_cap.min(65_535) as u16;
+        let segment = SegmentOut {
+            seq: cold.iss.get(),
+            ack: if reply { self.rcv_nxt.get() } else { 0 },
+            flags: if reply { flags::SYN | flags::ACK } else { flags::SYN },
+            window,
+            urgent: 0,
+            options: options.as_slice(),
+            tos: cold.options.tos,
+            ttl: cold.options.ttl.unwrap_or(64),
+            gso_bytes: 0,
+        };
+        env.out.send(&self.flow, &mut self.path, &segment, &mut [])?;
+        self.segments_out += 1;
+        env.stats.out_segs += 1;
+        self.rcv_adv = (self.rcv_nxt + u32::from(window)).later(self.rcv_adv);
+        let cold = &mut self.cold;
+        cold.syn_due = false;
+        cold.syn_sent += 1;
+        self.snd_nxt = cold.iss + 1;
+        self.snd_max = self.snd_nxt;
+        if cold.syn_sent == 1 {
+            self.timing = true;
+            self.timed_seq = self.snd_nxt;
+            self.timed_at = env.now;
+        } else {
+            self.timing = false;
+            self.cold.retransmitted += 1;
+            env.stats.retrans_segs += 1;
+        }
+        self.last_send_at = env.now;
+        self.ack_due = AckDue::No;
+        self.retransmit = Retransmit::Rto;
+        self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        Ok(())
+    }
+
+    /// Sends an acknowledgement without data.
+    pub(super) fn send_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        let result = self.send_bare(env, self.snd_nxt, flags::ACK);
+        match result {
+            Err(Refused::Full) => {
+                self.ack_due = AckDue::Now;
+                self.flush_due = true;
+            }
+            _ => self.ack_went_out(false),
+        }
+        result
+    }
+
+    /// Sends a probe that any peer answers: an acknowledgement from just before what it expects (RFC 9293 §3.8.4, as Linux).
+    pub(super) fn send_probe<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        let result = self.send_bare(env, self.snd_una - 1, flags::ACK);
+        if result.is_ok() {
+            env.stats.win_probes += 1;
+            self.ack_went_out(false);
+        }
+        result
+    }
+
+    /// Sends a RST that the peer believes: from the next number it expects.
+    pub(super) fn send_reset<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        let seq = if self.state == TcpState::SynReceived { self.cold.iss + 1 } else { self.snd_nxt };
+        // A RST that finds no room is a RST that got lost: the peer's next segment will be answered with another.
+        if self.send_bare(env, seq, flags::RST | flags::ACK).is_ok() {
+            env.stats.out_rsts += 1;
+        }
+    }
+
+    fn send_bare<O: Output<Path = P>>(
+        &mut self,
+        env: &mut Env<'_, O>,
+        seq: SeqNumber,
+        bits: u8,
+    ) -> Result<(), Refused> {
+        let options =
+            if bits & flags::RST != 0 { OptionBytes::default() } else { self.segment_options(env.now) };
+        let window = if bits & flags::RST != 0 { 0 } else { self.advance_window() };
+        let segment = SegmentOut {
+            seq: seq.get(),
+            ack: self.rcv_nxt.get(),
+            flags: bits,
+            window,
+            urgent: 0,
+            options: options.as_slice(),
+            tos: self.cold.options.tos,
+            ttl: self.cold.options.ttl.unwrap_or(64),
+            gso_bytes: 0,
+        };
+        env.out.send(&self.flow, &mut self.path, &segment, &mut [])?;
+        self.segments_out += 1;
+        env.stats.out_segs += 1;
+        Ok(())
+    }
+
+    /// Options of a segment that is no SYN.
+    #[inline]
+    fn segment_options(&mut self, now: Instant) -> OptionBytes {
+        let timestamps = self
+            .ts_ok
+            .then(|| Timestamps { value: clock_ms(now).wrapping_add(self.ts_offset), echo: self.ts_recent });
+        let blocks = if self.sack_ok && self.cold.reassembly.has_blocks() {
+            self.cold.reassembly.take_blocks()
+        } else {
+            SackBlocks::default()
+        };
+        OptionBytes::for_segment(timestamps, blocks.as_slice())
+    }
+
+    /// Notes that an acknowledgement of all that has arrived has gone out, with data or without.
+    #[inline]
+    fn ack_went_out(&mut self, with_data: bool) {
+        if with_data && self.ack_due != AckDue::No {
+            // The application answers what it gets: acknowledgements had better wait for the answers.
+            self.interactive = true;
+        }
+        self.quick_acks = self.quick_acks.saturating_sub(u8::from(self.rcv_acked != self.rcv_nxt));
+        self.ack_due = AckDue::No;
+        self.ack_at = Instant::FAR_FUTURE;
+        self.rcv_acked = self.rcv_nxt;
+    }
+
+    /// Bytes the congestion window still lets out.
+    #[inline]
+    pub(super) fn congestion_room(&self) -> u32 {
+        (self.window.cwnd.saturating_add(self.cold.recovery.inflation_bytes()))
+            .saturating_sub(self.in_flight())
+    }
+
+    /// Bytes believed to be on the way.
+    #[inline]
+    pub(super) fn in_flight(&self) -> u32 {
+        if self.slow & super::slow::RECOVERY == 0 {
+            return self.snd_nxt - self.snd_una;
+        }
+        self.in_flight_in_recovery()
+    }
+
+    /// After a pause longer than a timeout, what the congestion window says is out of date (RFC 5681 §4.1).
+    #[inline]
+    fn restart_after_idle<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        let idle_ns = env.now.since(self.last_send_at).as_nanos() as u64;
+        if idle_ns > self.rtt.rto_ns() {
+            let mss = u32::from(self.snd_mss);
+            self.cold.congestion.on_idle(&mut self.window, env.config.initial_window_segments, mss);
+        }
+    }
+}

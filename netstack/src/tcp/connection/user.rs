@@ -1,0 +1,267 @@
+//! The application's calls: read, write, shut down, close.
+//!
+//! Nothing is sent from here but resets: the calls leave a note, and the next flush acts on all of them together.
+
+use core::task::{Context, Poll, Waker};
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+
+use demi_drivers::transport::{ReadCursor, TcpState};
+use demi_drivers::{Buf, Pool};
+
+use super::super::output::Output;
+use super::{Connection, Env, broken_pipe, slow};
+
+/// Room for one more waker of the same task costs nothing; another task's takes its place.
+fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *place = Some(cx.waker().clone()),
+    }
+}
+
+impl<P> Connection<P> {
+    /// Whether the handshake is done.
+    pub(crate) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.state {
+            TcpState::SynSent | TcpState::SynReceived => {
+                remember(&mut self.write_waker, cx);
+                Poll::Pending
+            }
+            TcpState::Closed => Poll::Ready(self.take_failure().map_or(Ok(()), Err)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// What a read finds when nothing is queued: the end, an error, or a reason to wait.
+    fn poll_no_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.take_failure() {
+            return Poll::Ready(Err(error));
+        }
+        let over = self.fin_received
+            || self.cold.read_shut
+            || matches!(self.state, TcpState::Closed | TcpState::TimeWait);
+        if over {
+            return Poll::Ready(Ok(()));
+        }
+        remember(&mut self.read_waker, cx);
+        Poll::Pending
+    }
+
+    #[inline]
+    pub(crate) fn poll_pop(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Option<Buf>>> {
+        if let Some(buf) = self.rx.pop(max.max(1)) {
+            self.after_read();
+            return Poll::Ready(Ok(Some(buf)));
+        }
+        self.poll_no_data(cx).map_ok(|()| None)
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        dst: &mut ReadCursor<'_>,
+        keep: bool,
+    ) -> Poll<io::Result<()>> {
+        if self.rx.is_empty() {
+            return self.poll_no_data(cx);
+        }
+        self.rx.copy(keep, |bytes| dst.put(bytes));
+        if !keep {
+            self.after_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.rx.is_empty() || self.cold.failure.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_no_data(cx)
+    }
+
+    /// A slow reader has drained its queue: tell a sender that may have been waiting for it (RFC 9293 §3.8.6.2.2).
+    #[inline]
+    fn after_read(&mut self) {
+        let offered = self.offered_window();
+        if offered < self.recv_cap / 2 {
+            let free = self.recv_cap.saturating_sub(self.rx.bytes());
+            let step = u32::from(self.rcv_mss).min(self.recv_cap / 2);
+            // As Linux: not until the window has doubled, so that a reader of small pieces does not send a stream of updates.
+            let worthwhile = free >= offered.saturating_mul(2) && free >= offered + step;
+            if worthwhile && !self.fin_received && self.is_synchronized() {
+                self.ack_now();
+            }
+        }
+    }
+
+    /// Whether bytes may be queued: `Ready(Ok)` with room, an error when there is no sending any more.
+    #[inline]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u32>> {
+        match self.state {
+            TcpState::Established | TcpState::CloseWait if !self.fin_queued => {
+                let room = self.send_cap.saturating_sub(self.tx.len());
+                if room > 0 {
+                    return Poll::Ready(Ok(room));
+                }
+            }
+            TcpState::SynSent | TcpState::SynReceived if !self.fin_queued => {}
+            _ => return Poll::Ready(Err(self.take_failure().unwrap_or_else(broken_pipe))),
+        }
+        remember(&mut self.write_waker, cx);
+        Poll::Pending
+    }
+
+    #[inline]
+    pub(crate) fn poll_push(&mut self, cx: &mut Context<'_>, buf: &mut Option<Buf>) -> Poll<io::Result<()>> {
+        match self.poll_room(cx) {
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        if let Some(buf) = buf.take() {
+            self.tx.push(buf, self.snd_max);
+            self.flush_due = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &Pool,
+        chunk_bytes: usize,
+        src: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let room = match self.poll_room(cx) {
+            Poll::Ready(Ok(room)) => room as usize,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        let chunk_bytes = chunk_bytes.max(usize::from(self.snd_mss));
+        let mut written = 0;
+        for bytes in src {
+            let part = &bytes[..bytes.len().min(room - written)];
+            let taken = self.tx.write(part, pool, self.snd_max, chunk_bytes);
+            written += taken;
+            if taken < bytes.len() {
+                break;
+            }
+        }
+        if written == 0 && src.iter().any(|bytes| !bytes.is_empty()) {
+            // The pool is exhausted: whoever gives a slot back wakes the writer.
+            return match pool.poll_alloc(cx, usize::from(self.snd_mss)) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(_) => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            };
+        }
+        self.flush_due |= written > 0;
+        Poll::Ready(Ok(written))
+    }
+
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let open = matches!(
+            self.state,
+            TcpState::Established | TcpState::CloseWait | TcpState::SynSent | TcpState::SynReceived
+        );
+        if !open || self.fin_queued {
+            // A write would not wait: it would fail, and tell why.
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_room(cx).map_ok(|_| ())
+    }
+
+    pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.take_failure() {
+            return Poll::Ready(Err(error));
+        }
+        let drained = match self.state {
+            TcpState::Closed | TcpState::TimeWait => true,
+            TcpState::SynSent | TcpState::SynReceived => false,
+            _ => self.tx.len() == 0 && (!self.fin_queued || self.fin_acked()),
+        };
+        if drained {
+            return Poll::Ready(Ok(()));
+        }
+        remember(&mut self.write_waker, cx);
+        Poll::Pending
+    }
+
+    pub(crate) fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
+        if matches!(self.state, TcpState::Closed | TcpState::SynSent) {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the connection is not established"));
+        }
+        if matches!(how, Shutdown::Read | Shutdown::Both) {
+            self.cold.read_shut = true;
+            self.slow |= slow::UNREAD;
+            self.rx.clear();
+            // The space of what was dropped may be used again.
+            self.after_read();
+            self.wake_reader();
+        }
+        if matches!(how, Shutdown::Write | Shutdown::Both) {
+            self.queue_fin();
+        }
+        Ok(())
+    }
+
+    fn queue_fin(&mut self) {
+        if !self.fin_queued && self.state != TcpState::TimeWait {
+            self.fin_queued = true;
+            self.flush_due = true;
+            self.wake_writer();
+        }
+    }
+
+    /// The application gives the handle up. What it wrote is still delivered, unless bytes it never read make that a lie.
+    pub(crate) fn close<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, too_many: bool) {
+        self.orphan = true;
+        self.read_waker = None;
+        self.write_waker = None;
+        match self.state {
+            TcpState::Closed | TcpState::TimeWait | TcpState::Listen => return,
+            TcpState::SynSent => return self.finish(),
+            _ => {}
+        }
+        let no_linger = self.cold.options.linger.is_some_and(|linger| linger.is_zero());
+        let counter = if !self.rx.is_empty() {
+            // RFC 2525 §2.17: a FIN would say that all has been read.
+            &mut env.stats.abort_on_close
+        } else if no_linger {
+            &mut env.stats.abort_on_linger
+        } else if too_many {
+            &mut env.stats.abort_on_memory
+        } else {
+            self.rx.clear();
+            self.queue_fin();
+            if self.state == TcpState::FinWait2 {
+                self.start_fin_wait_2(env);
+            }
+            // Nobody is there to be kept alive for; retransmissions have their own end.
+            self.cold.options.keepalive = None;
+            self.update_rare_timer();
+            return;
+        };
+        *counter += 1;
+        self.rx.clear();
+        self.send_reset(env);
+        self.finish();
+    }
+
+    /// Resets the connection and gives it up.
+    pub(crate) fn abort<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        self.orphan = true;
+        self.read_waker = None;
+        self.write_waker = None;
+        self.rx.clear();
+        if self.is_synchronized() || self.state == TcpState::SynReceived {
+            self.send_reset(env);
+        }
+        if self.state != TcpState::TimeWait {
+            self.finish();
+        }
+    }
+}

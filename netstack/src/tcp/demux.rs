@@ -1,0 +1,236 @@
+//! From a segment to whom it concerns: a connection, a TIME-WAIT record, a listener, or nobody.
+
+use demi_drivers::transport::TcpState;
+use demi_drivers::{Buf, Instant};
+
+use super::connection::{Connection, Start};
+use super::flow_table::Owner;
+use super::output::{Flow, Output, SegmentOut};
+use super::rto::clock_ms;
+use super::seq::SeqNumber;
+use super::time_wait::Disposition;
+use super::{IpMeta, Tcp, env};
+use crate::wire::tcp::{HEADER_BYTES, Header, OptionBytes, Options, Timestamps, flags};
+
+impl<P: Default> Tcp<P> {
+    /// Takes one segment, from its TCP header to its end; the checksum has been verified.
+    #[inline]
+    pub fn on_segment<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        meta: &IpMeta,
+        segment: Buf,
+    ) {
+        self.stats.in_segs += 1;
+        let Ok(header) = Header::parse(&segment) else {
+            self.stats.in_errs += 1;
+            return;
+        };
+        let flow = Flow {
+            local: meta.dst,
+            remote: meta.src,
+            local_port: header.dst_port,
+            remote_port: header.src_port,
+        };
+        let hash = self.flows.hash(&flow);
+        match self.find(hash, &flow) {
+            Some(Owner::Connection(index)) => self.to_connection(now, out, index, &header, segment),
+            Some(Owner::TimeWait(index)) => self.to_time_wait(now, out, index, &flow, hash, &header, segment),
+            None => self.to_listener(now, out, &flow, hash, &header, &segment, None),
+        }
+    }
+
+    /// Whom a four-tuple belongs to.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, flow: &Flow) -> Option<Owner> {
+        self.flows.find(hash, |owner| match owner {
+            Owner::Connection(index) => self.connections.at(index).is_some_and(|other| other.flow == *flow),
+            Owner::TimeWait(index) => self.time_wait.get(index).is_some_and(|other| other.flow == *flow),
+        })
+    }
+
+    #[inline]
+    fn to_connection<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+        header: &Header,
+        segment: Buf,
+    ) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if connection.state == TcpState::SynReceived
+            && header.flags & (flags::ACK | flags::RST) == flags::ACK
+            && let Some(listener) = connection.cold.listener
+            && self.listeners.slots.get(listener).is_some_and(|listener| !listener.takes_connection())
+        {
+            // The application is behind with accepting: the handshake stays open, and the SYN-ACK's timer asks again.
+            self.stats.listen_overflows += 1;
+            self.stats.listen_drops += 1;
+            return;
+        }
+        connection.on_segment(&mut env!(self, now, out), header, segment);
+        self.settle(now, index);
+    }
+
+    #[inline(never)]
+    fn to_time_wait<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+        flow: &Flow,
+        hash: u32,
+        header: &Header,
+        segment: Buf,
+    ) {
+        let Some(record) = self.time_wait.get(index) else { return };
+        let header_bytes = usize::from(header.header_bytes);
+        let options = Options::parse(segment.get(HEADER_BYTES..header_bytes).unwrap_or_default());
+        let len = (segment.len() - header_bytes) as u32;
+        match record.on_segment(header, len, options.timestamps) {
+            Disposition::Ignore => {}
+            Disposition::Acknowledge => self.acknowledge_from_time_wait(now, out, index),
+            Disposition::Renew => {
+                self.time_wait.renew(index, now);
+                self.acknowledge_from_time_wait(now, out, index);
+            }
+            Disposition::Remove => self.remove_time_wait(index),
+            Disposition::Reuse(beyond) => {
+                if self.listeners.find(flow.local, flow.local_port, hash).is_none() {
+                    return self.acknowledge_from_time_wait(now, out, index);
+                }
+                self.stats.time_wait_recycled += 1;
+                self.remove_time_wait(index);
+                self.to_listener(now, out, flow, hash, header, &segment, Some(beyond));
+            }
+        }
+    }
+
+    fn acknowledge_from_time_wait<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32) {
+        let Some(record) = self.time_wait.get(index) else { return };
+        let timestamps = record
+            .ts_recent
+            .map(|echo| Timestamps { value: clock_ms(now).wrapping_add(record.ts_offset), echo });
+        let options = OptionBytes::for_segment(timestamps, &[]);
+        let segment = SegmentOut {
+            seq: record.snd_nxt.get(),
+            ack: record.rcv_nxt.get(),
+            flags: flags::ACK,
+            window: record.window_field,
+            urgent: 0,
+            options: options.as_slice(),
+            tos: record.tos,
+            ttl: record.ttl,
+            gso_bytes: 0,
+        };
+        if out.send(&record.flow, &mut P::default(), &segment, &mut []).is_ok() {
+            self.stats.out_segs += 1;
+        }
+    }
+
+    fn remove_time_wait(&mut self, index: u32) {
+        if let Some(record) = self.time_wait.remove(index) {
+            self.flows.remove(record.hash, Owner::TimeWait(index));
+        }
+    }
+
+    /// A segment of no connection: RFC 9293 §3.10.7.1 and §3.10.7.2. `beyond`: our sequence numbers have to begin behind it.
+    #[inline(never)]
+    fn to_listener<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        flow: &Flow,
+        hash: u32,
+        header: &Header,
+        segment: &[u8],
+        beyond: Option<SeqNumber>,
+    ) {
+        let is_sane = !flow.remote.is_unspecified()
+            && !flow.remote.is_multicast()
+            && !is_broadcast(flow)
+            && !(flow.local == flow.remote && flow.local_port == flow.remote_port);
+        if header.flags & flags::RST != 0 || !is_sane {
+            return;
+        }
+        let opens = header.flags & (flags::SYN | flags::ACK) == flags::SYN;
+        let listener = self.listeners.find(flow.local, flow.local_port, hash).filter(|_| opens);
+        let Some(handle) = listener else {
+            return self.reset_stranger(now, out, flow, header, segment.len());
+        };
+        let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
+        if !listener.takes_syn() || self.connections.is_full() {
+            self.stats.listen_overflows += u64::from(!listener.takes_syn());
+            self.stats.listen_drops += 1;
+            return;
+        }
+        let options =
+            Options::parse(segment.get(HEADER_BYTES..usize::from(header.header_bytes)).unwrap_or_default());
+        let mut iss = self.secret.isn(flow, now);
+        if let Some(beyond) = beyond.filter(|beyond| iss.before(*beyond)) {
+            iss = beyond;
+        }
+        let start = Start {
+            flow: *flow,
+            hash,
+            iss,
+            ts_offset: self.secret.timestamp_offset(flow),
+            mtu: out.mtu(flow.remote),
+            options: &listener.options.stream,
+            now,
+        };
+        let syn = (SeqNumber::new(header.seq), header.window, &options);
+        let connection = Connection::accepting(&start, &self.config, handle, syn);
+        if let Ok(connection) = self.connections.insert(connection) {
+            listener.half_open += 1;
+            self.flows.insert(hash, Owner::Connection(connection.index));
+            self.settle(now, connection.index);
+        }
+    }
+
+    /// Tells the sender of a segment that belongs to nobody (RFC 9293 §3.5.2, group 1).
+    fn reset_stranger<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        flow: &Flow,
+        header: &Header,
+        segment_len: usize,
+    ) {
+        let secret = &mut self.secret;
+        if !self.resets.allow(now, || secret.random()) {
+            return;
+        }
+        let syn_fin = (header.flags & flags::SYN != 0) as u32 + (header.flags & flags::FIN != 0) as u32;
+        let len = (segment_len - usize::from(header.header_bytes)) as u32 + syn_fin;
+        let (seq, ack, bits) = if header.flags & flags::ACK != 0 {
+            (header.ack, 0, flags::RST)
+        } else {
+            (0, header.seq.wrapping_add(len), flags::RST | flags::ACK)
+        };
+        let segment = SegmentOut {
+            seq,
+            ack,
+            flags: bits,
+            window: 0,
+            urgent: 0,
+            options: &[],
+            tos: 0,
+            ttl: 64,
+            gso_bytes: 0,
+        };
+        if out.send(flow, &mut P::default(), &segment, &mut []).is_ok() {
+            self.stats.out_segs += 1;
+            self.stats.out_rsts += 1;
+        }
+    }
+}
+
+fn is_broadcast(flow: &Flow) -> bool {
+    match flow.remote {
+        std::net::IpAddr::V4(remote) => remote.is_broadcast(),
+        std::net::IpAddr::V6(_) => false,
+    }
+}

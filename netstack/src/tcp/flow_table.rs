@@ -1,0 +1,197 @@
+//! Which connection or TIME-WAIT record a segment belongs to: one table keyed by the four-tuple, one lookup a segment.
+//!
+//! The hash is a fast keyed one: whoever does not know the key cannot aim segments at one bucket. The table holds hashes and
+//! positions; the four-tuples themselves lie with whom they belong to, on the cache line that is needed next anyway.
+
+use std::net::IpAddr;
+
+use hashbrown::HashTable;
+
+use super::output::Flow;
+
+/// Whom a four-tuple belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The connection at a position.
+    Connection(u32),
+    /// The TIME-WAIT record at a position.
+    TimeWait(u32),
+}
+
+const TIME_WAIT_BIT: u32 = 1 << 31;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    hash: u32,
+    /// Position, and `TIME_WAIT_BIT`.
+    owner: u32,
+}
+
+impl Entry {
+    fn owner(self) -> Owner {
+        if self.owner & TIME_WAIT_BIT != 0 {
+            Owner::TimeWait(self.owner & !TIME_WAIT_BIT)
+        } else {
+            Owner::Connection(self.owner)
+        }
+    }
+}
+
+fn encode(owner: Owner) -> u32 {
+    match owner {
+        Owner::Connection(index) => index,
+        Owner::TimeWait(index) => index | TIME_WAIT_BIT,
+    }
+}
+
+/// The table.
+pub(crate) struct FlowTable {
+    entries: HashTable<Entry>,
+    key: [u64; 2],
+}
+
+/// Both halves of a 128-bit product, folded: every bit of both factors reaches the middle of it.
+#[inline]
+fn fold_multiply(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// What the table is addressed with: 32 bits spread over 64, since hashbrown looks at both ends.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+impl FlowTable {
+    /// An empty table whose hash is keyed by two random numbers.
+    pub(crate) fn new(key: [u64; 2]) -> Self {
+        FlowTable { entries: HashTable::new(), key }
+    }
+
+    /// The hash of a four-tuple.
+    #[inline]
+    pub(crate) fn hash(&self, flow: &Flow) -> u32 {
+        let ports = u64::from(flow.local_port) << 16 | u64::from(flow.remote_port);
+        let [key0, key1] = self.key;
+        let folded = match (flow.local, flow.remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                let addresses = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
+                fold_multiply(addresses ^ key0, ports ^ key1)
+            }
+            (local, remote) => {
+                let mut state = ports ^ key1;
+                for address in [local, remote] {
+                    let bits = match address {
+                        IpAddr::V4(address) => u128::from(address.to_bits()),
+                        IpAddr::V6(address) => address.to_bits(),
+                    };
+                    state = fold_multiply(bits as u64 ^ key0, state ^ key1);
+                    state = fold_multiply((bits >> 64) as u64 ^ key0, state ^ key1);
+                }
+                state
+            }
+        };
+        // A second round: the product of two small numbers has empty high bits.
+        (fold_multiply(folded, key0 | 1) >> 16) as u32
+    }
+
+    /// Whom `flow` belongs to; `is` says whether an owner's four-tuple is that of the lookup.
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(Owner) -> bool) -> Option<Owner> {
+        self.entries
+            .find(spread(hash), |entry| entry.hash == hash && is(entry.owner()))
+            .map(|entry| entry.owner())
+    }
+
+    /// Adds an owner whose four-tuple is not in the table.
+    pub(crate) fn insert(&mut self, hash: u32, owner: Owner) {
+        let entry = Entry { hash, owner: encode(owner) };
+        self.entries.insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+    }
+
+    /// Takes an owner out.
+    pub(crate) fn remove(&mut self, hash: u32, owner: Owner) {
+        let owner = encode(owner);
+        if let Ok(found) = self.entries.find_entry(spread(hash), |entry| entry.owner == owner) {
+            found.remove();
+        }
+    }
+
+    /// Puts `new` in the place of `old`, which has the same four-tuple.
+    pub(crate) fn replace(&mut self, hash: u32, old: Owner, new: Owner) {
+        let old = encode(old);
+        if let Some(entry) = self.entries.find_mut(spread(hash), |entry| entry.owner == old) {
+            entry.owner = encode(new);
+        }
+    }
+
+    /// Four-tuples in the table.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn v4(a: u32, b: u32, ports: (u16, u16)) -> Flow {
+        Flow {
+            local: IpAddr::V4(a.into()),
+            remote: IpAddr::V4(b.into()),
+            local_port: ports.0,
+            remote_port: ports.1,
+        }
+    }
+
+    #[test]
+    fn finds_replaces_and_removes_by_owner() {
+        let mut table = FlowTable::new([1, 2]);
+        let hash = table.hash(&v4(1, 2, (3, 4)));
+        table.insert(hash, Owner::Connection(7));
+        table.insert(hash, Owner::Connection(8));
+        assert_eq!(table.find(hash, |owner| owner == Owner::Connection(8)), Some(Owner::Connection(8)));
+        table.replace(hash, Owner::Connection(7), Owner::TimeWait(7));
+        assert_eq!(table.find(hash, |owner| owner == Owner::TimeWait(7)), Some(Owner::TimeWait(7)));
+        table.remove(hash, Owner::Connection(8));
+        table.remove(hash, Owner::Connection(8));
+        assert_eq!((table.len(), table.find(hash, |owner| owner == Owner::Connection(8))), (1, None));
+    }
+
+    #[test]
+    fn neighbouring_flows_spread_over_the_buckets() {
+        let table = FlowTable::new([0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]);
+        let mut flows = Vec::new();
+        for port in 0..4000 {
+            flows.push(v4(0x0a00_0001, 0x0a00_0002, (80, port)));
+            flows.push(v4(0x0a00_0001, 0x0a00_0100 + u32::from(port), (80, 40000)));
+            flows.push(Flow {
+                local: "2001:db8::1".parse().unwrap(),
+                remote: IpAddr::V6((0x2001_0db8_u128 << 96 | u128::from(port)).into()),
+                local_port: 80,
+                remote_port: 40000,
+            });
+        }
+        let mut buckets: HashMap<(bool, u32), u32> = HashMap::new();
+        for flow in &flows {
+            let hash = table.hash(flow);
+            *buckets.entry((false, hash & 0xfff)).or_default() += 1;
+            *buckets.entry((true, hash >> 20)).or_default() += 1;
+        }
+        // 12,000 over 4,096 buckets: 3 on average.
+        assert!(buckets.values().all(|count| *count < 16), "{:?}", buckets.values().max());
+        assert!(buckets.len() > 2 * 3600, "{}", buckets.len());
+    }
+
+    #[test]
+    fn the_key_decides_where_a_flow_lies() {
+        let (a, b) = (FlowTable::new([1 << 40 | 77, 3]), FlowTable::new([1 << 41 | 99, 5]));
+        let same =
+            (0..1000).filter(|port| a.hash(&v4(1, 2, (80, *port))) == b.hash(&v4(1, 2, (80, *port)))).count();
+        assert!(same < 3, "{same} alike");
+    }
+}

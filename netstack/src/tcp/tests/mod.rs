@@ -1,0 +1,7 @@
+//! Tests of whole connections: scripts that inject segments and expect segments, and pairs of layers over a bad network.
+
+mod network;
+mod script;
+
+mod handshake;
+mod transfer;
