@@ -116,7 +116,7 @@ impl Egress {
     }
 
     /// Sends `payload`, the bytes of its parts in order, behind a transport header that `fill` writes with an empty checksum
-    /// field. The parts stay the caller's.
+    /// field, answering its sum. The parts stay the caller's.
     ///
     /// # Errors
     /// [`Refused`]; nothing was sent then.
@@ -128,7 +128,7 @@ impl Egress {
         path: &mut Path,
         upper: &Upper,
         payload: &mut [Buf],
-        fill: impl FnOnce(&mut [u8]),
+        fill: impl FnOnce(&mut [u8]) -> Sum,
     ) -> Result<(), Refused> {
         if self.tx.room() == 0 {
             return Err(Refused::Full);
@@ -432,7 +432,7 @@ impl Egress {
             Upper { protocol, tos: 0, ttl, header_len: 0, checksum_at: 0, offloadable: false, gso_bytes: 0 };
         let sent = message.map(|mut message| {
             let parts = core::slice::from_mut(&mut message);
-            self.emit(local, remote, &mut Path::default(), &upper, parts, |_| ())
+            self.emit(local, remote, &mut Path::default(), &upper, parts, |_| Sum::default())
         });
         if sent != Some(Ok(())) {
             self.stats.version(local.is_ipv6()).ip.out_discards += 1;
@@ -462,15 +462,15 @@ fn write_headers(
     by: ChecksumBy,
     front: &mut [u8],
     payload_sum: impl FnOnce() -> Sum,
-    fill: impl FnOnce(&mut [u8]),
+    fill: impl FnOnce(&mut [u8]) -> Sum,
 ) {
     let header = path.write(front, fields);
-    fill(header);
+    let header_sum = fill(header);
     let sum = match by {
         ChecksumBy::Nobody => return,
         ChecksumBy::Device => path.pseudo_header(fields).folded(),
         ChecksumBy::Us => {
-            let sum = path.pseudo_header(fields).then(checksum::sum(header)).then(payload_sum()).finish();
+            let sum = path.pseudo_header(fields).then(header_sum).then(payload_sum()).finish();
             // RFC 768: a UDP checksum of 0 means "none"; its other representation means 0.
             if sum == 0 && fields.protocol == protocol::UDP { 0xffff } else { sum }
         }

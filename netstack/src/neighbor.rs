@@ -306,6 +306,12 @@ impl Neighbors {
         (self.next_deadline != Instant::FAR_FUTURE).then_some(self.next_deadline)
     }
 
+    /// Whether [`poll`](Self::poll) has something to do.
+    #[inline]
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        now >= self.next_deadline
+    }
+
     /// Runs what is due: asks again, probes entries in use, forgets neighbours that do not answer. Their packets go to `failed`.
     pub(crate) fn poll(
         &mut self,

@@ -6,8 +6,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use smallvec::SmallVec;
-
 use crate::addr::{Cidr, bits_of, link_local};
 use crate::config::StackConfig;
 use crate::wire::ethernet::Mac;
@@ -52,11 +50,11 @@ struct Route {
 /// Our addresses and routes.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    own_v4: SmallVec<[Ipv4Addr; 4]>,
-    own_v6: SmallVec<[Ipv6Addr; 4]>,
-    broadcasts: SmallVec<[Ipv4Addr; 4]>,
+    own_v4: Vec<Ipv4Addr>,
+    own_v6: Vec<Ipv6Addr>,
+    broadcasts: Vec<Ipv4Addr>,
     /// Groups we are in, besides all nodes: those of our addresses.
-    groups_v6: SmallVec<[Ipv6Addr; 4]>,
+    groups_v6: Vec<Ipv6Addr>,
     /// Longest prefix first; among equals in order of configuration.
     v4: Vec<Route>,
     v6: Vec<Route>,
@@ -69,10 +67,10 @@ impl Routes {
     /// `InvalidInput` for an address nobody can have, and for a gateway that is on none of our networks.
     pub(crate) fn new(config: &StackConfig, mac: Mac) -> io::Result<Routes> {
         let mut routes = Routes {
-            own_v4: SmallVec::new(),
-            own_v6: SmallVec::new(),
-            broadcasts: SmallVec::new(),
-            groups_v6: SmallVec::new(),
+            own_v4: Vec::new(),
+            own_v6: Vec::new(),
+            broadcasts: Vec::new(),
+            groups_v6: Vec::new(),
             v4: Vec::new(),
             v6: Vec::new(),
         };

@@ -7,7 +7,7 @@ use demi_drivers::{Buf, Pool};
 use crate::egress::{Egress, Upper};
 use crate::path::Path;
 use crate::tcp::output::{Flow, Output, Refused, SegmentOut};
-use crate::wire::{protocol, tcp};
+use crate::wire::{checksum, protocol, tcp};
 
 impl Output for Egress {
     type Path = Path;
@@ -71,6 +71,7 @@ impl Output for Egress {
             // peer would drop it.
             let emitted = header.emit(segment.options, out);
             debug_assert!(emitted.is_some(), "options of {} bytes", segment.options.len());
+            checksum::sum(out)
         })
     }
 }

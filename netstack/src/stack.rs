@@ -132,8 +132,10 @@ impl Stack {
                 self.on_loopback(packet);
             }
         }
-        events += self.egress.poll_neighbors();
-        self.report_unreachable();
+        if self.egress.neighbors.is_due(now) {
+            events += self.egress.poll_neighbors();
+            self.report_unreachable();
+        }
         events += self.tcp.poll_timers(now, &mut self.egress);
         self.wake_senders();
         Ok(events)

@@ -259,6 +259,7 @@ impl Udp {
         let mtu = egress.mtu;
         let socket = self.socket_mut(id)?;
         socket.flow = flow;
+        socket.forget_latest();
         socket.path_mtu = mtu;
         socket.error = None;
         // Datagrams of others that came before are not the peer's.
@@ -358,16 +359,9 @@ impl Udp {
             return Poll::Ready(Err(error.into()));
         }
         let Some(payload) = buf else { return Poll::Ready(Ok(())) };
-        let flow = match (remote, socket.flow) {
-            (None, Some(flow)) => flow,
-            (None, None) => return Poll::Ready(Err(no_destination())),
-            (Some(remote), connected) => {
-                let peer = socket.peer(remote)?;
-                match connected {
-                    Some(flow) if (flow.remote, flow.remote_port) == (peer, remote.port()) => flow,
-                    _ => socket.flow_to(egress, peer, remote)?,
-                }
-            }
+        let flow = match remote {
+            None => socket.flow.ok_or_else(no_destination)?,
+            Some(remote) => socket.flow_to(egress, remote)?,
         };
         let v6 = flow.local.is_ipv6();
         let limit = usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6));
@@ -393,6 +387,7 @@ impl Udp {
             if let Some(out) = out.first_chunk_mut() {
                 header.emit(out, 0);
             }
+            header.sum()
         });
         match sent {
             Ok(()) => {

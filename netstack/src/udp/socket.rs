@@ -51,6 +51,8 @@ pub(super) struct Socket {
     pub(super) flow: Option<Flow>,
     /// The flow of the latest send: the one `path` leads along.
     latest: Option<Flow>,
+    /// The latest peer that was named in a send, and the flow to it.
+    latest_to: Option<(SocketAddr, Flow)>,
     path: Path,
     pub(super) options: DatagramOptions,
 }
@@ -78,6 +80,7 @@ impl Socket {
             binding,
             flow: None,
             latest: None,
+            latest_to: None,
             path: Path::default(),
             options,
         }
@@ -160,22 +163,30 @@ impl Socket {
         Ok(peer)
     }
 
-    /// The flow of a send to a peer this socket is not connected to.
+    /// The flow of a send to `remote`.
     #[inline]
-    pub(super) fn flow_to(&self, egress: &Egress, peer: IpAddr, remote: SocketAddr) -> io::Result<Flow> {
-        if let Some(latest) = &self.latest
-            && (latest.remote, latest.remote_port) == (peer, remote.port())
-        {
-            return Ok(*latest);
+    pub(super) fn flow_to(&mut self, egress: &Egress, remote: SocketAddr) -> io::Result<Flow> {
+        match &self.latest_to {
+            Some((latest, flow)) if *latest == remote => Ok(*flow),
+            _ => self.find_flow_to(egress, remote),
         }
+    }
+
+    #[cold]
+    fn find_flow_to(&mut self, egress: &Egress, remote: SocketAddr) -> io::Result<Flow> {
+        let peer = self.peer(remote)?;
         if egress.routes.is_broadcast(peer) && !self.options.broadcast {
             return Err(broadcast(remote));
         }
-        let local = match self.binding.address {
-            Some(address) if !egress.routes.is_group(address) => address,
+        let connected = self.flow.filter(|flow| (flow.remote, flow.remote_port) == (peer, remote.port()));
+        let local = match (connected, self.binding.address) {
+            (Some(flow), _) => flow.local,
+            (None, Some(address)) if !egress.routes.is_group(address) => address,
             _ => egress.routes.source_for(peer).ok_or_else(|| unreachable_network(remote))?,
         };
-        Ok(Flow { local, remote: peer, local_port: self.binding.port, remote_port: remote.port() })
+        let flow = Flow { local, remote: peer, local_port: self.binding.port, remote_port: remote.port() };
+        self.latest_to = Some((remote, flow));
+        Ok(flow)
     }
 
     /// The template for `flow`: the one at hand when the latest send went the same way, else an empty one.
@@ -193,6 +204,6 @@ impl Socket {
 
     /// Forgets what was checked against the options that are about to change.
     pub(super) fn forget_latest(&mut self) {
-        self.latest = None;
+        self.latest_to = None;
     }
 }

@@ -269,7 +269,7 @@ impl Table {
             receivers if group.sharing_port == group.members => {
                 // Sockets that share a port share its flows, each flow staying with one.
                 let hash = core::hash::BuildHasher::hash_one(&self.keyed, Ends::from(flow));
-                let at = ((hash >> 32) * receivers.len() as u64 >> 32) as usize;
+                let at = (((hash >> 32) * receivers.len() as u64) >> 32) as usize;
                 receivers.get(at).copied()
             }
             receivers => receivers.last().copied(),

@@ -77,12 +77,27 @@ fn fold(words: u64) -> u16 {
 /// Bytes summed before the 32-bit lanes are emptied: far below the 2^16 additions at which one could overflow.
 const LANES_MAX_BYTES: usize = 1 << 16;
 
+/// Bytes from which emptying sixteen lanes costs less than what they save.
+const LANES_MIN_BYTES: usize = 256;
+
+/// The sum of a header of known length: a few additions, inlined.
+#[inline(always)]
+pub fn sum_array<const N: usize>(bytes: &[u8; N]) -> Sum {
+    const { assert!(N.is_multiple_of(4)) };
+    let (quads, _) = bytes.as_chunks::<4>();
+    let mut words = 0u64;
+    for quad in quads {
+        words += u64::from(u32::from_ne_bytes(*quad));
+    }
+    Sum { words, odd: false }
+}
+
 /// The sum of `bytes`.
 #[inline]
 pub fn sum(bytes: &[u8]) -> Sum {
     let mut words = 0u64;
     let mut rest = bytes;
-    while rest.len() >= 64 {
+    while rest.len() >= LANES_MIN_BYTES {
         let (block, after) = rest.split_at(rest.len().min(LANES_MAX_BYTES));
         let (chunks, tail) = block.as_chunks::<32>();
         // Two sums a lane, of the low and of the high half of each 32-bit word: plain vector additions that cannot carry.
@@ -106,7 +121,12 @@ pub fn sum(bytes: &[u8]) -> Sum {
             rest = after;
         }
     }
-    let (quads, tail) = rest.as_chunks::<4>();
+    let (octets, tail) = rest.as_chunks::<8>();
+    for octet in octets {
+        let octet = u64::from_ne_bytes(*octet);
+        words += (octet & 0xffff_ffff) + (octet >> 32);
+    }
+    let (quads, tail) = tail.as_chunks::<4>();
     for quad in quads {
         words += u64::from(u32::from_ne_bytes(*quad));
     }

@@ -47,7 +47,7 @@ impl<'a> Packet<'a> {
     /// Whether the header's checksum is right.
     #[inline]
     pub fn checksum_ok(&self) -> bool {
-        let mut total = checksum::sum(self.header);
+        let mut total = checksum::sum_array(self.header);
         if !self.options.is_empty() {
             total = total.then(checksum::sum(self.options));
         }
@@ -206,7 +206,7 @@ impl Repr {
         out[10..12].fill(0);
         out[12..16].copy_from_slice(&self.src.octets());
         out[16..].copy_from_slice(&self.dst.octets());
-        let sum = checksum::sum(out).finish();
+        let sum = checksum::sum_array(out).finish();
         out[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 

@@ -11,6 +11,8 @@ pub const HEADER_LEN: usize = 8;
 pub struct Datagram<'a> {
     header: &'a [u8; HEADER_LEN],
     payload: &'a [u8],
+    /// Both of them.
+    whole: &'a [u8],
 }
 
 impl<'a> Datagram<'a> {
@@ -24,7 +26,8 @@ impl<'a> Datagram<'a> {
         let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
         let payload_len = len.checked_sub(HEADER_LEN).ok_or(Malformed::Length)?;
         let payload = rest.get(..payload_len).ok_or(Malformed::Truncated)?;
-        Ok(Datagram { header, payload })
+        let whole = bytes.get(..len).ok_or(Malformed::Truncated)?;
+        Ok(Datagram { header, payload, whole })
     }
 
     /// Source port; 0: none.
@@ -54,7 +57,7 @@ impl<'a> Datagram<'a> {
     /// Whether the checksum is right under the pseudo header's sum. Says nothing about one left out.
     #[inline]
     pub fn checksum_ok(&self, pseudo_header: Sum) -> bool {
-        pseudo_header.then(checksum::sum(self.header)).then(checksum::sum(self.payload)).is_valid()
+        pseudo_header.then(checksum::sum(self.whole)).is_valid()
     }
 
     /// The payload.
@@ -95,11 +98,17 @@ impl Repr {
         out[6..].copy_from_slice(&checksum.to_be_bytes());
     }
 
+    /// The sum of the header with an empty checksum field.
+    #[inline]
+    pub fn sum(&self) -> Sum {
+        let len = self.payload_len.saturating_add(HEADER_LEN as u16);
+        Sum::default().word(self.src_port).word(self.dst_port).word(len)
+    }
+
     /// The checksum of this header in front of bytes that sum to `payload`; never 0, which would mean "none" (RFC 768).
     #[inline]
     pub fn checksum(&self, pseudo_header: Sum, payload: Sum) -> u16 {
-        let len = self.payload_len.saturating_add(HEADER_LEN as u16);
-        let sum = pseudo_header.word(self.src_port).word(self.dst_port).word(len).then(payload).finish();
+        let sum = pseudo_header.then(self.sum()).then(payload).finish();
         if sum == 0 { 0xffff } else { sum }
     }
 }
