@@ -24,6 +24,8 @@ use crate::wire::ethernet::Mac;
 
 /// The smallest MTU IPv4 works with (RFC 791: every module must forward 68 bytes), and the smallest of IPv6.
 const MIN_MTU: u16 = 576;
+/// Times a flush fills the transmit queue anew when the device took all of it.
+const FLUSH_ROUNDS: usize = 4;
 /// How soon a device that had no room, and cannot say when it has, is asked again.
 const TX_RETRY: Duration = Duration::from_micros(50);
 
@@ -144,14 +146,20 @@ impl Stack {
     pub(crate) fn flush_once(&mut self, now: Instant) -> io::Result<()> {
         self.egress.now = now;
         self.check_alive()?;
-        self.tcp.flush(now, &mut self.egress);
-        if !self.egress.tx.is_empty() {
+        for _ in 0..FLUSH_ROUNDS {
+            self.tcp.flush(now, &mut self.egress);
+            if self.egress.tx.is_empty() {
+                break;
+            }
             match self.device.tx_burst(now, &mut self.egress.tx) {
                 Ok(sent) => self.egress.stats.link.out_frames += sent as u64,
                 Err(error) => return Err(self.fail(error)),
             }
-            self.wake_senders();
+            if !self.egress.tx.is_empty() || !self.tcp.wants_flush() {
+                break;
+            }
         }
+        self.wake_senders();
         Ok(())
     }
 
@@ -180,7 +188,10 @@ impl Stack {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let now = self.egress.now;
         let own = (!self.egress.loopback.is_empty()).then_some(now);
-        let retry = (!self.egress.tx.is_empty() && self.device.wait_fd().is_none()).then(|| now + TX_RETRY);
+        // A device with a descriptor ends the wait when it has room; without one, and for lack of slots, ask again soon.
+        let full = !self.egress.tx.is_empty() && self.device.wait_fd().is_none();
+        let starved = self.egress.tx.is_empty() && self.tcp.wants_flush();
+        let retry = (full || starved).then(|| now + TX_RETRY);
         let deadlines =
             [own, retry, self.egress.neighbors.deadline(), self.tcp.deadline(), self.device.deadline()];
         deadlines.into_iter().flatten().min()

@@ -149,7 +149,7 @@ impl Transport for Stack {
         stream: StreamId,
         src: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.tcp.poll_write(cx, &self.egress.pool, stream, src)
+        self.tcp.poll_write(cx, &self.egress, stream, src)
     }
 
     #[inline]
@@ -199,7 +199,7 @@ impl Transport for Stack {
     }
 
     fn tcp_info(&self, stream: StreamId) -> io::Result<TcpInfo> {
-        self.tcp.tcp_info(self.egress.now, stream)
+        self.tcp.tcp_info(stream)
     }
 
     // ---- datagrams ----
