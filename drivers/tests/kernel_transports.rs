@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use demi_drivers::PoolConfig;
 use demi_drivers::posix::{Posix, PosixConfig};
 use demi_drivers::transport::{
     CongestionControl, DatagramId, DatagramOptions, ListenOptions, ListenerId, ReadCursor, StreamId,
@@ -24,19 +25,28 @@ use support::{Driver, descriptors, patterned};
 const V4: &str = "127.0.0.1:0";
 const V6: &str = "[::1]:0";
 
-/// Opens a transport, with a limit of sockets if one is given.
-type Open = fn(Option<usize>) -> Driver;
+/// What a scenario wants otherwise than by default.
+#[derive(Default)]
+struct Limits {
+    sockets: Option<usize>,
+    slots: Option<usize>,
+}
 
-fn posix(limit: Option<usize>) -> Driver {
+/// Opens a transport.
+type Open = fn(Limits) -> Driver;
+
+fn posix(limits: Limits) -> Driver {
     let mut config = PosixConfig::default();
-    config.max_sockets = limit.unwrap_or(config.max_sockets);
+    config.max_sockets = limits.sockets.unwrap_or(config.max_sockets);
+    config.pool = limits.slots.map_or(config.pool, PoolConfig::small);
     Driver::new(|| Box::new(Posix::open(&config).unwrap()))
 }
 
 #[cfg(feature = "uring")]
-fn uring(limit: Option<usize>) -> Driver {
+fn uring(limits: Limits) -> Driver {
     let mut config = UringConfig::default();
-    config.max_sockets = limit.unwrap_or(config.max_sockets);
+    config.max_sockets = limits.sockets.unwrap_or(config.max_sockets);
+    config.pool = limits.slots.map_or(config.pool, PoolConfig::small);
     Driver::new(|| Box::new(Uring::open(&config).unwrap()))
 }
 
@@ -80,6 +90,8 @@ suite![
     tcp_info_describes_the_connection,
     a_pop_takes_no_more_than_asked,
     an_empty_pool_waits_for_a_slot,
+    a_reader_that_pauses_holds_the_peer_back,
+    a_small_pool_serves_many_connections,
     datagrams_are_echoed_over_both_families,
     a_connected_datagram_socket_hears_its_peer_only,
     a_refused_datagram_is_reported,
@@ -89,6 +101,7 @@ suite![
     a_watched_descriptor_ends_the_park,
     a_transport_is_dropped_with_everything_open,
     the_limit_of_sockets_is_an_error_with_a_cure,
+    running_out_of_descriptors_is_told_and_survived,
 ];
 
 // ---- shapes that many scenarios share ----
@@ -181,7 +194,7 @@ fn push_until_full(net: &mut Driver, stream: StreamId, part: &[u8]) -> usize {
 
 fn echoes_views_over_both_families(open: Open) {
     for address in [V4, V6] {
-        let mut net = open(None);
+        let mut net = open(Limits::default());
         let (listener, address) = listen(&mut net, address);
         let peer = thread::spawn(move || {
             let mut peer = TcpStream::connect(address).unwrap();
@@ -210,7 +223,7 @@ fn echoes_views_over_both_families(open: Open) {
 
 fn echoes_copies_over_both_families(open: Open) {
     for address in [V4, V6] {
-        let mut net = open(None);
+        let mut net = open(Limits::default());
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let peer = thread::spawn(move || {
@@ -244,7 +257,7 @@ fn echoes_copies_over_both_families(open: Open) {
 fn a_mebibyte_reaches_a_slow_reader_and_comes_back(open: Open) {
     const LEN: usize = 1 << 20;
     for by_push in [true, false] {
-        let mut net = open(None);
+        let mut net = open(Limits::default());
         let (stream, mut peer) = pair(&mut net);
         let echo = thread::spawn(move || {
             // Everything is read before anything is sent: each side must hold out while the other doesn't read.
@@ -277,7 +290,7 @@ fn a_mebibyte_reaches_a_slow_reader_and_comes_back(open: Open) {
 }
 
 fn bytes_behind_a_shutdown_are_refused_while_reads_go_on(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     push(&mut net, stream, b"last words").unwrap();
     net.transport.shutdown(stream, Shutdown::Write).unwrap();
@@ -296,7 +309,7 @@ fn bytes_behind_a_shutdown_are_refused_while_reads_go_on(open: Open) {
 }
 
 fn the_peers_fin_ends_reading_and_stays(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     peer.write_all(b"bye").unwrap();
     peer.shutdown(Shutdown::Write).unwrap();
@@ -315,7 +328,7 @@ fn the_peers_fin_ends_reading_and_stays(open: Open) {
 }
 
 fn shutting_down_reading_wakes_the_reader_with_the_end(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, peer) = pair(&mut net);
     let flag = net.flag();
     assert!(net.poll_with(&flag, |t, cx| t.poll_pop(cx, stream, 100)).is_pending());
@@ -328,7 +341,7 @@ fn shutting_down_reading_wakes_the_reader_with_the_end(open: Open) {
 }
 
 fn a_reset_is_seen_as_connection_reset(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, peer) = pair(&mut net);
     socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
     drop(peer);
@@ -343,7 +356,7 @@ fn a_reset_is_seen_as_connection_reset(open: Open) {
 }
 
 fn abort_resets_the_peer(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     net.transport.abort(stream);
     assert_eq!(net.transport.peer_addr(stream).unwrap_err().kind(), ErrorKind::NotConnected);
@@ -359,7 +372,7 @@ fn abort_resets_the_peer(open: Open) {
 }
 
 fn closing_with_unread_bytes_resets_the_peer(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     peer.write_all(b"never read").unwrap();
     net.wait(|t, cx| t.poll_readable(cx, stream)).unwrap();
@@ -369,7 +382,7 @@ fn closing_with_unread_bytes_resets_the_peer(open: Open) {
 }
 
 fn a_refused_connection_names_the_address(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let vacant = TcpListener::bind(V4).unwrap().local_addr().unwrap();
     let stream = net.transport.connect(vacant, None, &StreamOptions::default()).unwrap();
     let error = net.wait(|t, cx| t.poll_connect(cx, stream)).unwrap_err();
@@ -381,7 +394,7 @@ fn a_refused_connection_names_the_address(open: Open) {
 }
 
 fn connects_from_a_given_address(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let listener = TcpListener::bind(V4).unwrap();
     let from: SocketAddr = "127.0.0.77:0".parse().unwrap();
     let address = listener.local_addr().unwrap();
@@ -400,7 +413,7 @@ fn connects_from_a_given_address(open: Open) {
 }
 
 fn the_backlog_holds_connections_until_they_are_accepted(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (listener, address) = listen(&mut net, V4);
     let mut peers: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
     for (index, peer) in peers.iter_mut().enumerate() {
@@ -424,7 +437,7 @@ fn the_backlog_holds_connections_until_they_are_accepted(open: Open) {
 }
 
 fn an_address_in_use_is_refused_by_name(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (listener, address) = listen(&mut net, V4);
     let error = net.transport.listen(address, &ListenOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
@@ -439,7 +452,7 @@ fn an_address_in_use_is_refused_by_name(open: Open) {
 }
 
 fn stale_handles_are_not_connected(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, _peer) = pair(&mut net);
     let (listener, _) = listen(&mut net, V4);
     let (datagram, _) = bind(&mut net, V4);
@@ -475,7 +488,7 @@ fn stale_handles_are_not_connected(open: Open) {
 fn five_hundred_connections_leave_nothing_behind(open: Open) {
     let _alone = support::alone();
     let before = descriptors();
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let idle = descriptors();
     let (listener, address) = listen(&mut net, V4);
     let mut connections = Vec::new();
@@ -511,7 +524,7 @@ fn five_hundred_connections_leave_nothing_behind(open: Open) {
 }
 
 fn peeking_leaves_the_bytes(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     peer.write_all(b"look, don't touch").unwrap();
     for _ in 0..3 {
@@ -528,7 +541,7 @@ fn peeking_leaves_the_bytes(open: Open) {
 }
 
 fn vectored_writes_arrive_in_order(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     let parts: Vec<Vec<u8>> = (0..2000_usize).map(|n| patterned(n % 7 * 100)).collect();
     let whole: Vec<u8> = parts.concat();
@@ -551,7 +564,7 @@ fn vectored_writes_arrive_in_order(open: Open) {
 }
 
 fn small_pushes_and_writes_keep_their_order(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     let mut whole = Vec::new();
     for number in 0..3000_u32 {
@@ -584,7 +597,7 @@ fn small_pushes_and_writes_keep_their_order(open: Open) {
 }
 
 fn readable_and_writable_wait_for_what_they_say(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     net.wait(|t, cx| t.poll_writable(cx, stream)).unwrap();
     let flag = net.flag();
@@ -613,7 +626,7 @@ fn readable_and_writable_wait_for_what_they_say(open: Open) {
 }
 
 fn drained_waits_for_the_kernel_to_take_the_bytes(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
     let sent = push_until_full(&mut net, stream, &patterned(60_000));
@@ -632,7 +645,7 @@ fn drained_waits_for_the_kernel_to_take_the_bytes(open: Open) {
 }
 
 fn closing_delivers_what_is_queued(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     let part = patterned(60_000);
     let sent = push_until_full(&mut net, stream, &part);
@@ -652,7 +665,7 @@ fn closing_delivers_what_is_queued(open: Open) {
 }
 
 fn a_closed_connection_whose_peer_never_reads_is_given_up(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     push_until_full(&mut net, stream, &patterned(60_000));
     assert_eq!(net.transport.deadline(), None);
@@ -668,7 +681,7 @@ fn a_closed_connection_whose_peer_never_reads_is_given_up(open: Open) {
 }
 
 fn options_are_taken_and_reported(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let mut listen_options = ListenOptions::default();
     listen_options.stream.nodelay = true;
     let listener = net.transport.listen(V4.parse().unwrap(), &listen_options).unwrap();
@@ -700,7 +713,7 @@ fn options_are_taken_and_reported(open: Open) {
 }
 
 fn tcp_info_describes_the_connection(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     peer.write_all(&[7; 1000]).unwrap();
     assert_eq!(pop_exactly(&mut net, stream, 1000).len(), 1000);
@@ -714,7 +727,7 @@ fn tcp_info_describes_the_connection(open: Open) {
 }
 
 fn a_pop_takes_no_more_than_asked(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     let sent = patterned(10_000);
     peer.write_all(&sent).unwrap();
@@ -730,7 +743,7 @@ fn a_pop_takes_no_more_than_asked(open: Open) {
 }
 
 fn an_empty_pool_waits_for_a_slot(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     let pool = net.transport.pool().clone();
     let mut hoard: Vec<_> = std::iter::from_fn(|| pool.alloc(1)).collect();
@@ -758,11 +771,97 @@ fn an_empty_pool_waits_for_a_slot(open: Open) {
     net.settle();
 }
 
+fn a_reader_that_pauses_holds_the_peer_back(open: Open) {
+    let mut net = open(Limits::default());
+    let (stream, mut peer) = pair(&mut net);
+    let sent = patterned(16 << 20);
+    peer.set_nonblocking(true).unwrap();
+    // What the peer may send while nobody reads is bounded by the kernel's buffers and by a few slots.
+    let mut at = 0;
+    let mut refusals = 0;
+    while refusals < 5 {
+        match peer.write(&sent[at..]) {
+            Ok(count) => (at, refusals) = (at + count, 0),
+            Err(_) => refusals += 1,
+        }
+        net.turn();
+    }
+    assert!(at < sent.len(), "nobody read, and yet all {at} bytes were taken");
+    assert!(net.transport.pool().stats().slots_out < 2048, "{:?}", net.transport.pool().stats());
+    peer.set_nonblocking(false).unwrap();
+    let rest = sent[at..].to_vec();
+    let writer = thread::spawn(move || {
+        peer.write_all(&rest).unwrap();
+        peer
+    });
+    assert!(pop_exactly(&mut net, stream, sent.len()) == sent, "what arrived is what was sent");
+    drop(writer.join().unwrap());
+    net.transport.close(stream);
+    net.settle();
+}
+
+fn a_small_pool_serves_many_connections(open: Open) {
+    let mut net = open(Limits { slots: Some(32), ..Limits::default() });
+    let (listener, address) = listen(&mut net, V4);
+    let peers: Vec<_> = (0..40_u8)
+        .map(|number| {
+            thread::spawn(move || {
+                let mut peer = TcpStream::connect(address).unwrap();
+                let mut reader = peer.try_clone().unwrap();
+                let sent: Vec<u8> = patterned(50_000).iter().map(|byte| byte ^ number).collect();
+                let copy = sent.clone();
+                let writer = thread::spawn(move || {
+                    peer.write_all(&copy).unwrap();
+                    peer.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut got = Vec::new();
+                reader.read_to_end(&mut got).unwrap();
+                writer.join().unwrap();
+                assert!(got == sent, "connection {number} got back what it sent");
+            })
+        })
+        .collect();
+    // One task's work for all connections, as fair as a loop over them is.
+    let flag = net.flag();
+    let (mut open_ones, mut left) = (Vec::new(), peers.len());
+    while left > 0 {
+        while let Poll::Ready(accepted) = net.poll_with(&flag, |t, cx| t.poll_accept(cx, listener)) {
+            open_ones.push((accepted.unwrap().0, None));
+        }
+        for (stream, kept) in &mut open_ones {
+            if kept.is_none() {
+                match net.poll_with(&flag, |t, cx| t.poll_pop(cx, *stream, usize::MAX)) {
+                    Poll::Ready(Ok(Some(buf))) => *kept = Some(buf),
+                    Poll::Ready(Ok(None)) => {
+                        net.transport.close(*stream);
+                        left -= 1;
+                    }
+                    Poll::Ready(Err(error)) if error.kind() == ErrorKind::NotConnected => {}
+                    Poll::Ready(Err(error)) => panic!("{error}"),
+                    Poll::Pending => {}
+                }
+            }
+            if kept.is_some()
+                && let Poll::Ready(result) = net.poll_with(&flag, |t, cx| t.poll_push(cx, *stream, kept))
+            {
+                result.unwrap();
+            }
+        }
+        net.turn();
+    }
+    for peer in peers {
+        peer.join().unwrap();
+    }
+    drop(open_ones);
+    net.transport.close_listener(listener);
+    net.settle();
+}
+
 // ---- datagrams ----
 
 fn datagrams_are_echoed_over_both_families(open: Open) {
     for address in [V4, V6] {
-        let mut net = open(None);
+        let mut net = open(Limits::default());
         let (socket, here) = bind(&mut net, address);
         let peer = UdpSocket::bind(address).unwrap();
         for round in 0..100_u8 {
@@ -786,7 +885,7 @@ fn datagrams_are_echoed_over_both_families(open: Open) {
 }
 
 fn a_connected_datagram_socket_hears_its_peer_only(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (socket, here) = bind(&mut net, V4);
     let (friend, stranger) = (UdpSocket::bind(V4).unwrap(), UdpSocket::bind(V4).unwrap());
     assert_eq!(net.transport.datagram_peer(socket).unwrap_err().kind(), ErrorKind::NotConnected);
@@ -811,7 +910,7 @@ fn a_connected_datagram_socket_hears_its_peer_only(open: Open) {
 }
 
 fn a_refused_datagram_is_reported(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (socket, _) = bind(&mut net, V4);
     let vacant = UdpSocket::bind(V4).unwrap().local_addr().unwrap();
     net.transport.connect_datagram(socket, Some(vacant)).unwrap();
@@ -828,7 +927,7 @@ fn a_refused_datagram_is_reported(open: Open) {
 }
 
 fn peeking_at_a_datagram_leaves_it(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (socket, here) = bind(&mut net, V4);
     let peer = UdpSocket::bind(V4).unwrap();
     let flag = net.flag();
@@ -849,7 +948,7 @@ fn peeking_at_a_datagram_leaves_it(open: Open) {
 }
 
 fn datagrams_of_any_size_arrive_whole(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (socket, here) = bind(&mut net, V4);
     let peer = UdpSocket::bind(V4).unwrap();
     let small = net.transport.pool().small_capacity();
@@ -878,7 +977,7 @@ fn datagrams_of_any_size_arrive_whole(open: Open) {
 // ---- the transport as a whole ----
 
 fn dropped_waits_lose_nothing(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (listener, address) = listen(&mut net, V4);
     let total = 200_000;
     let peer = thread::spawn(move || {
@@ -944,7 +1043,7 @@ fn dropped_waits_lose_nothing(open: Open) {
 }
 
 fn a_watched_descriptor_ends_the_park(open: Open) {
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (mut bell, ringer) = std::os::unix::net::UnixStream::pair().unwrap();
     net.transport.watch(bell.as_raw_fd()).unwrap();
     for _ in 0..3 {
@@ -966,7 +1065,7 @@ fn a_watched_descriptor_ends_the_park(open: Open) {
 fn a_transport_is_dropped_with_everything_open(open: Open) {
     let _alone = support::alone();
     let before = descriptors();
-    let mut net = open(None);
+    let mut net = open(Limits::default());
     let (listener, address) = listen(&mut net, V4);
     let mut peers = Vec::new();
     let flag = net.flag();
@@ -999,15 +1098,47 @@ fn a_transport_is_dropped_with_everything_open(open: Open) {
     if let Ok(stream) = net.transport.connect(nowhere, None, &StreamOptions::default()) {
         let _ = net.poll_with(&flag, |t, cx| t.poll_connect(cx, stream));
     }
-    let kept = net.transport.pool().copy_from_slice(b"outlives its transport").unwrap();
+    let pool = net.transport.pool().clone();
+    let kept = pool.copy_from_slice(b"outlives its transport").unwrap();
     drop(net);
     assert_eq!(&kept[..], b"outlives its transport");
+    let stats = pool.stats();
+    assert_eq!((stats.slots_out, stats.large_slots_out), (1, 0), "every other slot came back");
+    // Nothing the peers do now reaches memory that was the transport's.
+    let slots: Vec<_> = std::iter::from_fn(|| pool.copy_from_slice(&[0xa5; 1792])).collect();
+    for peer in &mut peers {
+        let _ = peer.write(&patterned(5000));
+    }
     drop(peers);
+    assert!(slots.iter().all(|slot| slot.iter().all(|byte| *byte == 0xa5)));
     assert_eq!(descriptors(), before);
 }
 
+fn running_out_of_descriptors_is_told_and_survived(open: Open) {
+    let _alone = support::alone();
+    let few = support::few_descriptors();
+    let mut net = open(Limits::default());
+    let (listener, address) = listen(&mut net, V4);
+    let peer = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    net.turn();
+    let taken = few.take_all();
+    peer.connect(&address.into()).unwrap();
+    let error = net.wait(|t, cx| t.poll_accept(cx, listener)).unwrap_err();
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    let error = net.transport.connect(address, None, &StreamOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    drop(taken);
+    let stream = accept(&mut net, listener);
+    peer.send(b"patience").unwrap();
+    assert_eq!(pop_exactly(&mut net, stream, 8), b"patience");
+    drop(peer);
+    net.transport.close(stream);
+    net.transport.close_listener(listener);
+    net.settle();
+}
+
 fn the_limit_of_sockets_is_an_error_with_a_cure(open: Open) {
-    let mut net = open(Some(2));
+    let mut net = open(Limits { sockets: Some(2), ..Limits::default() });
     let (listener, address) = listen(&mut net, V4);
     let _peers = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
     let first = accept(&mut net, listener);

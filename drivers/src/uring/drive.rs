@@ -14,6 +14,10 @@ use crate::transport::Handle;
 /// Batches of completions looked at in a turn; the rest waits for the next one, so that tasks have theirs.
 const BATCHES: usize = 16;
 
+/// As many streams with something to send are sent to by a call each: below that an operation, its completion and the turn
+/// that looks at it cost more than the calls saved.
+const INLINE_SENDS: usize = 1;
+
 impl Uring {
     /// Looks at what has completed, and wakes whom it concerns. Answers how many completions it saw.
     pub(super) fn drive(&mut self) -> io::Result<usize> {
@@ -21,7 +25,7 @@ impl Uring {
             self.give_up_due();
         }
         self.ring.collect()?;
-        let mut seen = 0;
+        let mut seen = self.wakes.len();
         let mut batch = std::mem::take(&mut self.batch);
         for _ in 0..BATCHES {
             let count = self.ring.completions(&mut batch);
@@ -160,13 +164,20 @@ impl Uring {
         }
     }
 
-    /// Queues one send for every stream that was written to, and fresh buffers.
+    /// Sends, or queues a send, for every stream that was written to, and offers fresh buffers.
     pub(super) fn prepare(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
+        let inline = dirty.len() <= INLINE_SENDS;
         for handle in dirty.drain(..) {
             if let Some(stream) = self.streams.get_mut(handle) {
                 stream.dirty = false;
-                stream.start_send(handle, &mut self.ring, &mut self.messages);
+                if inline && stream.send_now() {
+                    // Told by the next poll: whoever flushes may be about to wait.
+                    self.wakes.extend(stream.writer.take());
+                    self.remove_if_over(handle);
+                } else {
+                    stream.start_send(handle, &mut self.ring, &mut self.messages);
+                }
             }
         }
         self.dirty = dirty;

@@ -271,7 +271,7 @@ impl Transport for Uring {
     fn park(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.prepare();
         self.arm_watched();
-        self.ring.submit_and_wait(timeout)
+        if self.wakes.is_empty() { self.ring.submit_and_wait(timeout) } else { self.ring.submit() }
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -451,6 +451,33 @@ impl Stream {
         unsafe { ring.push(entry, Op::Send, handle) };
     }
 
+    /// Gives the kernel what is queued by calls. `true` once nothing is left to send.
+    #[inline]
+    pub(super) fn send_now(&mut self) -> bool {
+        if !matches!(self.sending, Sending::Nothing) {
+            return false;
+        }
+        self.seal_tail();
+        while let Some(front) = self.outbox.front_mut() {
+            match calls::send(self.socket.as_fd(), front) {
+                Ok(count) => {
+                    self.queued_bytes -= count;
+                    if count < front.len() {
+                        front.advance(count);
+                        return false;
+                    }
+                    self.outbox.pop_front();
+                }
+                // Full, or broken: the operation waits for room, or brings the error to where errors are told.
+                Err(_) => return false,
+            }
+        }
+        if self.write_shut && self.is_held() {
+            self.finish();
+        }
+        true
+    }
+
     /// A send is over: in whole, in part, or for an error.
     #[inline]
     pub(super) fn on_sent(

@@ -50,6 +50,33 @@ pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// While it lives, this process may open few descriptors. For tests that are alone.
+pub(crate) struct Few(libc::rlimit);
+
+pub(crate) fn few_descriptors() -> Few {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable during the call.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    let few = libc::rlimit { rlim_cur: 256, ..limit };
+    // SAFETY: `few` is readable during the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &few) }, 0);
+    Few(limit)
+}
+
+impl Few {
+    /// All that are left.
+    pub(crate) fn take_all(&self) -> Vec<std::fs::File> {
+        std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
+    }
+}
+
+impl Drop for Few {
+    fn drop(&mut self) {
+        // SAFETY: the limit is readable during the call; it is the one that was in force.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &self.0) }, 0);
+    }
+}
+
 pub(crate) struct Driver {
     pub(crate) transport: Box<dyn Transport>,
     start: std::time::Instant,
