@@ -23,11 +23,11 @@ mod sockets;
 pub mod tap;
 pub mod time;
 pub mod transport;
+#[cfg(feature = "uring")]
+pub mod uring;
 mod vnet;
 pub mod wire;
 pub mod wrap;
-#[cfg(feature = "uring")]
-pub mod uring;
 
 pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
 pub use mem::{Buf, BufMut, Pool, PoolConfig};

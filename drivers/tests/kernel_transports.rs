@@ -30,6 +30,8 @@ const V6: &str = "[::1]:0";
 struct Limits {
     sockets: Option<usize>,
     slots: Option<usize>,
+    /// Entries of a ring, for a transport that has one.
+    entries: Option<u32>,
 }
 
 /// Opens a transport.
@@ -47,6 +49,7 @@ fn uring(limits: Limits) -> Driver {
     let mut config = UringConfig::default();
     config.max_sockets = limits.sockets.unwrap_or(config.max_sockets);
     config.pool = limits.slots.map_or(config.pool, PoolConfig::small);
+    config.entries = limits.entries.unwrap_or(config.entries);
     Driver::new(|| Box::new(Uring::open(&config).unwrap()))
 }
 
@@ -92,6 +95,7 @@ suite![
     an_empty_pool_waits_for_a_slot,
     a_reader_that_pauses_holds_the_peer_back,
     a_small_pool_serves_many_connections,
+    a_small_ring_serves_many_connections,
     datagrams_are_echoed_over_both_families,
     a_connected_datagram_socket_hears_its_peer_only,
     a_refused_datagram_is_reported,
@@ -801,7 +805,15 @@ fn a_reader_that_pauses_holds_the_peer_back(open: Open) {
 }
 
 fn a_small_pool_serves_many_connections(open: Open) {
-    let mut net = open(Limits { slots: Some(32), ..Limits::default() });
+    serve_many(open(Limits { slots: Some(32), ..Limits::default() }));
+}
+
+fn a_small_ring_serves_many_connections(open: Open) {
+    serve_many(open(Limits { entries: Some(8), ..Limits::default() }));
+}
+
+/// Echoes what forty peers send at once.
+fn serve_many(mut net: Driver) {
     let (listener, address) = listen(&mut net, V4);
     let peers: Vec<_> = (0..40_u8)
         .map(|number| {

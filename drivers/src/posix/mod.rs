@@ -268,6 +268,8 @@ impl Transport for Posix {
             self.on_event(token, event);
             events += usize::from(token != Token::Watched);
         }
+        let streams = &self.streams;
+        self.closing.settle(|handle| streams.get(handle).is_some());
         self.wake();
         Ok(events)
     }

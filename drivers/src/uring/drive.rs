@@ -38,6 +38,8 @@ impl Uring {
             }
         }
         self.batch = batch;
+        let streams = &self.streams;
+        self.closing.settle(|handle| streams.get(handle).is_some());
         self.refill();
         self.wake();
         Ok(seen)
