@@ -25,7 +25,7 @@ counters! {
         in_frames => "InFrames",
         /// Frames too short for a header.
         in_truncated => "InTruncated",
-        /// Unicast frames for another station.
+        /// Frames for another station, or for a group we are not in.
         in_other_host => "InOtherHost",
         /// Frames that carry no protocol of ours.
         in_unknown_type => "InUnknownType",

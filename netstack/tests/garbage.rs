@@ -94,8 +94,9 @@ proptest! {
         }
         let stats = bench.host.stats();
         prop_assert_eq!(stats.link.in_frames, sent as u64);
-        let link = stats.link.in_truncated + stats.link.in_other_host + stats.link.in_unknown_type + stats.link.in_arp;
-        prop_assert_eq!(link + stats.v4.ip.in_receives + stats.v6.ip.in_receives, sent as u64);
+        let link = stats.link.in_truncated + stats.link.in_unknown_type + stats.link.in_arp;
+        let seen = link + stats.v4.ip.in_receives + stats.v6.ip.in_receives;
+        prop_assert!(seen <= sent as u64 && seen + stats.link.in_other_host >= sent as u64, "{:?}", stats);
         for _ in 0..200 {
             bench.now += std::time::Duration::from_secs(5);
             bench.answers();

@@ -411,3 +411,50 @@ fn ephemeral_ports_differ_between_hosts_with_different_secrets() {
     assert_ne!(a, b);
     assert!(a.iter().chain(&b).all(|port| (32768..=60999).contains(port)), "{a:?} {b:?}");
 }
+
+/// A device that is unplugged after some bursts.
+struct Unplugged(WireEnd, u32);
+
+impl Device for Unplugged {
+    fn name(&self) -> &str {
+        "unplugged"
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    fn pool(&self) -> &Pool {
+        self.0.pool()
+    }
+
+    fn rx_burst(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> std::io::Result<usize> {
+        if self.1 == 0 {
+            return Err(std::io::Error::new(ErrorKind::BrokenPipe, "the cable is out"));
+        }
+        self.1 -= 1;
+        self.0.rx_burst(now, into, max)
+    }
+
+    fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> std::io::Result<usize> {
+        self.0.tx_burst(now, queue)
+    }
+}
+
+#[test]
+fn a_device_that_goes_away_ends_its_sockets_with_its_error() {
+    let end = Wire::new(1, WireConfig::default()).unwrap().pop().unwrap();
+    let mut host = Stack::new(Box::new(Unplugged(end, 3)), config(2)).unwrap();
+    let socket = bind(&mut host, "0.0.0.0:7");
+    for _ in 0..3 {
+        host.poll(Instant::ZERO).unwrap();
+        assert!(recv(&mut host, socket).is_none());
+    }
+    let error = host.poll(Instant::ZERO).unwrap_err();
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::BrokenPipe, "the cable is out".to_owned()));
+    assert_eq!(recv(&mut host, socket).unwrap().unwrap_err().kind(), ErrorKind::BrokenPipe);
+    let options = DatagramOptions::default();
+    let refused = host.bind_datagram("0.0.0.0:8".parse().unwrap(), &options).unwrap_err();
+    assert_eq!(refused.to_string(), "the cable is out");
+    assert_eq!(host.flush(Instant::ZERO).unwrap_err().kind(), ErrorKind::BrokenPipe);
+}

@@ -103,7 +103,7 @@ impl Stack {
     #[inline]
     fn on_ipv4(&mut self, link: Link, mut buf: Buf) {
         let Egress { routes, stats, capabilities, .. } = &mut self.egress;
-        let stats = &mut stats.v4.ip;
+        let (link_stats, stats) = (&mut stats.link, &mut stats.v4.ip);
         stats.in_receives += 1;
         let packet = match ipv4::Packet::new_checked(&buf) {
             Ok(packet) => packet,
@@ -121,8 +121,13 @@ impl Stack {
             _ if link.station.is_none() => false,
             Destination::Ours => false,
             Destination::Group => true,
+            // A group we are not in is what a better filter would have kept from us, no error.
             Destination::Other => {
-                stats.in_addr_errors += 1;
+                if dst.is_multicast() {
+                    link_stats.in_other_host += 1;
+                } else {
+                    stats.in_addr_errors += 1;
+                }
                 return;
             }
         };
@@ -160,7 +165,7 @@ impl Stack {
     #[inline]
     fn on_ipv6(&mut self, link: Link, mut buf: Buf) {
         let Egress { routes, stats, .. } = &mut self.egress;
-        let stats = &mut stats.v6.ip;
+        let (link_stats, stats) = (&mut stats.link, &mut stats.v6.ip);
         stats.in_receives += 1;
         let packet = match ipv6::Packet::new_checked(&buf) {
             Ok(packet) => packet,
@@ -174,8 +179,13 @@ impl Stack {
             _ if link.station.is_none() => false,
             Destination::Ours => false,
             Destination::Group => true,
+            // A group we are not in is what a better filter would have kept from us, no error.
             Destination::Other => {
-                stats.in_addr_errors += 1;
+                if dst.is_multicast() {
+                    link_stats.in_other_host += 1;
+                } else {
+                    stats.in_addr_errors += 1;
+                }
                 return;
             }
         };

@@ -254,11 +254,11 @@ impl Table {
                     best = Some(group);
                     break;
                 }
-                None if (if v6 { group.v6 } else { group.v4 }) => {
-                    // Of two that listen to any address, the one that asked for this version alone is the closer match.
-                    if best.is_none_or(|found: &Group| found.v4 && found.v6) {
-                        best = Some(group);
-                    }
+                // Of two that listen to any address, the one that asked for this version alone is the closer match.
+                None if (if v6 { group.v6 } else { group.v4 })
+                    && best.is_none_or(|found: &Group| found.v4 && found.v6) =>
+                {
+                    best = Some(group);
                 }
                 _ => {}
             }
