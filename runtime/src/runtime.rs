@@ -376,7 +376,7 @@ impl fmt::Debug for Runtime {
 }
 
 /// A seed that nobody can guess.
-fn random_seed() -> io::Result<u64> {
+pub(crate) fn random_seed() -> io::Result<u64> {
     let mut seed = [0u8; 8];
     // SAFETY: eight bytes, as many as asked for; the kernel gives up to 256 bytes at once.
     match unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) } {

@@ -1,35 +1,255 @@
 //! Opening what a device string names: one arm each.
+//!
+//! A device of frames gets a stack on it, and a capture around it if one is asked for; the kernel's sockets are
+//! transports as they are. An error names the device, the cause and the cure, and leaves nothing open.
 
+use std::fs::File;
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use demi_drivers::Transport;
+use demi_drivers::packet::{Packet, PacketConfig};
 use demi_drivers::posix::{Posix, PosixConfig};
+use demi_drivers::tap::{Tap, TapConfig};
+#[cfg(feature = "uring")]
+use demi_drivers::uring::{Uring, UringConfig};
+use demi_drivers::wire::{Wire, WireConfig};
+use demi_drivers::wrap::pcap::{Capture, Pcap};
+use demi_drivers::{Device, Transport};
+use demi_netstack::tcp::TcpConfig;
+use demi_netstack::{Cidr, Stack, StackConfig};
 
 use crate::config::{Config, DeviceSpec, Log};
+use crate::time::Clock;
 
 /// Opens every device of `config`, in order. `seed` keys everything random.
 pub(super) fn open(config: &Config, seed: u64) -> io::Result<Vec<Box<dyn Transport>>> {
+    let capture = capture(config)?;
     let mut transports = Vec::with_capacity(config.device.len());
-    for spec in &config.device {
-        let transport = open_one(spec, config, seed)?;
+    for (at, spec) in config.device.iter().enumerate() {
+        let opening = Opening { spec, config, seed: seed.wrapping_add(at as u64), capture: capture.as_ref() };
+        let transport = opening.open()?;
         if config.log >= Log::Info {
-            eprintln!("demi: {spec}: opened {}", transport.name());
+            eprintln!("demi: device {spec}: opened {}", transport.name());
         }
         transports.push(transport);
     }
     Ok(transports)
 }
 
-fn open_one(spec: &DeviceSpec, config: &Config, _seed: u64) -> io::Result<Box<dyn Transport>> {
-    match spec {
-        DeviceSpec::Auto => posix(config),
-        DeviceSpec::Posix => posix(config),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{spec}: not built in"))),
+/// One device about to be opened.
+struct Opening<'a> {
+    spec: &'a DeviceSpec,
+    config: &'a Config,
+    seed: u64,
+    capture: Option<&'a Capture>,
+}
+
+impl Opening<'_> {
+    fn open(&self) -> io::Result<Box<dyn Transport>> {
+        let pool = self.config.pool();
+        match self.spec {
+            DeviceSpec::Auto => self.auto(),
+            DeviceSpec::Uring => self.uring(),
+            DeviceSpec::Posix => self.posix(),
+            DeviceSpec::Tap { name } => {
+                let mut tap = TapConfig::new(name);
+                (tap.mac, tap.mtu, tap.pool) = (self.config.mac, self.config.mtu, pool);
+                self.addressed()?;
+                self.stack(Box::new(Tap::open(&tap)?))
+            }
+            DeviceSpec::Packet { interface } => {
+                let mut packet = PacketConfig::new(interface);
+                (packet.mac, packet.pool) = (self.config.mac, pool);
+                self.addressed()?;
+                self.stack(Box::new(Packet::open(&packet)?))
+            }
+            DeviceSpec::Wire => {
+                let mut wire = WireConfig { pool, ..WireConfig::default() };
+                wire.mtu = self.config.mtu.unwrap_or(wire.mtu);
+                let end = Wire::new(self.seed, wire)?.into_iter().next();
+                self.stack(Box::new(end.ok_or(io::ErrorKind::NotFound)?))
+            }
+            DeviceSpec::Xdp { .. } | DeviceSpec::Dpdk { .. } | DeviceSpec::Rdma { .. } => {
+                Err(self.not_built_in("this version has auto, uring, posix, tap:NAME, packet:IF and wire"))
+            }
+        }
+    }
+
+    /// io_uring where the kernel has it and allows it, else epoll.
+    fn auto(&self) -> io::Result<Box<dyn Transport>> {
+        self.uring().or_else(|error| {
+            if self.config.log >= Log::Info {
+                eprintln!("demi: device auto: taking posix: {error}");
+            }
+            self.posix()
+        })
+    }
+
+    fn posix(&self) -> io::Result<Box<dyn Transport>> {
+        let posix = PosixConfig {
+            pool: self.config.pool(),
+            max_sockets: self.config.max_connections,
+            ..PosixConfig::default()
+        };
+        Ok(Box::new(Posix::open(&posix)?))
+    }
+
+    #[cfg(feature = "uring")]
+    fn uring(&self) -> io::Result<Box<dyn Transport>> {
+        let uring = UringConfig {
+            pool: self.config.pool(),
+            max_sockets: self.config.max_connections,
+            ..UringConfig::default()
+        };
+        Ok(Box::new(Uring::open(&uring)?))
+    }
+
+    #[cfg(not(feature = "uring"))]
+    fn uring(&self) -> io::Result<Box<dyn Transport>> {
+        Err(self.not_built_in("build with the feature `uring`, or take posix"))
+    }
+
+    /// Sees that a stack on a network will have an address there.
+    fn addressed(&self) -> io::Result<()> {
+        if self.config.address.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("device {}: it has no address: set one, as in address = 10.0.0.2/24", self.spec),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Our stack on a device.
+    fn stack(&self, device: Box<dyn Device>) -> io::Result<Box<dyn Transport>> {
+        let name = device.name().to_owned();
+        let device = match self.capture {
+            Some(capture) => Box::new(Pcap::into_capture(device, capture.clone())),
+            None => device,
+        };
+        let stack = Stack::new(device, self.stack_config()?)
+            .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
+        Ok(Box::new(stack))
+    }
+
+    fn stack_config(&self) -> io::Result<StackConfig> {
+        let config = self.config;
+        let own = config.address.iter().filter_map(|own| Cidr::new(own.address, own.prefix_len));
+        let mut tcp = TcpConfig {
+            max_connections: config.max_connections,
+            congestion: config.congestion,
+            ..TcpConfig::default()
+        };
+        tcp.send_buffer_bytes = config.send_buffer_bytes.unwrap_or(tcp.send_buffer_bytes);
+        tcp.recv_buffer_bytes = config.recv_buffer_bytes.unwrap_or(tcp.recv_buffer_bytes);
+        tcp.recv_buffer_max_bytes = tcp.recv_buffer_max_bytes.max(tcp.recv_buffer_bytes);
+        Ok(StackConfig {
+            addresses: own.collect(),
+            gateways: config.gateway.clone(),
+            mtu: config.mtu,
+            secret: self.secret()?,
+            tcp,
+            ..StackConfig::default()
+        })
+    }
+
+    /// What keys the stack's sequence numbers, ports and tables: the kernel's randomness, unless a run is to be repeated.
+    fn secret(&self) -> io::Result<[u8; 16]> {
+        let halves = match self.config.seed {
+            Some(_) => [self.seed, !self.seed],
+            None => [crate::runtime::random_seed()?, crate::runtime::random_seed()?],
+        };
+        let mut secret = [0; 16];
+        for (bytes, half) in secret.chunks_exact_mut(8).zip(halves) {
+            bytes.copy_from_slice(&half.to_le_bytes());
+        }
+        Ok(secret)
+    }
+
+    #[cold]
+    fn not_built_in(&self, cure: &str) -> io::Error {
+        io::Error::new(io::ErrorKind::Unsupported, format!("device {}: not built in: {cure}", self.spec))
     }
 }
 
-fn posix(config: &Config) -> io::Result<Box<dyn Transport>> {
-    let posix =
-        PosixConfig { pool: config.pool(), max_sockets: config.max_connections, ..PosixConfig::default() };
-    Ok(Box::new(Posix::open(&posix)?))
+/// The capture that `pcap` asks for, of all devices of frames.
+fn capture(config: &Config) -> io::Result<Option<Capture>> {
+    let Some(path) = &config.pcap else { return Ok(None) };
+    let shown = path.display();
+    if config.device.iter().all(DeviceSpec::is_kernel) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "pcap = {shown}: the kernel's sockets show no frames: take tap:, packet: or wire, or use tcpdump"
+            ),
+        ));
+    }
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("pcap = {shown}: {error}"));
+    let file = File::create(path).map_err(failed)?;
+    // Frames are stamped with the loop's clock, which begins anywhere: where that was in Unix time.
+    let unix_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let zero_unix_ns =
+        u64::try_from(unix_ns).unwrap_or(u64::MAX).saturating_sub(Clock::real().read().as_nanos());
+    Capture::new(file, zero_unix_ns).map(Some).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What opening says; `pool` small, so that nothing is mapped for long.
+    fn opened(config: Config) -> io::Result<Vec<String>> {
+        let config = config.pool_slots(256).pool_large_slots(4).huge_pages(false).check()?;
+        open(&config, 7).map(|all| all.iter().map(|one| one.name().to_owned()).collect())
+    }
+
+    #[test]
+    fn auto_takes_a_kernel_transport_and_a_list_opens_each() {
+        let auto = opened(Config::new()).unwrap();
+        assert!(matches!(&auto[..], [one] if one == "uring" || one == "posix"), "{auto:?}");
+        let list = opened(Config::new().device(["posix", "wire"])).unwrap();
+        assert_eq!(list[0], "posix");
+        assert!(list[1].starts_with("wire"), "{list:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_said_in_one_line_with_the_cure() {
+        for (config, kind, says) in [
+            (Config::new().device("xdp:eth0"), io::ErrorKind::Unsupported, "device xdp:eth0: not built in: "),
+            (Config::new().device("rdma:rxe0"), io::ErrorKind::Unsupported, "tap:NAME"),
+            (Config::new().device("tap:demi9"), io::ErrorKind::InvalidInput, "address = 10.0.0.2/24"),
+            (Config::new().pcap("/tmp/x.pcapng"), io::ErrorKind::InvalidInput, "tcpdump"),
+            (
+                Config::new().device("wire").pcap("/nonexistent/x.pcapng"),
+                io::ErrorKind::NotFound,
+                "pcap = /nonexistent/x.pcapng: ",
+            ),
+            (
+                Config::new().device("packet:no-such-if").address("10.0.0.2/24"),
+                io::ErrorKind::NotFound,
+                "packet:no-such-if",
+            ),
+            (
+                Config::new().device("wire").address("10.0.0.2/24").gateway("192.0.2.1"),
+                io::ErrorKind::InvalidInput,
+                "device wire",
+            ),
+        ] {
+            let error = opened(config).unwrap_err();
+            let text = error.to_string();
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(text.contains(says) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_given_seed_gives_the_same_secret_and_none_gives_another_each_time() {
+        let secret = |config: &Config, seed| {
+            Opening { spec: &DeviceSpec::Wire, config, seed, capture: None }.secret().unwrap()
+        };
+        let (given, drawn) = (Config::new().seed(7), Config::new());
+        assert_eq!(secret(&given, 7), secret(&given, 7));
+        assert_ne!(secret(&given, 7), secret(&given, 8));
+        assert_ne!(secret(&drawn, 7), secret(&drawn, 7));
+    }
 }

@@ -8,9 +8,10 @@ use demi::{Config, Runtime};
 
 /// Runs `test` in a fresh runtime on each transport over the kernel's sockets.
 pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn() -> F) {
-    for device in ["posix"] {
+    let devices: &[&str] = if cfg!(feature = "uring") { &["posix", "uring"] } else { &["posix"] };
+    for device in devices {
         eprintln!("on {device}");
-        let config = Config::new().device(device).pool_slots(4096).pool_large_slots(32).huge_pages(false);
+        let config = Config::new().device(*device).pool_slots(4096).pool_large_slots(32).huge_pages(false);
         let runtime = Runtime::new(config.check().unwrap()).unwrap();
         runtime.block_on(test());
     }

@@ -167,7 +167,7 @@ fn a_full_send_buffer_says_so_and_keeps_the_buffer() {
 #[test]
 fn nobody_listening_is_connection_refused() {
     on_each(|| async {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = TcpStream::connect(free).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert!(error.to_string().contains(&free.to_string()), "{error}");
