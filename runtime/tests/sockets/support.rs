@@ -4,17 +4,32 @@ use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
 use demi::net::{TcpListener, TcpSocket, TcpStream};
-use demi::{Config, Runtime};
+use demi::{Config, Drained, Runtime};
 
-/// Runs `test` in a fresh runtime on each transport over the kernel's sockets.
+/// Runs `test` in a fresh runtime on each transport: the kernel's sockets, and our own stack, which has a loopback, too.
+/// At the end all that was written is delivered and closed.
 pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn() -> F) {
-    let devices: &[&str] = if cfg!(feature = "uring") { &["posix", "uring"] } else { &["posix"] };
-    for device in devices {
-        eprintln!("on {device}");
-        let config = Config::new().device(*device).pool_slots(4096).pool_large_slots(32).huge_pages(false);
-        let runtime = Runtime::new(config.check().unwrap()).unwrap();
-        runtime.block_on(test());
+    for device in KERNEL.iter().chain(&["wire"]) {
+        on(device, &test);
     }
+}
+
+/// [`on_each`], for what only the kernel's sockets do.
+pub(crate) fn on_kernel<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    for device in KERNEL {
+        on(device, &test);
+    }
+}
+
+const KERNEL: &[&str] = if cfg!(feature = "uring") { &["posix", "uring"] } else { &["posix"] };
+
+fn on<F: Future<Output = ()>>(device: &str, test: impl Fn() -> F) {
+    eprintln!("on {device}");
+    let config = Config::new().device(device).pool_slots(4096).pool_large_slots(32).huge_pages(false);
+    let runtime = Runtime::new(config).unwrap();
+    runtime.block_on(test());
+    let drained = runtime.shut_down();
+    assert!(matches!(drained, Drained::Clean), "{drained:?}");
 }
 
 /// Two connected streams: the one that connected, and the one that was accepted.
