@@ -11,6 +11,7 @@
 //! | [`io`] | buffers, readiness, the ecosystem's reading and writing traits |
 //! | [`compat`] | what other crates need beside those traits |
 //! | [`sync`] | channels and counters between tasks of one thread |
+//! | [`sim`] | whole hosts on one seed and one virtual clock |
 //! | [`signal`] | ctrl-C and its kin |
 //! | [`config`] | all that a runtime can be told |
 //!
@@ -30,6 +31,7 @@ mod metrics;
 pub mod net;
 mod runtime;
 pub mod signal;
+pub mod sim;
 pub mod sync;
 pub mod task;
 pub mod time;

@@ -51,10 +51,6 @@ impl Inner {
         self.id
     }
 
-    /// What all that is random begins with.
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
-    }
 
     #[inline]
     pub(crate) fn executor(&self) -> &Rc<Executor> {

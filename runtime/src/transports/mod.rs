@@ -6,6 +6,7 @@
 
 mod cell;
 mod open;
+mod stack;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,6 +21,7 @@ use demi_drivers::transport::{ListenOptions, StreamOptions, TransportUsage};
 use demi_drivers::{Instant, Pool, Transport};
 
 pub(crate) use cell::{Late, TransportCell};
+pub(crate) use stack::over as stack_over;
 
 use crate::config::Config;
 

@@ -1,0 +1,220 @@
+//! Simulation: whole hosts, executor and stack included, on one thread, one virtual clock and one seed.
+//!
+//! Each host is a [`Runtime`](crate::Runtime) of its own over an end of one [`wire`](demi_drivers::wire), with its own
+//! stack, memory and secrets. The simulation turns the hosts' loops in an order that is drawn for each round, and moves
+//! the clock to the next deadline of any of them when all are idle: a frame's arrival, a retransmission, a program's timer.
+//! Everything that chance decides comes from the seed, so one number repeats a run to the last frame;
+//! [`Report::trace`] is a hash of all frames and turns to prove it by.
+//!
+//! ```
+//! use std::time::Duration;
+//! use demi::{net::UdpSocket, sim::Sim};
+//!
+//! let mut sim = Sim::new(42);
+//! sim.link().delay = Duration::from_millis(10);
+//! sim.server("echo", "10.0.0.1/24", || async {
+//!     let socket = UdpSocket::bind("10.0.0.1:7").await?;
+//!     let mut bytes = [0; 1500];
+//!     loop {
+//!         let (count, peer) = socket.recv_from(&mut bytes).await?;
+//!         socket.send_to(&bytes[..count], peer).await?;
+//!     }
+//! });
+//! sim.host("client", "10.0.0.2/24", || async {
+//!     let socket = UdpSocket::bind("10.0.0.2:0").await?;
+//!     socket.send_to(b"hello", "10.0.0.1:7").await?;
+//!     let mut bytes = [0; 1500];
+//!     let (count, _) = socket.recv_from(&mut bytes).await?;
+//!     assert_eq!(&bytes[..count], b"hello");
+//!     Ok(())
+//! });
+//! let report = sim.run()?;
+//! // Two round trips: the first one asks for the Ethernet address.
+//! assert_eq!(report.elapsed, Duration::from_millis(40));
+//! # Ok::<(), demi::sim::SimError>(())
+//! ```
+
+mod error;
+mod host;
+mod rng;
+mod run;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use core::pin::Pin;
+use std::io;
+use std::time::Duration;
+
+use demi_drivers::Transport;
+use demi_drivers::wire::{LinkConfig, WireConfig, WireHandle};
+
+pub use demi_drivers::wire;
+pub use error::{Cause, SimError};
+pub use rng::Rng;
+
+use crate::config::{Config, Setting};
+
+type Main = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>>>>>;
+
+/// Hosts to be run on one virtual clock; see the [module](self).
+#[must_use = "a simulation does nothing until it is run"]
+pub struct Sim {
+    seed: u64,
+    wire: WireConfig,
+    hosts: Vec<Spec>,
+    time_limit: Duration,
+    drain: Duration,
+    on_wire: Option<Box<dyn FnOnce(WireHandle)>>,
+}
+
+/// A host before it is started.
+struct Spec {
+    name: String,
+    config: Config,
+    /// Transports that the caller brings; `None`: a stack over an end of the wire.
+    transports: Option<Vec<Box<dyn Transport>>>,
+    /// The simulation does not wait for its main.
+    server: bool,
+    main: Main,
+}
+
+/// How a simulation went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The simulation's seed.
+    pub seed: u64,
+    /// Virtual time from the start until the last main had ended.
+    pub elapsed: Duration,
+    /// A hash of each frame, where and when it was sent and what the wire did to it, and of each turn of each host.
+    pub trace: u64,
+    /// Turns of all hosts in which something happened.
+    pub turns: u64,
+    /// Connections that were still closing when the drain time was over, with their hosts.
+    pub undrained: Vec<(String, usize)>,
+}
+
+impl Sim {
+    /// A simulation without hosts. `DEMI_SEED` in the environment overrides `seed`, so that a failure that was printed can
+    /// be repeated without touching the program.
+    pub fn new(seed: u64) -> Sim {
+        let given = std::env::var("DEMI_SEED").ok().and_then(|seed| seed.trim().parse().ok());
+        Sim {
+            seed: given.unwrap_or(seed),
+            wire: WireConfig::default(),
+            hosts: Vec::new(),
+            time_limit: Duration::from_secs(3600),
+            drain: Duration::from_secs(300),
+            on_wire: None,
+        }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What each direction between two hosts does to frames. Nothing, unless changed.
+    pub fn link(&mut self) -> &mut LinkConfig {
+        &mut self.wire.link
+    }
+
+    /// The wire's shape. The number of its ends is that of the hosts.
+    pub fn wire(&mut self) -> &mut WireConfig {
+        &mut self.wire
+    }
+
+    /// Calls `f` with the hand on the wire when the simulation starts: to cut links and change them while hosts talk, or to
+    /// filter frames. Hosts are its ends, in the order in which they were added. The observer is the simulation's own.
+    pub fn on_wire(&mut self, f: impl FnOnce(WireHandle) + 'static) -> &mut Self {
+        self.on_wire = Some(Box::new(f));
+        self
+    }
+
+    /// Lets at most this much virtual time pass until the last main has ended; an hour, unless changed.
+    pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Lets at most this much virtual time pass for connections to close after that; five minutes, unless changed.
+    pub fn drain_limit(&mut self, limit: Duration) -> &mut Self {
+        self.drain = limit;
+        self
+    }
+
+    /// Adds a host with this address (or list of addresses), each with its prefix length. The simulation ends when the
+    /// mains of all hosts have ended, and fails when one fails.
+    pub fn host<F, R>(&mut self, name: &str, address: impl Into<Setting>, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.host_with(name, Config::new().address(address), main)
+    }
+
+    /// Adds a host with this configuration, of which the keys of a stack count: addresses, gateways, MTU, buffers,
+    /// congestion control.
+    pub fn host_with<F, R>(&mut self, name: &str, config: Config, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.add(name, config, None, false, main)
+    }
+
+    /// Adds a host whose main may run for ever: the simulation does not wait for it, and ends it with the others. It fails
+    /// when that main fails before.
+    pub fn server<F, R>(&mut self, name: &str, address: impl Into<Setting>, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.server_with(name, Config::new().address(address), main)
+    }
+
+    /// As [`server`](Self::server), with this configuration.
+    pub fn server_with<F, R>(&mut self, name: &str, config: Config, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.add(name, config, None, true, main)
+    }
+
+    /// Adds a host with transports of the caller's instead of an end of the wire. They must be driven by the time they are
+    /// given alone, or a run cannot be repeated.
+    pub fn host_over<F, R>(&mut self, name: &str, transports: Vec<Box<dyn Transport>>, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.add(name, Config::new(), Some(transports), false, main)
+    }
+
+    fn add<F, R>(
+        &mut self,
+        name: &str,
+        config: Config,
+        transports: Option<Vec<Box<dyn Transport>>>,
+        server: bool,
+        main: F,
+    ) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        let main = Box::new(move || -> Pin<Box<dyn Future<Output = io::Result<()>>>> { Box::pin(main()) });
+        self.hosts.push(Spec { name: name.to_owned(), config, transports, server, main });
+        self
+    }
+
+    /// Runs the simulation to its end.
+    ///
+    /// # Errors
+    /// A host failed or panicked, hosts wait for each other for ever, or the time limit was reached: the text names the
+    /// seed, the time and the hosts.
+    pub fn run(self) -> Result<Report, SimError> {
+        run::run(self)
+    }
+}
