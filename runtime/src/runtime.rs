@@ -51,7 +51,6 @@ impl Inner {
         self.id
     }
 
-
     #[inline]
     pub(crate) fn executor(&self) -> &Rc<Executor> {
         &self.executor

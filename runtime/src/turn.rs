@@ -205,3 +205,90 @@ impl Inner {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::runtime::Runtime;
+    use crate::transports::stack_over;
+    use crate::{Config, time};
+    use demi_drivers::wire::{Wire, WireConfig, WireEnd};
+    use demi_drivers::{Capabilities, Device, Pool, RxFrame, Transport, TxQueue};
+
+    /// A device that is unplugged.
+    struct Gone(WireEnd);
+
+    impl Device for Gone {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+        fn capabilities(&self) -> &Capabilities {
+            self.0.capabilities()
+        }
+        fn pool(&self) -> &Pool {
+            self.0.pool()
+        }
+        fn rx_burst(&mut self, _: Instant, _: &mut Vec<RxFrame>, _: usize) -> io::Result<usize> {
+            Err(io::Error::new(io::ErrorKind::NotConnected, "somebody fell over the cable"))
+        }
+        fn tx_burst(&mut self, _: Instant, _: &mut TxQueue) -> io::Result<usize> {
+            Err(io::Error::new(io::ErrorKind::NotConnected, "somebody fell over the cable"))
+        }
+    }
+
+    fn stack(gone: bool) -> Vec<Box<dyn Transport>> {
+        let end = Wire::new(1, WireConfig::default()).unwrap().swap_remove(0);
+        let device: Box<dyn Device> = if gone { Box::new(Gone(end)) } else { Box::new(end) };
+        vec![stack_over(device, &Config::new().address("10.0.0.1/24"), 1).unwrap()]
+    }
+
+    fn runtime(gone: bool, idle: &str) -> Runtime {
+        let config = Config::new().idle(idle).log("off");
+        Runtime::builder().config(config).transports(stack(gone)).build().unwrap()
+    }
+
+    #[test]
+    fn a_transport_that_fails_is_told_of_and_takes_neither_tasks_nor_the_core() {
+        for idle in ["spin", "adaptive", "park"] {
+            let runtime = runtime(true, idle);
+            runtime.block_on(async {
+                time::sleep(Duration::from_millis(30)).await;
+                assert_eq!(crate::spawn(async { 3 }).await.unwrap(), 3);
+            });
+            let metrics = runtime.metrics();
+            assert!(metrics.transport_errors > 0, "{metrics:?}");
+            assert!(metrics.turns < 200, "it does not ask at full speed: {metrics:?}");
+            assert_eq!(runtime.inner().failure().last(), "somebody fell over the cable");
+        }
+    }
+
+    #[test]
+    fn adaptive_polls_first_and_then_blocks() {
+        let runtime = runtime(false, "adaptive");
+        runtime.block_on(async { time::sleep(Duration::from_millis(20)).await });
+        let metrics = runtime.metrics();
+        assert!(metrics.parks > 0 && metrics.idle_turns > metrics.parks, "{metrics:?}");
+    }
+
+    #[test]
+    fn spinning_never_blocks() {
+        let runtime = runtime(false, "spin");
+        runtime.block_on(async { time::sleep(Duration::from_millis(2)).await });
+        assert_eq!(runtime.metrics().parks, 0);
+    }
+
+    #[test]
+    fn the_budget_bounds_a_turn() {
+        let runtime = runtime(false, "park");
+        runtime.block_on(async {
+            let before = crate::metrics();
+            for _ in 0..10 * BUDGET {
+                crate::task::yield_now().await;
+            }
+            let after = crate::metrics();
+            let turns = after.turns - before.turns;
+            assert!((10..=11).contains(&turns), "{turns} turns");
+            assert!(after.budget_spent - before.budget_spent >= 9);
+        });
+    }
+}

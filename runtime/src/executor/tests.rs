@@ -230,7 +230,7 @@ fn tasks_live_on_between_block_ons_and_die_with_the_runtime() {
     let runtime = Runtime::for_tests();
     let dropped = Rc::new(Cell::new(false));
     let (task, flag) = (Rc::new(Cell::new(0)), Rc::clone(&dropped));
-    let handle = runtime.block_on(async {
+    let handle = runtime.enter(|| {
         let task = Rc::clone(&task);
         spawn(async move {
             let _guard = OnDrop(move || {
@@ -244,6 +244,7 @@ fn tasks_live_on_between_block_ons_and_die_with_the_runtime() {
             }
         })
     });
+    runtime.block_on(yield_now());
     let seen = task.get();
     runtime.block_on(yield_now());
     assert!(task.get() > seen && !dropped.get());
@@ -298,11 +299,11 @@ fn runtimes_nest_and_wake_each_other() {
         let id = task::id();
         // Another runtime on this thread waits for a task of this one: it cannot run meanwhile, but its handle can be
         // passed on.
-        let handle = Runtime::for_tests().block_on(async move {
+        let (handle,) = Runtime::for_tests().block_on(async move {
             assert_ne!(task::id(), id);
             let own = spawn(async { 3 });
             assert_eq!(own.await.unwrap(), 3);
-            handle
+            (handle,)
         });
         assert_eq!(task::id(), id);
         assert_eq!(handle.await.unwrap(), 4);

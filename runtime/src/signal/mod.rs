@@ -162,7 +162,7 @@ mod tests {
                     raise(SignalKind::user_defined1());
                     assert_eq!((first.recv().await, second.recv().await), (Some(()), Some(())));
                 }
-                let none = core::future::poll_fn(|cx| Poll::Ready(other.poll_recv(cx))).await;
+                let none = poll_fn(|cx| Poll::Ready(other.poll_recv(cx))).await;
                 assert!(none.is_pending());
             });
         }

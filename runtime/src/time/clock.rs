@@ -14,12 +14,13 @@ use demi_drivers::Instant;
 
 /// What clocks show at their start: late enough that a program may look back from there.
 const START_NANOS: u64 = 1_000_000_000_000;
-/// The first comparison of the counter with the kernel's clock takes this long; it is off by less than 100 ppm then.
+/// The counter's rate is measured over this distance at least; it is off by less than 100 ppm then.
 const CALIBRATION_NANOS: u64 = 1_000_000;
 /// Nanoseconds between later comparisons.
 const CHECK_NANOS: u64 = 250_000_000;
-/// An error up to this is slewed away until the next comparison; a larger one (a suspended machine) is jumped over.
-const SLEW_MAX_NANOS: u64 = 1_000_000;
+/// An error up to this (one part in a thousand) is slewed away until the next comparison. A clock that is further behind
+/// jumps (the machine was suspended); one that is further ahead slows down for longer.
+const SLEW_MAX_NANOS: u64 = CHECK_NANOS / 1_000;
 
 /// One runtime's clock.
 pub(crate) struct Clock {
@@ -45,44 +46,55 @@ struct Tsc {
 /// The process's first look at its clocks.
 struct Epoch {
     std: std::time::Instant,
+    /// The first comparison of both clocks; `None`: the counter is not to be trusted.
+    first: Option<Pair>,
+}
+
+/// The kernel's clock, and the counter at the same moment.
+#[derive(Clone, Copy)]
+struct Pair {
+    nanos: u64,
     ticks: u64,
-    tsc: Option<Tsc>,
 }
 
 fn epoch() -> &'static Epoch {
     static EPOCH: OnceLock<Epoch> = OnceLock::new();
     EPOCH.get_or_init(|| {
         let std = std::time::Instant::now();
-        let ticks = counter::read();
-        let tsc = counter::is_trusted().then(|| Tsc::calibrate(std, ticks));
-        Epoch { std, ticks, tsc }
+        let first = counter::is_trusted().then(|| compare(std));
+        if let Some(first) = first {
+            // The clocks that are made from now on have a distance to measure the counter's rate over.
+            while compare(std).nanos - first.nanos < CALIBRATION_NANOS {
+                core::hint::spin_loop();
+            }
+        }
+        Epoch { std, first }
     })
 }
 
-/// The kernel's clock: nanoseconds since the epoch, and the counter at the same moment.
-fn compare(epoch: std::time::Instant) -> (u64, u64) {
+/// Reads both clocks.
+fn compare(epoch: std::time::Instant) -> Pair {
     let sample = || {
         let before = counter::read();
         let now = epoch.elapsed();
         let after = counter::read();
         (after.wrapping_sub(before), u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), before)
     };
-    // The narrowest of a few: no interrupt came between its readings.
+    // The narrowest of several: nothing came between its readings.
     let (width, nanos, before) =
-        (0..4).map(|_| sample()).min_by_key(|sample| sample.0).unwrap_or_else(sample);
-    (nanos.saturating_add(START_NANOS), before.wrapping_add(width / 2))
+        (0..8).map(|_| sample()).min_by_key(|sample| sample.0).unwrap_or_else(sample);
+    Pair { nanos: nanos.saturating_add(START_NANOS), ticks: before.wrapping_add(width / 2) }
 }
 
 impl Tsc {
-    fn calibrate(epoch: std::time::Instant, ticks: u64) -> Tsc {
-        loop {
-            let (nanos, now_ticks) = compare(epoch);
-            let elapsed = nanos - START_NANOS;
-            if elapsed >= CALIBRATION_NANOS {
-                let rate = rate(elapsed, now_ticks.wrapping_sub(ticks));
-                return Tsc { base_ticks: now_ticks, base_nanos: nanos, rate, check_at_nanos: nanos };
-            }
-            core::hint::spin_loop();
+    /// The function as of now. Measured over the whole life of the process, its rate gets better all the time.
+    fn new(epoch: &Epoch, first: Pair) -> Tsc {
+        let now = compare(epoch.std);
+        Tsc {
+            base_ticks: now.ticks,
+            base_nanos: now.nanos,
+            rate: rate(now.nanos - first.nanos, now.ticks.wrapping_sub(first.ticks)),
+            check_at_nanos: now.nanos + CHECK_NANOS,
         }
     }
 
@@ -93,30 +105,21 @@ impl Tsc {
         if since > 1 << 63 {
             return self.base_nanos;
         }
-        self.base_nanos.wrapping_add((u128::from(since) * u128::from(self.rate) >> 32) as u64)
+        self.base_nanos.wrapping_add(((u128::from(since) * u128::from(self.rate)) >> 32) as u64)
     }
 
-    /// The function to use from `ticks` on, when the kernel's clock says `nanos` there. It goes on from where this one
-    /// stands, so time never runs backwards, and meets the kernel's clock at the next comparison.
-    fn corrected(&self, ticks: u64, nanos: u64, true_rate: u64) -> Tsc {
-        let shown = self.nanos(ticks);
-        let error = shown.abs_diff(nanos);
-        let next = Tsc {
-            base_ticks: ticks,
-            base_nanos: shown,
-            rate: true_rate,
-            check_at_nanos: shown + CHECK_NANOS,
-        };
-        if error > SLEW_MAX_NANOS {
-            // Behind: jump. Ahead by so much is a counter that misbehaves: go on at the true rate, and see.
-            return Tsc {
-                base_nanos: shown.max(nanos),
-                check_at_nanos: shown.max(nanos) + CHECK_NANOS,
-                ..next
-            };
+    /// `exact`, except that it goes on from where this one stands, so that time never runs backwards, and nears the exact
+    /// one until the next comparison.
+    fn corrected(&self, exact: Tsc) -> Tsc {
+        let shown = self.nanos(exact.base_ticks);
+        let error = shown.abs_diff(exact.base_nanos);
+        if shown < exact.base_nanos && error > SLEW_MAX_NANOS {
+            return exact;
         }
-        let by = (u128::from(true_rate) * u128::from(error) / u128::from(CHECK_NANOS)) as u64;
-        Tsc { rate: if shown > nanos { true_rate - by } else { true_rate + by }, ..next }
+        let by = u128::from(exact.rate) * u128::from(error.min(SLEW_MAX_NANOS)) / u128::from(CHECK_NANOS);
+        let by = u64::try_from(by).unwrap_or(0);
+        let rate = if shown > exact.base_nanos { exact.rate - by } else { exact.rate + by };
+        Tsc { base_nanos: shown, rate, check_at_nanos: shown + CHECK_NANOS, ..exact }
     }
 }
 
@@ -129,7 +132,7 @@ impl Clock {
     /// A clock that shows real time.
     pub(crate) fn real() -> Clock {
         let clock = Clock {
-            tsc: epoch().tsc.map(Cell::new),
+            tsc: epoch().first.map(|first| Cell::new(Tsc::new(epoch(), first))),
             shift: Cell::new(0),
             paused: Cell::new(false),
             turn: Cell::new(Instant::ZERO),
@@ -189,11 +192,9 @@ impl Clock {
 
     #[cold]
     fn discipline(&self, tsc: &Cell<Tsc>) {
-        let epoch = epoch();
-        let (nanos, ticks) = compare(epoch.std);
-        // Measured over the whole life of the process, the rate gets better all the time.
-        let true_rate = rate(nanos - START_NANOS, ticks.wrapping_sub(epoch.ticks));
-        tsc.set(tsc.get().corrected(ticks, nanos, true_rate));
+        if let Some(first) = epoch().first {
+            tsc.set(tsc.get().corrected(Tsc::new(epoch(), first)));
+        }
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -330,26 +331,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_correction_never_runs_backwards_and_meets_the_kernels_clock(
-            error in -900_000i64..900_000, mhz in 500u64..5000, wrong_ppm in -200i64..200,
+        fn a_correction_never_runs_backwards_and_nears_the_kernels_clock(
+            error in -2_000_000i64..250_000, mhz in 500u64..5000, wrong_ppm in -200i64..200,
         ) {
             let true_rate = rate(1_000_000, mhz * 1_000);
             let wrong = true_rate.saturating_add_signed(true_rate as i64 * wrong_ppm / 1_000_000);
             let base = Tsc { base_ticks: 77, base_nanos: START_NANOS, rate: wrong, check_at_nanos: 0 };
             let at = 77 + mhz * 1_000_000;
             let shown = base.nanos(at);
-            let kernel = shown.saturating_add_signed(error);
-            let next = base.corrected(at, kernel, true_rate);
-            prop_assert_eq!(next.nanos(at), shown);
-            prop_assert!(next.nanos(at + 1) >= shown);
+            let kernel = shown.saturating_add_signed(-error);
+            let exact = Tsc { base_ticks: at, base_nanos: kernel, rate: true_rate, check_at_nanos: kernel + CHECK_NANOS };
+            let next = base.corrected(exact);
+            prop_assert!(next.nanos(at) >= shown);
+            prop_assert!(next.nanos(at + 1) >= next.nanos(at));
             let later = at + mhz * CHECK_NANOS / 1_000;
             prop_assert!(next.nanos(later).abs_diff(kernel + CHECK_NANOS) < 1_000);
         }
 
         #[test]
-        fn a_clock_that_fell_far_behind_jumps(behind in SLEW_MAX_NANOS + 1..1 << 50) {
-            let base = Tsc { base_ticks: 0, base_nanos: START_NANOS, rate: 1 << 32, check_at_nanos: 0 };
-            prop_assert_eq!(base.corrected(1000, START_NANOS + 1000 + behind, 1 << 32).nanos(1000), START_NANOS + 1000 + behind);
+        fn a_clock_that_is_far_ahead_slows_down(ahead in SLEW_MAX_NANOS + 1..1 << 40) {
+            let exact = Tsc { base_ticks: 0, base_nanos: START_NANOS, rate: 1 << 32, check_at_nanos: 0 };
+            let base = Tsc { base_nanos: START_NANOS + ahead, ..exact };
+            let next = base.corrected(exact);
+            prop_assert_eq!(next.nanos(0), START_NANOS + ahead);
+            let passed = next.nanos(CHECK_NANOS) - next.nanos(0);
+            prop_assert!(passed < CHECK_NANOS && passed > CHECK_NANOS - 2 * SLEW_MAX_NANOS);
         }
     }
 }
