@@ -58,8 +58,9 @@ mod tests {
 
     #[test]
     fn the_start_follows_the_random_number() {
-        let picked: HashSet<_> =
-            (0..100u64).map(|at| pick((1000, 60000), at * 0x9e37_79b9_7f4a_7c15, |_| true)).collect();
+        let picked: HashSet<_> = (0..100u64)
+            .map(|at| pick((1000, 60000), at.wrapping_mul(0x9e37_79b9_7f4a_7c15), |_| true))
+            .collect();
         assert!(picked.len() > 95, "{}", picked.len());
     }
 }

@@ -57,14 +57,17 @@ impl<P> Connection<P> {
     fn sample_after_loss<O>(&mut self, env: &mut Env<'_, O>, timestamps: Option<Timestamps>) {
         self.cold.timeouts = 0;
         self.cold.stalled_since = None;
-        if self.timing && self.snd_una.at_or_after(self.timed_seq) {
-            self.timing = false;
-            self.rtt.sample(env.now.since(self.timed_at).as_nanos() as u64, env.bounds);
-            return;
-        }
+        // Even data sent once is acknowledged only after the holes before it: that measures the repair.
+        self.timing = false;
         let echo = timestamps.filter(|timestamps| self.ts_ok && timestamps.echo != 0);
         let clock = clock_ms(env.now).wrapping_add(self.ts_offset);
-        match echo.and_then(|timestamps| rtt_from_echo(clock, timestamps.echo)) {
+        let sample = echo.and_then(|timestamps| rtt_from_echo(clock, timestamps.echo)).filter(|&rtt_ns| {
+            // An echo from before the last repair, in an acknowledgement that the repair may have caused: the first
+            // acknowledgement was lost, and the time in between is our timeout, not the path's.
+            let since_repair_ns = env.now.since(self.cold.recovery.repaired_at()).as_nanos() as u64;
+            rtt_ns <= since_repair_ns || since_repair_ns < self.rtt.min_rtt_ns().unwrap_or(u64::MAX)
+        });
+        match sample {
             Some(rtt_ns) => self.rtt.sample(rtt_ns, env.bounds),
             None => self.rtt.reset_backoff(),
         }

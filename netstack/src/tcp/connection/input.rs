@@ -317,7 +317,7 @@ impl<P> Connection<P> {
             let _ = self.send_ack(env);
             return;
         }
-        if segment.occupied() > 0 || segment.seq.before(self.rcv_nxt) {
+        if segment.occupied() > 0 || segment.seq == self.rcv_nxt - 1 {
             // Data beyond the window, or a probe: answered once a turn.
             self.ack_now();
         } else {

@@ -4,6 +4,8 @@
 //! After a timeout everything not selectively acknowledged goes out again, in slow start. Congestion control is told, never
 //! asked.
 
+use demi_drivers::Instant;
+
 use super::super::sack::{DUP_THRESHOLD, Scoreboard, Update};
 use super::super::seq::SeqNumber;
 use super::{Connection, Env, slow};
@@ -37,6 +39,8 @@ pub(super) struct Recovery {
     pipe: u32,
     /// Below this every hole counts as lost.
     lost_below: SeqNumber,
+    /// When something was last sent again.
+    repaired_at: Instant,
 }
 
 impl Recovery {
@@ -50,6 +54,7 @@ impl Recovery {
             inflation: 0,
             pipe: 0,
             lost_below: iss,
+            repaired_at: Instant::ZERO,
         }
     }
 
@@ -90,6 +95,16 @@ impl Recovery {
         }
         let seq = board.skip(self.high_rxt.later(una));
         (seq.before(self.lost_below) && seq.before(max)).then_some(seq)
+    }
+
+    /// When something was last sent again.
+    pub(super) fn repaired_at(&self) -> Instant {
+        self.repaired_at
+    }
+
+    /// Something has been sent again.
+    pub(super) fn note_repair(&mut self, now: Instant) {
+        self.repaired_at = now;
     }
 
     /// A hole has been filled from `seq` to `end`.

@@ -242,6 +242,7 @@ impl<P> Connection<P> {
         self.segments_out += segments;
         if plan.seq.before(self.snd_max) {
             env.stats.retrans_segs += segments;
+            self.cold.recovery.note_repair(env.now);
             self.cold.retransmitted += segments;
             if self.cold.recovery.is_in_loss() {
                 env.stats.slow_start_retrans += segments;
@@ -371,7 +372,8 @@ impl<P> Connection<P> {
 
     /// Sends an acknowledgement without data.
     pub(super) fn send_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
-        let result = self.send_bare(env, self.snd_nxt, flags::ACK);
+        // From the highest number sent, even while a timeout makes us repeat lower ones: from there the peer would not look at it.
+        let result = self.send_bare(env, self.snd_max, flags::ACK);
         match result {
             Err(Refused::Full) => {
                 self.ack_due = AckDue::Now;
@@ -394,7 +396,7 @@ impl<P> Connection<P> {
 
     /// Sends a RST that the peer believes: from the next number it expects.
     pub(super) fn send_reset<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
-        let seq = if self.state == TcpState::SynReceived { self.cold.iss + 1 } else { self.snd_nxt };
+        let seq = if self.state == TcpState::SynReceived { self.cold.iss + 1 } else { self.snd_max };
         // A RST that finds no room is a RST that got lost: the peer's next segment will be answered with another.
         if self.send_bare(env, seq, flags::RST | flags::ACK).is_ok() {
             env.stats.out_rsts += 1;

@@ -54,6 +54,7 @@ pub(super) struct Network {
     /// By arrival, then by order of sending: the receiving host and the segment.
     wire: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
     sent: u64,
+    pub(super) trace: bool,
 }
 
 impl Network {
@@ -67,7 +68,15 @@ impl Network {
             secret.fill_with(|| rng.next() as u8);
             Host { tcp: Tcp::new(config.clone(), secret, now), out: ListOutput::new(vec![addr.ip()]), addr }
         });
-        Network { hosts, now, rng, faults, wire: BinaryHeap::new(), sent: 0 }
+        Network {
+            hosts,
+            now,
+            rng,
+            faults,
+            wire: BinaryHeap::new(),
+            sent: 0,
+            trace: std::env::var_os("DEMI_TRACE").is_some(),
+        }
     }
 
     /// Puts what both hosts have sent on the wire.
@@ -77,6 +86,21 @@ impl Network {
             for (_, bytes) in core::mem::take(&mut self.hosts[from].out.sent) {
                 let copies = 1 + u64::from(self.rng.below(100) < self.faults.duplicate_percent);
                 for _ in 0..copies {
+                    if self.trace {
+                        let h = crate::wire::tcp::Header::parse(&bytes).unwrap();
+                        eprintln!(
+                            "{:?} {from} seq {} len {} ack {} flags {:x} win {} opts {:?}",
+                            self.now,
+                            h.seq,
+                            bytes.len() - usize::from(h.header_bytes),
+                            h.ack,
+                            h.flags,
+                            h.window,
+                            crate::wire::tcp::Options::parse(&bytes[20..usize::from(h.header_bytes)])
+                                .sack
+                                .as_slice()
+                        );
+                    }
                     if self.rng.below(100) < self.faults.loss_percent {
                         continue;
                     }
@@ -135,11 +159,19 @@ impl Network {
     /// Runs until `ready` answers something; panics when nothing happens any more, or after a virtual hour.
     pub(super) fn until<R>(&mut self, what: &str, mut ready: impl FnMut(&mut Network) -> Option<R>) -> R {
         let limit = self.now + Duration::from_secs(3600);
+        let mut quiet = 0;
         loop {
             if let Some(result) = ready(self) {
                 return result;
             }
-            assert!(self.step(limit), "{what}: nothing happens any more");
+            if self.step(limit) {
+                quiet = 0;
+            } else {
+                // The applications may have looked away: their next turn comes soon.
+                quiet += 1;
+                self.now += Duration::from_millis(1);
+                assert!(quiet < 1000, "{what}: nothing happens any more");
+            }
         }
     }
 

@@ -98,3 +98,10 @@ fn streams_survive_three_hundred_bad_networks() {
         assert!(result.is_ok(), "failing seed: {seed}");
     }
 }
+
+#[test]
+fn one() {
+    if let Ok(seed) = std::env::var("DEMI_SEED") {
+        run(seed.parse().unwrap());
+    }
+}
