@@ -35,9 +35,11 @@ impl<P: Default> Tcp<P> {
         };
         let hash = self.flows.hash(&flow);
         match self.find(hash, &flow) {
-            Some(Owner::Connection(index)) => self.to_connection(now, out, index, &header, segment),
-            Some(Owner::TimeWait(index)) => self.to_time_wait(now, out, index, &flow, hash, &header, segment),
-            None => self.to_listener(now, out, &flow, hash, &header, &segment, None),
+            Some(Owner::Connection(index)) => self.for_connection(now, out, index, &header, segment),
+            Some(Owner::TimeWait(index)) => {
+                self.for_time_wait(now, out, index, &flow, hash, &header, segment)
+            }
+            None => self.for_listener(now, out, &flow, hash, &header, &segment, None),
         }
     }
 
@@ -51,7 +53,7 @@ impl<P: Default> Tcp<P> {
     }
 
     #[inline]
-    fn to_connection<O: Output<Path = P>>(
+    fn for_connection<O: Output<Path = P>>(
         &mut self,
         now: Instant,
         out: &mut O,
@@ -75,7 +77,7 @@ impl<P: Default> Tcp<P> {
     }
 
     #[inline(never)]
-    fn to_time_wait<O: Output<Path = P>>(
+    fn for_time_wait<O: Output<Path = P>>(
         &mut self,
         now: Instant,
         out: &mut O,
@@ -103,7 +105,7 @@ impl<P: Default> Tcp<P> {
                 }
                 self.stats.time_wait_recycled += 1;
                 self.remove_time_wait(index);
-                self.to_listener(now, out, flow, hash, header, &segment, Some(beyond));
+                self.for_listener(now, out, flow, hash, header, &segment, Some(beyond));
             }
         }
     }
@@ -138,7 +140,7 @@ impl<P: Default> Tcp<P> {
 
     /// A segment of no connection: RFC 9293 §3.10.7.1 and §3.10.7.2. `beyond`: our sequence numbers have to begin behind it.
     #[inline(never)]
-    fn to_listener<O: Output<Path = P>>(
+    fn for_listener<O: Output<Path = P>>(
         &mut self,
         now: Instant,
         out: &mut O,
@@ -148,11 +150,9 @@ impl<P: Default> Tcp<P> {
         segment: &[u8],
         beyond: Option<SeqNumber>,
     ) {
-        let is_sane = !flow.remote.is_unspecified()
-            && !flow.remote.is_multicast()
-            && !is_broadcast(flow)
-            && !(flow.local == flow.remote && flow.local_port == flow.remote_port);
-        if header.flags & flags::RST != 0 || !is_sane {
+        let to_itself = flow.local == flow.remote && flow.local_port == flow.remote_port;
+        let nobody = flow.remote.is_unspecified() || flow.remote.is_multicast() || is_broadcast(flow);
+        if header.flags & flags::RST != 0 || nobody || to_itself {
             return;
         }
         let opens = header.flags & (flags::SYN | flags::ACK) == flags::SYN;

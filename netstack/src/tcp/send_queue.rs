@@ -195,7 +195,7 @@ impl SendQueue {
     /// How many of the `most` bytes from `seq` on one segment can gather without joining parts.
     pub(crate) fn gatherable(&self, seq: SeqNumber, most: u32) -> u32 {
         let Some(first) = self.find(seq) else { return 0 };
-        let end = self.chunks.range(first..).take(MAX_PARTS).last().map_or(seq, Chunk::end);
+        let end = self.chunks.range(first..).take(MAX_PARTS).next_back().map_or(seq, Chunk::end);
         end.since(seq).min(most)
     }
 

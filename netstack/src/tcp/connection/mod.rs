@@ -259,7 +259,7 @@ fn scale_for(bytes: usize) -> u8 {
 }
 
 fn cap_bytes(asked: Option<usize>, default: usize, max: usize) -> u32 {
-    asked.unwrap_or(default).clamp(2048, max.min(1 << 30).max(2048)) as u32
+    asked.unwrap_or(default).clamp(2048, max.clamp(2048, 1 << 30)) as u32
 }
 
 impl<P: Default> Connection<P> {
@@ -282,6 +282,7 @@ impl<P: Default> Connection<P> {
     ) -> Self {
         let mut connection = Connection::new(start, config);
         connection.state = TcpState::SynReceived;
+        connection.segments_in = 1;
         connection.cold.listener = Some(listener);
         connection.take_syn(seq, syn, config);
         connection.take_first_window(seq, window);

@@ -64,8 +64,11 @@ impl<P> Connection<P> {
         } else if !payload.is_empty() || fin {
             self.take_out_of_order(env, seq, payload);
         }
-        if self.cold.fin_at == Some(self.rcv_nxt) {
-            self.take_fin();
+        match self.cold.fin_at {
+            Some(fin_at) if fin_at == self.rcv_nxt => self.take_fin(),
+            // Whatever fills the gap before it has to look for the FIN.
+            Some(_) => self.slow |= slow::REORDERED,
+            None => {}
         }
     }
 

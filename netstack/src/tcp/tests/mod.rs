@@ -4,4 +4,7 @@ mod network;
 mod script;
 
 mod handshake;
+mod receiving;
+mod sending;
+mod states;
 mod transfer;

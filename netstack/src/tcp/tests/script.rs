@@ -233,6 +233,7 @@ impl Script {
     /// Time passes, timers run as they fall due: what comes out.
     pub(super) fn wait(&mut self, duration: Duration) -> Vec<String> {
         let end = self.now + duration;
+        self.flush();
         loop {
             let next = self.tcp.deadline().filter(|&next| next <= end).unwrap_or(end);
             self.now = next.max(self.now);
@@ -286,6 +287,14 @@ impl Script {
     pub(super) fn close(&mut self) {
         let stream = self.stream();
         self.tcp.close(self.now, &mut self.out, stream);
+    }
+
+    /// Asserts that nothing is left of any connection.
+    pub(super) fn nothing_left(&self) {
+        let usage = self.tcp.usage();
+        assert_eq!((usage.streams, usage.closing, usage.time_wait), (0, 0, 0));
+        assert_eq!(self.tcp.deadline(), None, "no timer is armed");
+        assert_eq!(self.out.pool.stats().slots_out, 0, "no slot is held");
     }
 
     /// What has come out since the last call.
