@@ -263,7 +263,7 @@ fn tier_of_target(name: &str) -> Tier {
     let first_word = name.split('_').next().unwrap_or(name);
     match first_word {
         "sim" => Tier::Sim,
-        "kernel" | "interop" | "tap" | "packet" => Tier::Kernel,
+        "interop" | "tap" | "packet" => Tier::Kernel,
         _ => Tier::Unit,
     }
 }
@@ -288,7 +288,7 @@ mod tests {
         for (name, tier) in [
             ("sim_two_hosts", Tier::Sim),
             ("interop", Tier::Kernel),
-            ("kernel_sockets", Tier::Kernel),
+            ("kernel_transports", Tier::Unit),
             ("tap", Tier::Kernel),
             ("simple", Tier::Unit),
             ("wire", Tier::Unit),
