@@ -103,6 +103,7 @@ suite![
     datagrams_of_any_size_arrive_whole,
     dropped_waits_lose_nothing,
     a_watched_descriptor_ends_the_park,
+    the_wait_descriptor_tells_that_something_came,
     a_transport_is_dropped_with_everything_open,
     the_limit_of_sockets_is_an_error_with_a_cure,
     running_out_of_descriptors_is_told_and_survived,
@@ -1072,6 +1073,24 @@ fn a_watched_descriptor_ends_the_park(open: Open) {
         net.turn();
         net.transport.park(Some(Duration::from_micros(10))).unwrap();
     }
+}
+
+fn the_wait_descriptor_tells_that_something_came(open: Open) {
+    let mut net = open(Limits::default());
+    let (stream, mut peer) = pair(&mut net);
+    let flag = net.flag();
+    for round in 0..3 {
+        assert!(net.poll_with(&flag, |t, cx| t.poll_pop(cx, stream, 100)).is_pending());
+        while net.turn() > 0 {}
+        let fd =
+            net.transport.wait_fd().expect("a kernel transport can be waited for from outside").as_raw_fd();
+        assert!(!support::is_readable(fd, 0), "round {round}: nothing has come");
+        peer.write_all(b"ping").unwrap();
+        assert!(support::is_readable(fd, 10_000), "round {round}: something has come");
+        assert_eq!(pop_exactly(&mut net, stream, 4), b"ping");
+    }
+    net.transport.close(stream);
+    net.settle();
 }
 
 fn a_transport_is_dropped_with_everything_open(open: Open) {

@@ -50,6 +50,14 @@ pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// Whether `fd` polls readable within so many milliseconds.
+pub(crate) fn is_readable(fd: std::os::fd::RawFd, timeout_ms: i32) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one `pollfd` is readable and writable during the call.
+    assert!(unsafe { libc::poll(&mut poll, 1, timeout_ms) } >= 0);
+    poll.revents & libc::POLLIN != 0
+}
+
 /// While it lives, this process may open few descriptors. For tests that are alone.
 pub(crate) struct Few(libc::rlimit);
 
