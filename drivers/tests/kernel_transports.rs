@@ -94,6 +94,7 @@ suite![
     a_pop_takes_no_more_than_asked,
     an_empty_pool_waits_for_a_slot,
     a_reader_that_pauses_holds_the_peer_back,
+    received_views_are_as_large_as_the_flow,
     a_small_pool_serves_many_connections,
     a_small_ring_serves_many_connections,
     datagrams_are_echoed_over_both_families,
@@ -801,6 +802,44 @@ fn a_reader_that_pauses_holds_the_peer_back(open: Open) {
     });
     assert!(pop_exactly(&mut net, stream, sent.len()) == sent, "what arrived is what was sent");
     drop(writer.join().unwrap());
+    net.transport.close(stream);
+    net.settle();
+}
+
+fn received_views_are_as_large_as_the_flow(open: Open) {
+    let mut net = open(Limits::default());
+    let (stream, mut peer) = pair(&mut net);
+    let small = net.transport.pool().small_capacity();
+    for _ in 0..3 {
+        let sent = patterned(8 << 20);
+        let copy = sent.clone();
+        let writer = thread::spawn(move || {
+            peer.write_all(&copy).unwrap();
+            peer
+        });
+        let (mut got, mut largest) = (Vec::new(), 0);
+        while got.len() < sent.len() {
+            let part = pop(&mut net, stream).unwrap().expect("the stream goes on");
+            largest = largest.max(part.len());
+            got.extend(part);
+        }
+        assert!(got == sent, "what arrived is what was sent");
+        assert!(largest > small, "eight mebibytes came in views of at most {largest} bytes");
+        peer = writer.join().unwrap();
+        for round in 0..50_u8 {
+            peer.write_all(&[round; 100]).unwrap();
+            let part =
+                net.wait(|t, cx| t.poll_pop(cx, stream, usize::MAX)).unwrap().expect("the stream goes on");
+            assert_eq!(&part[..], [round; 100]);
+        }
+        // Nothing small keeps a large slot.
+        peer.write_all(b"held").unwrap();
+        let taken = net.transport.pool().stats().large_slots_out;
+        let held = net.wait(|t, cx| t.poll_pop(cx, stream, usize::MAX)).unwrap();
+        assert_eq!(net.transport.pool().stats().large_slots_out, taken);
+        drop(held);
+    }
+    drop(peer);
     net.transport.close(stream);
     net.settle();
 }

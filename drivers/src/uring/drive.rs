@@ -8,7 +8,7 @@ use io_uring::{opcode, types::Fd};
 
 use super::ring::{BATCH, Completion, Op};
 use super::stream::Phase;
-use super::{DATAGRAM_GROUP, STREAM_GROUP, Uring, datagram, listener};
+use super::{LARGE_GROUP, Uring, datagram, listener};
 use crate::transport::Handle;
 
 /// Batches of completions looked at in a turn; the rest waits for the next one, so that tasks have theirs.
@@ -69,7 +69,7 @@ impl Uring {
             },
             Op::Connect => {
                 let Some(stream) = self.streams.get_mut(handle) else { return };
-                stream.on_connect(completion, handle, &mut self.ring, STREAM_GROUP);
+                stream.on_connect(completion, handle, &mut self.ring);
                 self.wakes.extend(stream.reader.take());
                 self.wakes.extend(stream.writer.take());
                 self.remove_if_over(handle);
@@ -95,14 +95,30 @@ impl Uring {
     #[inline]
     fn on_recv(&mut self, completion: Completion) {
         let handle = completion.handle;
+        let Some(stream) = self.streams.get_mut(handle) else { return };
         let len = usize::try_from(completion.result).unwrap_or(0);
+        let small = self.full_small;
         let buf = match completion.buffer {
+            None => None,
+            Some(number) if stream.receives_large() => {
+                // SAFETY: the completion names the buffer.
+                let buf = unsafe { self.large_buffers.take(number, len) };
+                buf.map(|buf| {
+                    // What fits moves to a small slot: the large ones are few.
+                    let copy = if len <= small { self.pool.copy_from_slice(&buf) } else { None };
+                    match copy {
+                        Some(copy) => {
+                            self.large_buffers.give_back(buf);
+                            copy
+                        }
+                        None => buf.freeze(),
+                    }
+                })
+            }
             // SAFETY: the completion names the buffer.
             Some(number) => unsafe { self.buffers.take(number, len) }.map(|buf| buf.freeze()),
-            None => None,
         };
-        let Some(stream) = self.streams.get_mut(handle) else { return };
-        if stream.on_recv(completion, buf, handle, &mut self.ring, STREAM_GROUP) {
+        if stream.on_recv(completion, buf, small, handle, &mut self.ring) {
             self.starved.push(handle);
             return;
         }
@@ -116,10 +132,7 @@ impl Uring {
 
     fn on_recv_message(&mut self, completion: Completion) {
         let handle = completion.handle;
-        let received = match self.datagram_buffers.as_mut() {
-            Some(buffers) => datagram::unpack(completion, buffers, &self.pool, &self.template),
-            None => None,
-        };
+        let received = datagram::unpack(completion, &mut self.large_buffers, &self.pool, &self.template);
         let Some(socket) = self.datagrams.get_mut(handle) else { return };
         if socket.on_recv(completion, received, handle, &mut self.ring) {
             self.starved_datagrams.push(handle);
@@ -129,7 +142,7 @@ impl Uring {
         if socket.is_over() {
             self.datagrams.remove(handle);
         } else {
-            socket.receive(handle, &mut self.ring, DATAGRAM_GROUP, &self.template);
+            socket.receive(handle, &mut self.ring, LARGE_GROUP, &self.template);
         }
     }
 
@@ -139,27 +152,23 @@ impl Uring {
         if self.buffers.has_vacancies() {
             self.buffers.refill(&self.pool);
         }
-        if let Some(buffers) = self.datagram_buffers.as_mut()
-            && buffers.has_vacancies()
-        {
-            buffers.refill(&self.pool);
+        if self.large_buffers.has_vacancies() {
+            self.large_buffers.refill(&self.pool);
         }
         if !self.starved.is_empty() && self.buffers.has_any() {
             let mut starved = std::mem::take(&mut self.starved);
             for handle in starved.drain(..) {
                 if let Some(stream) = self.streams.get_mut(handle) {
-                    stream.receive(handle, &mut self.ring, STREAM_GROUP);
+                    stream.receive(handle, &mut self.ring);
                 }
             }
             self.starved = starved;
         }
-        if !self.starved_datagrams.is_empty()
-            && self.datagram_buffers.as_ref().is_some_and(|buffers| buffers.has_any())
-        {
+        if !self.starved_datagrams.is_empty() && self.large_buffers.has_any() {
             let mut starved = std::mem::take(&mut self.starved_datagrams);
             for handle in starved.drain(..) {
                 if let Some(socket) = self.datagrams.get_mut(handle) {
-                    socket.receive(handle, &mut self.ring, DATAGRAM_GROUP, &self.template);
+                    socket.receive(handle, &mut self.ring, LARGE_GROUP, &self.template);
                 }
             }
             self.starved_datagrams = starved;
@@ -267,10 +276,8 @@ impl Drop for Uring {
             ManuallyDrop::drop(&mut self.template);
             self.buffers.release(&self.ring);
             ManuallyDrop::drop(&mut self.buffers);
-            if let Some(buffers) = self.datagram_buffers.as_mut() {
-                buffers.release(&self.ring);
-            }
-            ManuallyDrop::drop(&mut self.datagram_buffers);
+            self.large_buffers.release(&self.ring);
+            ManuallyDrop::drop(&mut self.large_buffers);
         }
     }
 }

@@ -43,10 +43,10 @@ use crate::transport::{
     TcpInfo, Transport, TransportUsage,
 };
 
-/// Buffer group that streams receive into.
-const STREAM_GROUP: u16 = 0;
-/// Buffer group that datagram sockets receive into.
-const DATAGRAM_GROUP: u16 = 1;
+/// Buffer group of small slots, that streams receive into.
+const SMALL_GROUP: u16 = 0;
+/// Buffer group of large slots, that datagram sockets and streams in full flow receive into.
+const LARGE_GROUP: u16 = 1;
 
 /// How a [`Uring`] transport is set up.
 #[derive(Clone, Debug)]
@@ -57,8 +57,10 @@ pub struct UringConfig {
     pub max_sockets: usize,
     /// Entries of the submission queue; the completion queue has eight times as many.
     pub entries: u32,
-    /// Slots that lie ready for the kernel to receive into; at most a quarter of the pool's.
+    /// Small slots that lie ready for the kernel to receive into; at most a quarter of the pool's.
     pub recv_buffers: u16,
+    /// Large slots that do so, for datagrams and for streams in full flow; at most a quarter of the pool's.
+    pub large_recv_buffers: u16,
     /// Bytes a stream may have written that the kernel has not taken yet; the write that crosses it is still accepted.
     pub send_queue_bytes: usize,
     /// How long a closed connection's last bytes may wait for the peer to take them; then it is reset.
@@ -72,6 +74,7 @@ impl Default for UringConfig {
             max_sockets: 1 << 20,
             entries: 512,
             recv_buffers: 1024,
+            large_recv_buffers: 32,
             send_queue_bytes: 256 * 1024,
             close_timeout: Duration::from_secs(60),
         }
@@ -97,8 +100,9 @@ pub struct Uring {
     streams: ManuallyDrop<Table<Stream>>,
     datagrams: ManuallyDrop<Table<Datagram>>,
     buffers: ManuallyDrop<Buffers>,
-    /// Made with the first datagram socket.
-    datagram_buffers: ManuallyDrop<Option<Buffers>>,
+    large_buffers: ManuallyDrop<Buffers>,
+    /// Bytes that fill a small buffer; more than there can be where the pool has no larger ones.
+    full_small: usize,
     template: ManuallyDrop<Box<libc::msghdr>>,
     messages: Messages,
     /// Streams that have something to send and no send under way.
@@ -130,16 +134,20 @@ impl Uring {
     pub fn open(config: &UringConfig) -> io::Result<Uring> {
         let ring = Ring::open(config.entries.clamp(8, 32_768))?;
         let pool = Pool::new(&config.pool)?;
-        let small = pool.small_capacity();
-        let count = within_quarter(config.recv_buffers, pool.stats().slots);
-        let buffers = Buffers::new(&ring, &pool, STREAM_GROUP, count, small)?;
+        let stats = pool.stats();
+        let count = within_quarter(config.recv_buffers, stats.slots);
+        let buffers = Buffers::new(&ring, &pool, SMALL_GROUP, count, pool.small_capacity())?;
+        let slots = if stats.large_slots > 0 { stats.large_slots } else { stats.slots };
+        let count = within_quarter(config.large_recv_buffers, slots);
+        let large_buffers = Buffers::new(&ring, &pool, LARGE_GROUP, count, pool.max_capacity())?;
         Ok(Uring {
             ring,
             listeners: ManuallyDrop::new(Table::new()),
             streams: ManuallyDrop::new(Table::new()),
             datagrams: ManuallyDrop::new(Table::new()),
             buffers: ManuallyDrop::new(buffers),
-            datagram_buffers: ManuallyDrop::new(None),
+            large_buffers: ManuallyDrop::new(large_buffers),
+            full_small: if stats.large_slots > 0 { pool.small_capacity() } else { usize::MAX },
             template: ManuallyDrop::new(datagram::template()),
             messages: Messages::default(),
             dirty: Vec::new(),
@@ -188,7 +196,7 @@ impl Uring {
     #[inline]
     fn after_read(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(id.0) {
-            stream.receive(id.0, &mut self.ring, STREAM_GROUP);
+            stream.receive(id.0, &mut self.ring);
         }
     }
 
@@ -207,7 +215,7 @@ impl Uring {
     /// After the application has taken a datagram, or been told why there is none.
     fn after_datagram(&mut self, id: DatagramId) {
         if let Some(socket) = self.datagrams.get_mut(id.0) {
-            socket.receive(id.0, &mut self.ring, DATAGRAM_GROUP, &self.template);
+            socket.receive(id.0, &mut self.ring, LARGE_GROUP, &self.template);
         }
     }
 
@@ -371,7 +379,7 @@ impl Transport for Uring {
         let handle = self.streams.insert(Stream::new(socket, remote, phase, Rc::new(options.clone())));
         if let Some(stream) = self.streams.get_mut(handle) {
             if done {
-                stream.receive(handle, &mut self.ring, STREAM_GROUP);
+                stream.receive(handle, &mut self.ring);
             } else {
                 stream.start_connect(handle, &mut self.ring);
             }
@@ -499,14 +507,6 @@ impl Transport for Uring {
 
     fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {
         self.room_for_socket()?;
-        if self.datagram_buffers.is_none() {
-            let stats = self.pool.stats();
-            // A datagram may be 65,507 bytes long, and is received whole or not at all.
-            let slots = if stats.large_slots > 0 { stats.large_slots } else { stats.slots };
-            let (count, capacity) = (within_quarter(64, slots), self.pool.max_capacity());
-            *self.datagram_buffers =
-                Some(Buffers::new(&self.ring, &self.pool, DATAGRAM_GROUP, count, capacity)?);
-        }
         let socket = open::datagram(local, options)?;
         let handle = self.datagrams.insert(Datagram::new(socket, local.is_ipv6(), options.clone()));
         let id = DatagramId(handle);

@@ -14,12 +14,20 @@ use io_uring::{opcode, types::Fd};
 
 use super::message::{Message, Messages};
 use super::ring::{Completion, Op, Ring};
+use super::{LARGE_GROUP, SMALL_GROUP};
 use crate::mem::{Buf, BufMut, Pool};
 use crate::sockets::{calls, explain, options, remember, would_block, write_after_shutdown};
 use crate::transport::{Handle, ReadCursor, StreamOptions};
 
-/// Views that may wait to be read; the kernel's own receive buffer, and so the peer's window, holds what is beyond.
+/// Views, and bytes in them, that may wait to be read; the kernel's own receive buffer, and so the peer's window, holds what
+/// is beyond.
 const INBOX_LIMIT: usize = 32;
+const INBOX_LIMIT_BYTES: usize = 512 * 1024;
+
+/// So many small buffers filled in a row call for large ones, and so many large ones that small ones would have done for call
+/// for small ones again.
+const FULL_SMALL: u32 = 4;
+const SLACK_LARGE: u32 = 16;
 
 /// Writes of at least this many bytes go to the kernel at once when nothing is queued: that saves a copy, which by then
 /// costs more than a system call.
@@ -56,6 +64,11 @@ pub(super) struct Stream {
     pub(super) socket: OwnedFd,
     pub(super) phase: Phase,
     recv: Shots,
+    /// Which buffers the receive under way takes, and which the next one shall take.
+    receives_large: bool,
+    prefers_large: bool,
+    /// Receives in a row that spoke for changing that.
+    streak: u32,
     /// The handshake is being waited for.
     connecting: bool,
     /// In the transport's list of streams that have something to send.
@@ -64,6 +77,7 @@ pub(super) struct Stream {
     ended: bool,
     write_shut: bool,
     inbox: VecDeque<Buf>,
+    inbox_bytes: usize,
     outbox: VecDeque<Buf>,
     /// The end of the outbox, where more copied bytes fit.
     tail: Option<BufMut>,
@@ -91,11 +105,15 @@ impl Stream {
             socket,
             phase,
             recv: Shots::Idle,
+            receives_large: false,
+            prefers_large: false,
+            streak: 0,
             connecting: false,
             dirty: false,
             ended: false,
             write_shut: false,
             inbox: VecDeque::new(),
+            inbox_bytes: 0,
             outbox: VecDeque::new(),
             tail: None,
             sending: Sending::Nothing,
@@ -122,7 +140,7 @@ impl Stream {
 
     /// Bytes received that nobody has read.
     pub(super) fn unread_bytes(&self) -> usize {
-        self.inbox.iter().map(|buf| buf.len()).sum()
+        self.inbox_bytes
     }
 
     /// Whether every byte written was taken by the kernel, or dropped.
@@ -145,7 +163,7 @@ impl Stream {
     }
 
     /// The handshake has ended, one way or the other.
-    pub(super) fn on_connect(&mut self, completion: Completion, handle: Handle, ring: &mut Ring, group: u16) {
+    pub(super) fn on_connect(&mut self, completion: Completion, handle: Handle, ring: &mut Ring) {
         self.connecting = false;
         if self.phase != Phase::Connecting {
             return;
@@ -161,7 +179,7 @@ impl Stream {
             }
             None => {
                 self.phase = Phase::Open;
-                self.receive(handle, ring, group);
+                self.receive(handle, ring);
             }
         }
     }
@@ -185,14 +203,18 @@ impl Stream {
 
     /// Lets the kernel receive, as long as it has something to receive into and the inbox has room.
     #[inline]
-    pub(super) fn receive(&mut self, handle: Handle, ring: &mut Ring, group: u16) {
+    pub(super) fn receive(&mut self, handle: Handle, ring: &mut Ring) {
         let wanted = self.recv == Shots::Idle
             && self.phase == Phase::Open
             && !self.ended
             && self.recv_error.is_none()
-            && self.inbox.len() <= INBOX_LIMIT / 2;
+            && self.inbox.len() <= INBOX_LIMIT / 2
+            && self.inbox_bytes <= INBOX_LIMIT_BYTES / 2;
         if wanted {
             self.recv = Shots::Armed;
+            self.receives_large = self.prefers_large;
+            self.streak = 0;
+            let group = if self.receives_large { LARGE_GROUP } else { SMALL_GROUP };
             let entry = opcode::RecvMulti::new(Fd(self.socket.as_raw_fd()), group).build();
             // SAFETY: the entry names no memory: buffers come from the group, which outlives every operation.
             unsafe { ring.push(entry, Op::Recv, handle) };
@@ -207,15 +229,22 @@ impl Stream {
         }
     }
 
-    /// Bytes, the end, or the end of the operation. `true` when it ended for want of buffers.
+    /// Whether the receive under way takes large buffers.
+    #[inline]
+    pub(super) fn receives_large(&self) -> bool {
+        self.receives_large
+    }
+
+    /// Bytes, the end, or the end of the operation; `small` bytes fill a small buffer. `true` when it ended for want of
+    /// small buffers.
     #[inline]
     pub(super) fn on_recv(
         &mut self,
         completion: Completion,
         buf: Option<Buf>,
+        small: usize,
         handle: Handle,
         ring: &mut Ring,
-        group: u16,
     ) -> bool {
         if !completion.more {
             self.recv = Shots::Idle;
@@ -230,17 +259,35 @@ impl Stream {
         match completion.result {
             0 => self.ended = true,
             1.. => {
-                self.inbox.extend(buf);
-                if self.inbox.len() >= INBOX_LIMIT {
+                if let Some(buf) = buf {
+                    self.choose_size(buf.len(), small, handle, ring);
+                    self.inbox_bytes += buf.len();
+                    self.inbox.push_back(buf);
+                }
+                if self.inbox.len() >= INBOX_LIMIT || self.inbox_bytes >= INBOX_LIMIT_BYTES {
                     self.stop_receiving(handle, ring);
                 }
             }
+            // No large buffer is left: small ones do.
+            error if error == -libc::ENOBUFS && self.receives_large => self.prefers_large = false,
             error if error == -libc::ENOBUFS => return true,
             error if error == -libc::ECANCELED => {}
             _ => self.recv_error = completion.error(),
         }
-        self.receive(handle, ring, group);
+        self.receive(handle, ring);
         false
+    }
+
+    /// Changes to the other size of buffers, after as many receives in a row as it takes to believe in it.
+    #[inline]
+    fn choose_size(&mut self, len: usize, small: usize, handle: Handle, ring: &mut Ring) {
+        let (against, enough) =
+            if self.receives_large { (len <= small, SLACK_LARGE) } else { (len == small, FULL_SMALL) };
+        self.streak = if against { self.streak + 1 } else { 0 };
+        if self.streak >= enough {
+            self.prefers_large = !self.receives_large;
+            self.stop_receiving(handle, ring);
+        }
     }
 
     /// What a read finds when the inbox is empty: the end or an error, or nothing yet.
@@ -262,8 +309,14 @@ impl Stream {
     #[inline]
     pub(super) fn poll_pop(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Option<Buf>>> {
         match self.inbox.front_mut() {
-            Some(front) if front.len() > max => Poll::Ready(Ok(Some(front.split_to(max)))),
-            Some(_) => Poll::Ready(Ok(self.inbox.pop_front())),
+            Some(front) if front.len() > max => {
+                self.inbox_bytes -= max;
+                Poll::Ready(Ok(Some(front.split_to(max))))
+            }
+            Some(front) => {
+                self.inbox_bytes -= front.len();
+                Poll::Ready(Ok(self.inbox.pop_front()))
+            }
             None => self.at_end(cx).map_ok(|()| None),
         }
     }
@@ -288,6 +341,7 @@ impl Stream {
         }
         while let Some(front) = self.inbox.front_mut() {
             let count = dst.put(front);
+            self.inbox_bytes -= count;
             if count < front.len() {
                 front.advance(count);
                 break;
@@ -565,6 +619,7 @@ impl Stream {
         }
         self.phase = if reset { Phase::Aborting } else { Phase::Closing };
         self.inbox.clear();
+        self.inbox_bytes = 0;
         self.stop_receiving(handle, ring);
     }
 
