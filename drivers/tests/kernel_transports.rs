@@ -31,6 +31,7 @@ struct Limits {
     sockets: Option<usize>,
     slots: Option<usize>,
     /// Entries of a ring, for a transport that has one.
+    #[cfg_attr(not(feature = "uring"), allow(dead_code, reason = "only a ring has entries"))]
     entries: Option<u32>,
 }
 

@@ -7,7 +7,7 @@
 //!
 //! ## The kernel never holds a pointer that Rust has freed
 //! 1. An entry of a table is removed only once its last operation has completed; cancelling one does not end it.
-//! 2. What an operation reads (views, messages) is owned by its entry; what it writes are slots owned by [`Buffers`].
+//! 2. What an operation reads (views, messages) is owned by its entry; what it writes are slots owned by `Buffers`.
 //! 3. Dropping the transport cancels everything and waits for every completion. Should the kernel not oblige, the memory is
 //!    leaked instead of freed.
 
