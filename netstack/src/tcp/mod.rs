@@ -91,6 +91,7 @@ pub struct Tcp<P> {
     stats: TcpStats,
     config: TcpConfig,
     bounds: RtoBounds,
+    delayed_ack_ns: u64,
     wheel: Wheel,
     listeners: Listeners,
     time_wait: TimeWait,
@@ -109,6 +110,7 @@ macro_rules! env {
             out: $out,
             config: &$tcp.config,
             bounds: $tcp.bounds,
+            delayed_ack_ns: $tcp.delayed_ack_ns,
             stats: &mut $tcp.stats,
             challenges: &mut $tcp.challenges,
             secret: &mut $tcp.secret,
@@ -129,6 +131,7 @@ impl<P: Default> Tcp<P> {
             dirty: Vec::new(),
             stats: TcpStats::default(),
             bounds: RtoBounds { min_ns: nanos(config.min_rto), max_ns: nanos(config.max_rto) },
+            delayed_ack_ns: nanos(config.delayed_ack),
             wheel: Wheel::new(now),
             listeners: Listeners::new(config.max_listeners),
             time_wait: TimeWait::new(nanos(config.time_wait), config.max_time_wait),
@@ -184,9 +187,15 @@ impl<P: Default> Tcp<P> {
                 break;
             }
         }
-        dirty.drain(..done);
-        // Those that found no room come first next time.
-        dirty.append(&mut self.dirty);
+        if done == dirty.len() {
+            dirty.clear();
+        } else {
+            dirty.drain(..done);
+        }
+        if !self.dirty.is_empty() {
+            // Those that were not reached come first next time.
+            dirty.append(&mut self.dirty);
+        }
         self.dirty = dirty;
     }
 

@@ -111,6 +111,12 @@ pub(crate) fn rtt_from_echo(clock_ms: u32, echo: u32) -> Option<u64> {
     (ms < 10 * 60 * 1000).then(|| u64::from(ms.max(1)) * 1_000_000)
 }
 
+/// Nanoseconds from `then` to `now`; 0 when `then` is not earlier.
+#[inline]
+pub(crate) fn elapsed_ns(now: Instant, then: Instant) -> u64 {
+    now.as_nanos().saturating_sub(then.as_nanos())
+}
+
 /// `now` on the clock that timestamps are taken from: milliseconds, modulo 2^32.
 #[inline]
 pub(crate) fn clock_ms(now: Instant) -> u32 {

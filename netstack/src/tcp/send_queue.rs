@@ -169,27 +169,17 @@ impl SendQueue {
         at.checked_sub(1)
     }
 
-    /// Hands the `len` bytes from `seq` on to `with`, as parts in order, and answers what it answers. `None`, without a call,
-    /// when they are not all queued, or when they lie in too many parts and `pool` has no slot to join them.
+    /// The `len` bytes from `seq` on as they lie, if they are one whole buffer, or none: the usual case, in which headers may go
+    /// right in front.
     #[inline]
-    pub(crate) fn segment<R>(
-        &mut self,
-        seq: SeqNumber,
-        len: u32,
-        pool: &Pool,
-        with: impl FnOnce(&mut [Buf]) -> R,
-    ) -> Option<R> {
+    pub(crate) fn whole(&mut self, seq: SeqNumber, len: u32) -> Option<&mut [Buf]> {
         if len == 0 {
-            return Some(with(&mut []));
+            return Some(&mut []);
         }
-        let first = self.find(seq)?;
-        self.cursor = first;
-        let chunk = self.chunks.get_mut(first)?;
-        if chunk.start == seq && chunk.buf.len() as u32 == len {
-            // The usual case: the chunk is the segment, and headers may go right in front of it.
-            return Some(with(core::slice::from_mut(&mut chunk.buf)));
-        }
-        self.gather(first, seq, len, pool).map(|mut parts| with(&mut parts))
+        let at = self.find(seq)?;
+        self.cursor = at;
+        let chunk = self.chunks.get_mut(at)?;
+        (chunk.start == seq && chunk.buf.len() as u32 == len).then(|| core::slice::from_mut(&mut chunk.buf))
     }
 
     /// How many of the `most` bytes from `seq` on one segment can gather without joining parts.
@@ -199,8 +189,11 @@ impl SendQueue {
         end.since(seq).min(most)
     }
 
+    /// Views of the `len` bytes from `seq` on, in order. `None` when they are not all queued, or when they lie in too many parts
+    /// and `pool` has no slot to join them.
     #[inline(never)]
-    fn gather(&self, first: usize, seq: SeqNumber, len: u32, pool: &Pool) -> Option<SmallVec<[Buf; 4]>> {
+    pub(crate) fn gather(&self, seq: SeqNumber, len: u32, pool: &Pool) -> Option<SmallVec<[Buf; 4]>> {
+        let first = self.find(seq)?;
         let mut parts: SmallVec<[Buf; 4]> = SmallVec::new();
         let mut skip = (seq - self.chunks.get(first)?.start) as usize;
         let mut left = len as usize;
@@ -244,8 +237,15 @@ mod tests {
         Pool::new(&PoolConfig::small(512)).unwrap()
     }
 
+    fn segment(queue: &mut SendQueue, seq: SeqNumber, len: u32, pool: &Pool) -> Option<Vec<Buf>> {
+        match queue.whole(seq, len) {
+            Some(parts) => Some(parts.to_vec()),
+            None => queue.gather(seq, len, pool).map(|parts| parts.to_vec()),
+        }
+    }
+
     fn bytes_of(queue: &mut SendQueue, pool: &Pool, seq: SeqNumber, len: u32) -> Vec<u8> {
-        queue.segment(seq, len, pool, |parts| parts.iter().flat_map(|part| part.to_vec()).collect()).unwrap()
+        segment(queue, seq, len, pool).unwrap().iter().flat_map(|part| part.to_vec()).collect()
     }
 
     #[test]
@@ -254,12 +254,12 @@ mod tests {
         let mut queue = SendQueue::new(start);
         let buf = pool.copy_from_slice(&[7; 1000]).unwrap();
         queue.push(buf, start);
-        queue.segment(start, 1000, &pool, |parts| {
-            assert!(parts.len() == 1 && parts[0].is_unique(), "headers can go in front");
-        });
-        queue.segment(start + 10, 100, &pool, |parts| assert!(!parts[0].is_unique()));
+        let whole = queue.whole(start, 1000).unwrap();
+        assert!(whole.len() == 1 && whole[0].is_unique(), "headers can go in front");
+        assert!(queue.whole(start + 10, 100).is_none());
+        assert!(!queue.gather(start + 10, 100, &pool).unwrap()[0].is_unique());
         assert_eq!(pool.stats().slots_out, 1);
-        assert!(queue.segment(start + 990, 11, &pool, |_| ()).is_none(), "beyond the end");
+        assert!(queue.gather(start + 990, 11, &pool).is_none(), "beyond the end");
         queue.acknowledge(start + 1000);
         assert_eq!((queue.len(), pool.stats().slots_out), (0, 0));
     }
@@ -306,7 +306,7 @@ mod tests {
         }
         let expected: Vec<u8> = (0..40).flat_map(|byte| [byte; 3]).collect();
         assert_eq!(bytes_of(&mut queue, &pool, start, 120), expected);
-        queue.segment(start, 120, &pool, |parts| assert_eq!(parts.len(), 1));
+        assert_eq!(queue.gather(start, 120, &pool).unwrap().len(), 1);
     }
 
     #[test]
@@ -370,9 +370,8 @@ mod tests {
                     Step::Look(at, len) => {
                         let at = (acked + at).min(model.len());
                         let len = len.min(model.len() - at);
-                        let seen = queue.segment(start + at as u32, len as u32, &pool, |parts| {
-                            parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>()
-                        });
+                        let seen = segment(&mut queue, start + at as u32, len as u32, &pool)
+                            .map(|parts| parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>());
                         if let Some(seen) = seen {
                             prop_assert_eq!(&seen, &model[at..at + len]);
                         }

@@ -303,7 +303,9 @@ impl OptionBytes {
         let mut options = OptionBytes::default();
         if let Some(Timestamps { value, echo }) = timestamps {
             let ([a, b, c, d], [e, f, g, h]) = (value.to_be_bytes(), echo.to_be_bytes());
-            options.put(&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10, a, b, c, d, e, f, g, h]);
+            let bytes = [kind::NOP, kind::NOP, kind::TIMESTAMPS, 10, a, b, c, d, e, f, g, h];
+            options.bytes[..12].copy_from_slice(&bytes);
+            options.len = 12;
         }
         if !blocks.is_empty() {
             options.put_sack(blocks);

@@ -5,7 +5,7 @@ use demi_drivers::transport::TcpState;
 
 use super::super::congestion::Acked;
 use super::super::output::Output;
-use super::super::rto::{clock_ms, rtt_from_echo};
+use super::super::rto::{clock_ms, elapsed_ns, rtt_from_echo};
 use super::super::sack::Update;
 use super::super::seq::SeqNumber;
 use super::input::Segment;
@@ -29,7 +29,7 @@ impl<P> Connection<P> {
             self.sample_after_loss(env, timestamps);
         } else if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
-            self.rtt.sample(env.now.since(self.timed_at).as_nanos() as u64, env.bounds);
+            self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
         }
 
         if ack == self.snd_max {
@@ -41,7 +41,7 @@ impl<P> Connection<P> {
             self.retransmit = Retransmit::Rto;
             self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
         }
-        if self.cwnd_limited && !self.cold.recovery.is_active() {
+        if self.cwnd_limited && !self.in_fast_recovery() {
             let ack =
                 Acked { bytes, mss: u32::from(self.snd_mss), now: env.now, srtt_ns: self.rtt.srtt_ns() };
             self.cold.congestion.on_ack(&mut self.window, ack);
@@ -64,7 +64,7 @@ impl<P> Connection<P> {
         let sample = echo.and_then(|timestamps| rtt_from_echo(clock, timestamps.echo)).filter(|&rtt_ns| {
             // An echo from before the last repair, in an acknowledgement that the repair may have caused: the first
             // acknowledgement was lost, and the time in between is our timeout, not the path's.
-            let since_repair_ns = env.now.since(self.cold.recovery.repaired_at()).as_nanos() as u64;
+            let since_repair_ns = elapsed_ns(env.now, self.cold.recovery.repaired_at());
             rtt_ns <= since_repair_ns || since_repair_ns < self.rtt.min_rtt_ns().unwrap_or(u64::MAX)
         });
         match sample {
@@ -116,7 +116,7 @@ impl<P> Connection<P> {
             self.retransmit_at = Instant::FAR_FUTURE;
             self.rtt.reset_backoff();
         }
-        if self.has_unsent() || self.cold.recovery.is_active() {
+        if self.has_unsent() || self.in_fast_recovery() {
             self.flush_due = true;
         }
         if acked > 0 {

@@ -97,6 +97,8 @@ impl<P> Connection<P> {
     pub(crate) fn set_options(&mut self, options: &StreamOptions, config: &TcpConfig) {
         let old = core::mem::replace(&mut self.cold.options, options.clone());
         self.nodelay = options.nodelay;
+        self.tos = options.tos;
+        self.ttl = options.ttl.unwrap_or(64);
         self.cork = options.cork;
         if (old.cork && !options.cork) || (!old.nodelay && options.nodelay) {
             self.cold.cork_until = Instant::FAR_FUTURE;
@@ -174,8 +176,8 @@ impl<P> Connection<P> {
             window_field,
             ts_recent: self.ts_ok.then_some(self.ts_recent),
             ts_offset: self.ts_offset,
-            ttl: self.cold.options.ttl.unwrap_or(64),
-            tos: self.cold.options.tos,
+            ttl: self.ttl,
+            tos: self.tos,
             since: now,
         }
     }

@@ -4,6 +4,7 @@ use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::{Output, SegmentOut};
+use super::super::rto::elapsed_ns;
 use super::super::seq::{SeqNumber, timestamp_before};
 use super::{AckDue, Connection, Env, Failure, nanos};
 use crate::wire::tcp::{HEADER_BYTES, Header, Options, SackBlocks, Timestamps, flags};
@@ -261,7 +262,7 @@ impl<P> Connection<P> {
         if self.ts_ok
             && let Some(timestamps) = segment.timestamps
             && timestamp_before(timestamps.value, self.ts_recent)
-            && env.now.since(self.last_recv_at).as_nanos() < u128::from(TIMESTAMP_LIFE_NS)
+            && elapsed_ns(env.now, self.last_recv_at) < TIMESTAMP_LIFE_NS
             && !reset
         {
             // RFC 7323 §5.3, R1: an old duplicate.
@@ -311,7 +312,7 @@ impl<P> Connection<P> {
         if segment.len > 0 && end.at_or_before(self.rcv_nxt) {
             // Sent again for nothing: the peer wants to know at once (RFC 2883, RFC 5681 §4.2).
             if self.sack_ok {
-                self.cold.reassembly.note_duplicate(segment.seq, end);
+                self.note_duplicate(segment.seq, end);
                 env.stats.dsack_sent += 1;
             }
             let _ = self.send_ack(env);
@@ -373,8 +374,8 @@ impl<P> Connection<P> {
             window: 0,
             urgent: 0,
             options: &[],
-            tos: self.cold.options.tos,
-            ttl: self.cold.options.ttl.unwrap_or(64),
+            tos: self.tos,
+            ttl: self.ttl,
             gso_bytes: 0,
         };
         if env.out.send(&self.flow, &mut self.path, &segment, &mut []).is_ok() {
@@ -401,9 +402,9 @@ impl<P> Connection<P> {
 
     /// Whether the connection's own limit lets another unasked-for answer out.
     fn may_challenge_again<O>(&mut self, env: &Env<'_, O>) -> bool {
-        let interval_ns = u128::from(nanos(env.config.challenge_ack_interval));
+        let interval_ns = nanos(env.config.challenge_ack_interval);
         let cold = &mut self.cold;
-        let allowed = cold.last_challenge.is_none_or(|last| env.now.since(last).as_nanos() >= interval_ns);
+        let allowed = cold.last_challenge.is_none_or(|last| elapsed_ns(env.now, last) >= interval_ns);
         if allowed {
             cold.last_challenge = Some(env.now);
         }

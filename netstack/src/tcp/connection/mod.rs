@@ -46,6 +46,7 @@ pub(crate) struct Env<'a, O> {
     pub(crate) out: &'a mut O,
     pub(crate) config: &'a TcpConfig,
     pub(crate) bounds: RtoBounds,
+    pub(crate) delayed_ack_ns: u64,
     pub(crate) stats: &'a mut TcpStats,
     pub(crate) challenges: &'a mut RateLimit,
     pub(crate) secret: &'a mut Secret,
@@ -118,6 +119,11 @@ pub(crate) struct Connection<P> {
     /// Timestamps are in use.
     ts_ok: bool,
     sack_ok: bool,
+    /// The next acknowledgement may have SACK blocks to carry.
+    sack_due: bool,
+    /// Type of service and time to live of outgoing packets.
+    tos: u8,
+    ttl: u8,
     nodelay: bool,
     cork: bool,
     ack_due: AckDue,
@@ -351,6 +357,9 @@ impl<P: Default> Connection<P> {
             rcv_scale: 0,
             ts_ok: false,
             sack_ok: false,
+            sack_due: false,
+            tos: options.tos,
+            ttl: options.ttl.unwrap_or(64),
             nodelay: options.nodelay,
             cork: options.cork,
             ack_due: AckDue::No,
@@ -413,6 +422,12 @@ impl<P> Connection<P> {
                 | TcpState::SynReceived
                 | TcpState::TimeWait
         )
+    }
+
+    /// Whether fast recovery is under way.
+    #[inline]
+    fn in_fast_recovery(&self) -> bool {
+        self.slow & slow::RECOVERY != 0 && self.cold.recovery.is_active()
     }
 
     /// Whether our FIN has been sent, at least once.
@@ -610,5 +625,19 @@ impl<O: Output> Env<'_, O> {
     fn allow_challenge(&mut self) -> bool {
         let secret = &mut *self.secret;
         self.challenges.allow(self.now, || secret.random())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small_and_its_hot_part_leads() {
+        let (hot, cold) = (size_of::<Connection<()>>(), size_of::<Cold>());
+        assert!(hot + cold <= 1024, "{hot} + {cold} bytes");
+        // What every segment touches before its payload is queued lies in the first two cache lines.
+        let last = core::mem::offset_of!(Connection<()>, retransmit);
+        assert!(last < 128, "{last}");
     }
 }

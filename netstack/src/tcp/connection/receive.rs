@@ -29,7 +29,7 @@ impl<P> Connection<P> {
         if seq.before(self.rcv_nxt) {
             let known = self.rcv_nxt - seq;
             if sent_bytes > 0 {
-                self.cold.reassembly.note_duplicate(seq, seq + known.min(sent_bytes));
+                self.note_duplicate(seq, seq + known.min(sent_bytes));
                 self.ack_now();
             }
             payload.advance(known as usize);
@@ -110,6 +110,7 @@ impl<P> Connection<P> {
             if !self.cold.reassembly.is_empty() {
                 self.slow |= slow::REORDERED;
             }
+            self.sack_due = self.sack_ok;
         }
         // RFC 5681 §4.2: a duplicate acknowledgement for each, at once: the sender counts them.
         // If the way out is full it goes with the next flush.
@@ -132,10 +133,16 @@ impl<P> Connection<P> {
                 self.ack_now();
             } else if self.ack_due == AckDue::No {
                 self.ack_due = AckDue::Delayed;
-                self.ack_at = env.now + env.config.delayed_ack;
+                self.ack_at = env.now.plus_nanos(env.delayed_ack_ns);
             }
         }
         self.wake_reader();
+    }
+
+    /// The next acknowledgement tells that the bytes from `start` to `end` arrived again (RFC 2883).
+    pub(super) fn note_duplicate(&mut self, start: SeqNumber, end: SeqNumber) {
+        self.cold.reassembly.note_duplicate(start, end);
+        self.sack_due = self.sack_ok;
     }
 
     /// The next flush carries an acknowledgement.

@@ -7,6 +7,7 @@ use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::Output;
+use super::super::rto::elapsed_ns;
 use super::{AckDue, Connection, Env, Failure, Retransmit, nanos};
 
 impl<P> Connection<P> {
@@ -99,7 +100,7 @@ impl<P> Connection<P> {
         let probes = self.cold.window_probes;
         let limit = if self.orphan { env.config.orphan_retries } else { env.config.retries };
         // RFC 9293 §3.8.6.1: a peer that answers may keep its window closed for ever, unless nobody waits for it any more.
-        let answered = env.now.since(self.last_recv_at).as_nanos() <= u128::from(self.rtt.rto_ns());
+        let answered = elapsed_ns(env.now, self.last_recv_at) <= self.rtt.rto_ns();
         let user_timeout = self.cold.options.user_timeout.is_some() && self.user_timeout_is_over(env);
         if (probes > limit && (!answered || self.orphan)) || user_timeout {
             env.stats.abort_on_timeout += 1;

@@ -7,10 +7,10 @@ use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::{Output, Refused, SegmentOut};
-use super::super::rto::clock_ms;
+use super::super::rto::{clock_ms, elapsed_ns};
 use super::super::seq::SeqNumber;
-use super::{AckDue, Connection, Env, Failure, Retransmit, nanos};
-use crate::wire::tcp::{OptionBytes, SackBlocks, Timestamps, flags};
+use super::{AckDue, Connection, Env, Failure, Retransmit, nanos, slow};
+use crate::wire::tcp::{OptionBytes, Timestamps, flags};
 
 /// A data segment (or FIN) that may go out now.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl<P> Connection<P> {
     }
 
     fn flush_synchronized<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
-        if self.has_unsent() || self.cold.recovery.is_active() {
+        if self.has_unsent() || self.in_fast_recovery() {
             self.send_data(env)?;
         }
         if self.ack_due == AckDue::Now {
@@ -96,6 +96,9 @@ impl<P> Connection<P> {
                 Err(Refused::Unreachable) => self.sent(env.now, plan),
                 Err(Refused::Full) => return Err(Refused::Full),
             }
+            if !self.has_unsent() && self.slow == 0 {
+                break Hold::Nothing;
+            }
         };
         let flight = self.in_flight();
         self.cwnd_limited = hold == Hold::Congestion
@@ -116,7 +119,7 @@ impl<P> Connection<P> {
     /// The next segment to go out, or why there is none.
     #[inline]
     fn next_segment(&self, tso_max: u32) -> Result<Plan, Hold> {
-        if self.cold.recovery.is_active()
+        if self.in_fast_recovery()
             && let Some(plan) = self.next_repair()
         {
             return Ok(plan);
@@ -204,7 +207,7 @@ impl<P> Connection<P> {
     #[inline]
     fn effective_mss(&self) -> u32 {
         let mut mss = u32::from(self.snd_mss);
-        if self.sack_ok && self.cold.reassembly.has_blocks() {
+        if self.sack_due && self.cold.reassembly.has_blocks() {
             mss = mss.saturating_sub(if self.ts_ok { 28 } else { 36 }).max(16);
         }
         mss
@@ -228,15 +231,19 @@ impl<P> Connection<P> {
             window,
             urgent: 0,
             options: options.as_slice(),
-            tos: self.cold.options.tos,
-            ttl: self.cold.options.ttl.unwrap_or(64),
+            tos: self.tos,
+            ttl: self.ttl,
             gso_bytes: plan.gso_bytes,
         };
         let (flow, path, out) = (&self.flow, &mut self.path, &mut *env.out);
-        let pool = out.pool().clone();
-        let result =
-            self.tx.segment(plan.seq, plan.len, &pool, |parts| out.send(flow, path, &segment, parts));
-        result.unwrap_or(Err(Refused::Full))?;
+        match self.tx.whole(plan.seq, plan.len) {
+            Some(parts) => out.send(flow, path, &segment, parts)?,
+            None => match self.tx.gather(plan.seq, plan.len, out.pool()) {
+                Some(mut parts) => out.send(flow, path, &segment, &mut parts)?,
+                // No slot to join the parts in: as good as a full queue.
+                None => return Err(Refused::Full),
+            },
+        }
         let segments =
             if plan.gso_bytes > 0 { u64::from(plan.len.div_ceil(u32::from(plan.gso_bytes))) } else { 1 };
         self.segments_out += segments;
@@ -279,7 +286,7 @@ impl<P> Connection<P> {
             } else {
                 self.timing = false;
             }
-            if self.cold.recovery.is_active() {
+            if self.in_fast_recovery() {
                 self.cold.recovery.sent(plan.len);
             }
             self.snd_nxt = end;
@@ -341,8 +348,8 @@ impl<P> Connection<P> {
             window,
             urgent: 0,
             options: options.as_slice(),
-            tos: cold.options.tos,
-            ttl: cold.options.ttl.unwrap_or(64),
+            tos: self.tos,
+            ttl: self.ttl,
             gso_bytes: 0,
         };
         env.out.send(&self.flow, &mut self.path, &segment, &mut [])?;
@@ -419,8 +426,8 @@ impl<P> Connection<P> {
             window,
             urgent: 0,
             options: options.as_slice(),
-            tos: self.cold.options.tos,
-            ttl: self.cold.options.ttl.unwrap_or(64),
+            tos: self.tos,
+            ttl: self.ttl,
             gso_bytes: 0,
         };
         env.out.send(&self.flow, &mut self.path, &segment, &mut [])?;
@@ -435,11 +442,11 @@ impl<P> Connection<P> {
         let timestamps = self
             .ts_ok
             .then(|| Timestamps { value: clock_ms(now).wrapping_add(self.ts_offset), echo: self.ts_recent });
-        let blocks = if self.sack_ok && self.cold.reassembly.has_blocks() {
-            self.cold.reassembly.take_blocks()
-        } else {
-            SackBlocks::default()
-        };
+        if !self.sack_due {
+            return OptionBytes::for_segment(timestamps, &[]);
+        }
+        let blocks = self.cold.reassembly.take_blocks();
+        self.sack_due = self.cold.reassembly.has_blocks();
         OptionBytes::for_segment(timestamps, blocks.as_slice())
     }
 
@@ -466,7 +473,7 @@ impl<P> Connection<P> {
     /// Bytes believed to be on the way.
     #[inline]
     pub(super) fn in_flight(&self) -> u32 {
-        if self.slow & super::slow::RECOVERY == 0 {
+        if self.slow & slow::RECOVERY == 0 {
             return self.snd_nxt - self.snd_una;
         }
         self.in_flight_in_recovery()
@@ -475,7 +482,7 @@ impl<P> Connection<P> {
     /// After a pause longer than a timeout, what the congestion window says is out of date (RFC 5681 §4.1).
     #[inline]
     fn restart_after_idle<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
-        let idle_ns = env.now.since(self.last_send_at).as_nanos() as u64;
+        let idle_ns = elapsed_ns(env.now, self.last_send_at);
         if idle_ns > self.rtt.rto_ns() {
             let mss = u32::from(self.snd_mss);
             self.cold.congestion.on_idle(&mut self.window, env.config.initial_window_segments, mss);

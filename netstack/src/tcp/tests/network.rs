@@ -12,6 +12,7 @@ use demi_drivers::{Instant, Pool};
 
 use super::script::{ListOutput, cx};
 use crate::tcp::{IpMeta, Tcp, TcpConfig};
+use crate::wire::tcp::{HEADER_BYTES, Header, Options};
 
 /// SplitMix64: small, and the same everywhere.
 pub(super) struct Rng(pub(super) u64);
@@ -57,6 +58,15 @@ pub(super) struct Network {
     pub(super) trace: bool,
 }
 
+/// Prints a segment, for whoever looks into a failing seed.
+fn trace(now: Instant, from: usize, bytes: &[u8]) {
+    let Ok(header) = Header::parse(bytes) else { return };
+    let header_bytes = usize::from(header.header_bytes);
+    let options = Options::parse(&bytes[HEADER_BYTES..header_bytes]);
+    let (len, sack) = (bytes.len() - header_bytes, options.sack);
+    eprintln!("{now:?} host {from} len {len} {header:?} {:?}", sack.as_slice());
+}
+
 impl Network {
     pub(super) fn new(seed: u64, v6: bool, config: &TcpConfig, faults: Faults) -> Self {
         let mut rng = Rng(seed);
@@ -87,19 +97,7 @@ impl Network {
                 let copies = 1 + u64::from(self.rng.below(100) < self.faults.duplicate_percent);
                 for _ in 0..copies {
                     if self.trace {
-                        let h = crate::wire::tcp::Header::parse(&bytes).unwrap();
-                        eprintln!(
-                            "{:?} {from} seq {} len {} ack {} flags {:x} win {} opts {:?}",
-                            self.now,
-                            h.seq,
-                            bytes.len() - usize::from(h.header_bytes),
-                            h.ack,
-                            h.flags,
-                            h.window,
-                            crate::wire::tcp::Options::parse(&bytes[20..usize::from(h.header_bytes)])
-                                .sack
-                                .as_slice()
-                        );
+                        trace(self.now, from, &bytes);
                     }
                     if self.rng.below(100) < self.faults.loss_percent {
                         continue;
