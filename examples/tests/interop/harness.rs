@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::command::is_alive;
-use crate::support::server::example;
-use crate::support::{Case, Device, Ip, Lab, Namespace, Server, machine_is_ours, matrix, namespace};
+use crate::support::running::example;
+use crate::support::{Case, Device, Ip, Lab, Namespace, Running, machine_is_ours, matrix, namespace};
 
 /// A kernel that answers pings and echoes what it is sent, in place of a program under test.
 fn kernel_echo(lab: &Lab) {
@@ -15,9 +15,8 @@ fn kernel_echo(lab: &Lab) {
         return frames_reach_the_device(lab);
     }
     let address = lab.case.server_ip();
-    let version = if lab.case.ip == Ip::V4 { "TCP4-LISTEN" } else { "TCP6-LISTEN" };
-    let args = format!("-d -d {version}:7000,fork,reuseaddr EXEC:cat");
-    let _server = lab.server("socat", &args).ready();
+    let args = format!("-d -d {}-LISTEN:7000,fork,reuseaddr EXEC:cat", lab.case.socat("TCP"));
+    let _server = lab.start("socat", &args).ready();
 
     let pings = lab.client("ping").args(&format!("-c 20 -i 0.01 -W 2 {address}")).run();
     let report = pings.report();
@@ -38,12 +37,12 @@ fn kernel_echo(lab: &Lab) {
 }
 
 /// Opens the device in place of our own stack, and prints every byte that passes.
-fn hold_device(lab: &Lab) -> Server {
+fn hold_device(lab: &Lab) -> Running {
     let device = match lab.case.device {
         Device::Tap => "TUN,tun-name=demi0,tun-type=tap,iff-up",
         _ => "INTERFACE:eth0",
     };
-    lab.server("socat", &format!("-d -d -x {device} EXEC:cat")).ready_when("starting data transfer")
+    lab.start("socat", &format!("-d -d -x {device} EXEC:cat")).ready_when("starting data transfer")
 }
 
 /// The foreign host must be seen to ask for the address of the host under test, and no kernel may answer in its place.
@@ -87,7 +86,7 @@ fn a_lab_leaves_nothing_behind_even_after_a_panic() {
         let lab = Lab::new(Case::new(Device::Posix, Ip::V6, 10));
         names = vec![lab.host().name().to_owned(), lab.foreign().name().to_owned()];
         assert_eq!(lab.host().links(), ["eth0"]);
-        let server = Server::start(lab.host(), "sleep", "1000", &[]);
+        let server = Running::start(lab.host(), "sleep", "1000", &[]);
         pid = server.pid();
         panic!("on purpose");
     }));
@@ -124,7 +123,7 @@ fn a_server_that_dies_early_fails_the_test_with_what_it_said() {
     }
     let namespace = Namespace::new("dies");
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-        Server::start(&namespace, "ls", "/no/such/folder", &[]).ready();
+        Running::start(&namespace, "ls", "/no/such/folder", &[]).ready();
     }));
     let message = outcome.expect_err("it is not ready");
     let message = message.downcast_ref::<String>().cloned().unwrap_or_default();
@@ -156,7 +155,7 @@ fn a_server_hears_ctrl_c_and_its_descriptors_are_counted() {
     }
     let namespace = Namespace::new("ctrl-c");
     let mut server =
-        Server::start(&namespace, "socat", "-d -d TCP4-LISTEN:7000 -", &[]).ready_when("listening on");
+        Running::start(&namespace, "socat", "-d -d TCP4-LISTEN:7000 -", &[]).ready_when("listening on");
     assert!(server.descriptors() >= 4, "{} descriptors", server.descriptors());
     server.interrupt();
     let status = server.wait(Duration::from_secs(10));

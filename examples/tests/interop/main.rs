@@ -6,5 +6,11 @@
 //! kernel programs at both ends. Every other module is one scenario, run over the matrix of device, IP version and loss
 //! by [`matrix!`](support::matrix).
 
+mod echo;
+mod ends;
 mod harness;
+mod kv;
+mod mistakes;
+mod ping;
 mod support;
+mod transfer;

@@ -44,6 +44,13 @@ impl Client {
         self
     }
 
+    /// Adds one argument, spaces and all.
+    pub(crate) fn arg(mut self, argument: &str) -> Client {
+        self.line = format!("{} {argument}", self.line);
+        self.command.arg(argument);
+        self
+    }
+
     /// Sets an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Client {
         self.command.env(name, value);
@@ -109,8 +116,10 @@ impl Ended {
 /// A command that runs `program` in `namespace`, sees nothing of the tests' own configuration, and dies with the test.
 pub(super) fn enter(namespace: &Namespace, program: &str) -> Command {
     let mut command = Command::new("setpriv");
-    // `ip netns exec` replaces itself, so the child's id is the program's.
-    command.args(["--pdeathsig", "KILL", "ip", "netns", "exec", namespace.name(), program]);
+    // Each of these replaces itself with the next, so the child's id is the program's. Thousands of connections are more
+    // descriptors than a process may have by default.
+    command.args(["--pdeathsig", "KILL", "prlimit", "--nofile=10000:"]);
+    command.args(["ip", "netns", "exec", namespace.name(), program]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DEMI_") {
             command.env_remove(name);

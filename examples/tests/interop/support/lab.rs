@@ -5,7 +5,8 @@
 //! that bypasses the kernel also bypasses the hooks of its own end.
 
 use super::command::must;
-use super::{Case, Client, Device, Ip, Namespace, Server};
+use super::running::example;
+use super::{Case, Client, Device, Ip, Namespace, Running};
 
 /// The TAP in the labs that have one.
 const TAP: &str = "demi0";
@@ -69,21 +70,39 @@ impl Lab {
         self.behind.as_ref().map_or(&self.host, |(_, foreign)| foreign)
     }
 
-    /// Starts a program under test, told by its environment which device it has; see [`Server::start`].
-    pub(crate) fn server(&self, program: &str, args: &str) -> Server {
-        Server::start(&self.host, program, args, &self.environment())
+    /// Starts a program under test, told by its environment which device it has.
+    #[track_caller]
+    pub(crate) fn start(&self, program: &str, args: &str) -> Running {
+        Running::start(&self.host, program, args, &self.environment())
+    }
+
+    /// Starts one of the examples and waits until it listens on `port`.
+    #[track_caller]
+    pub(crate) fn serve(&self, name: &str, port: u16, args: &str) -> Running {
+        self.start(&example(name), &format!("--listen {} {args}", self.case.server(port))).ready()
     }
 
     /// A program under test that ends by itself, told by its environment which device it has.
     pub(crate) fn program(&self, program: &str) -> Client {
-        self.environment()
-            .into_iter()
-            .fold(Client::new(&self.host, program), |client, (name, value)| client.env(name, &value))
+        let client = Client::new(&self.host, program);
+        self.environment().into_iter().fold(client, |client, (name, value)| client.env(name, &value))
     }
 
-    /// A foreign program.
+    /// A foreign program that ends by itself.
     pub(crate) fn client(&self, program: &str) -> Client {
         Client::new(self.foreign(), program)
+    }
+
+    /// Starts a foreign program.
+    #[track_caller]
+    pub(crate) fn start_foreign(&self, program: &str, args: &str) -> Running {
+        Running::start(self.foreign(), program, args, &[])
+    }
+
+    /// Starts a shell line at the foreign host.
+    #[track_caller]
+    pub(crate) fn start_foreign_shell(&self, line: &str) -> Running {
+        Running::start_words(self.foreign(), "sh", &["-c", line], &[])
     }
 
     /// What tells a program under test which device and address it has.

@@ -1,7 +1,7 @@
 //! The dimensions a scenario is run over: device, IP version, loss.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the program under test runs on, as `DEMI_DEVICE` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,21 @@ impl Case {
     pub(crate) fn server_ip(&self) -> IpAddr {
         self.ip.host(1)
     }
+
+    /// `port` at the host under test.
+    pub(crate) fn server(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.server_ip(), port)
+    }
+
+    /// `port` at the foreign host.
+    pub(crate) fn foreign(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip.host(2), port)
+    }
+
+    /// What socat calls an address of the case's IP version: `TCP` gives `TCP4`.
+    pub(crate) fn socat(&self, protocol: &str) -> String {
+        format!("{protocol}{}", if self.ip == Ip::V4 { '4' } else { '6' })
+    }
 }
 
 impl Ip {
@@ -72,24 +87,44 @@ impl fmt::Display for Case {
     }
 }
 
-/// Makes one test of each cell of the matrix out of `fn check(&Lab)`: `matrix!(scenario, check)` gives
-/// `scenario::tap_v4`, `scenario::tap_v4_loss` and so on. With a list of devices only those: `matrix!(scenario, check,
-/// [Tap, Packet])`.
+/// Makes tests out of `fn check(&Lab)`, given by its path from the crate's root: one of each cell of the matrix, named
+/// `scenario::tap::v4`, `scenario::tap::v4_loss` and so on. With `own_stack` only the devices below our own stack; with
+/// `lossless` only the cells without loss.
 macro_rules! matrix {
     ($scenario:ident, $check:path) => {
         mod $scenario {
-            $crate::support::matrix!(@device $check, tap Tap);
-            $crate::support::matrix!(@device $check, packet Packet);
-            $crate::support::matrix!(@device $check, uring Uring);
-            $crate::support::matrix!(@device $check, posix Posix);
+            $crate::support::matrix!(@lossy $check, tap Tap);
+            $crate::support::matrix!(@lossy $check, packet Packet);
+            $crate::support::matrix!(@lossy $check, uring Uring);
+            $crate::support::matrix!(@lossy $check, posix Posix);
         }
     };
-    (@device $check:path, $module:ident $device:ident) => {
+    ($scenario:ident, $check:path, lossless) => {
+        mod $scenario {
+            $crate::support::matrix!(@lossless $check, tap Tap);
+            $crate::support::matrix!(@lossless $check, packet Packet);
+            $crate::support::matrix!(@lossless $check, uring Uring);
+            $crate::support::matrix!(@lossless $check, posix Posix);
+        }
+    };
+    ($scenario:ident, $check:path, own_stack lossless) => {
+        mod $scenario {
+            $crate::support::matrix!(@lossless $check, tap Tap);
+            $crate::support::matrix!(@lossless $check, packet Packet);
+        }
+    };
+    (@lossy $check:path, $module:ident $device:ident) => {
         mod $module {
             $crate::support::matrix!(@cell $check, v4, $device, V4, 0);
             $crate::support::matrix!(@cell $check, v6, $device, V6, 0);
             $crate::support::matrix!(@cell $check, v4_loss, $device, V4, 10);
             $crate::support::matrix!(@cell $check, v6_loss, $device, V6, 10);
+        }
+    };
+    (@lossless $check:path, $module:ident $device:ident) => {
+        mod $module {
+            $crate::support::matrix!(@cell $check, v4, $device, V4, 0);
+            $crate::support::matrix!(@cell $check, v6, $device, V6, 0);
         }
     };
     (@cell $check:path, $name:ident, $device:ident, $ip:ident, $loss:literal) => {

@@ -1,8 +1,8 @@
-//! Programs that run until they are told to stop, with all they print.
+//! Programs that run until they are told to stop: servers, and clients that are talked to while they run.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -16,14 +16,15 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running program; killed when dropped. If the test fails, what it printed is shown.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct Running {
     line: String,
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     printed: Vec<String>,
 }
 
-impl Server {
+impl Running {
     /// Starts `program` with `args` (split at spaces) in `namespace`, `environment` set for it.
     ///
     /// # Panics
@@ -34,11 +35,22 @@ impl Server {
         program: &str,
         args: &str,
         environment: &[(&'static str, String)],
-    ) -> Server {
-        let line = format!("{program} {args}");
+    ) -> Running {
+        Running::start_words(namespace, program, &args.split_whitespace().collect::<Vec<_>>(), environment)
+    }
+
+    /// As [`start`](Self::start), with arguments that may hold spaces.
+    #[track_caller]
+    pub(crate) fn start_words(
+        namespace: &Namespace,
+        program: &str,
+        args: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> Running {
+        let line = format!("{program} {}", args.join(" "));
         let mut command = enter(namespace, program);
-        command.args(args.split_whitespace()).envs(environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(args).envs(environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => panic!("cannot run `{line}`: {error}"),
@@ -46,12 +58,13 @@ impl Server {
         let (sender, lines) = mpsc::channel();
         read_lines(child.stdout.take(), sender.clone());
         read_lines(child.stderr.take(), sender);
-        Server { line, child, lines, printed: Vec::new() }
+        let input = child.stdin.take();
+        Running { line, child, input, lines, printed: Vec::new() }
     }
 
     /// Waits for the line our own programs print once they can be reached: `listening on ADDR:PORT (DEVICE)`.
     #[track_caller]
-    pub(crate) fn ready(self) -> Server {
+    pub(crate) fn ready(self) -> Running {
         self.ready_when("listening on ")
     }
 
@@ -60,9 +73,13 @@ impl Server {
     /// # Panics
     /// The server ends, or prints no such line in time.
     #[track_caller]
-    pub(crate) fn ready_when(mut self, text: &str) -> Server {
+    pub(crate) fn ready_when(mut self, text: &str) -> Running {
         let seen = self.wait_for(text, READY_LIMIT);
-        assert!(seen.is_some(), "no line with `{text}` within {READY_LIMIT:?}\n{}", self.report());
+        assert!(
+            seen.is_some(),
+            "no line with `{text}` before its end, or within {READY_LIMIT:?}\n{}",
+            self.report()
+        );
         self
     }
 
@@ -78,6 +95,21 @@ impl Server {
         }
     }
 
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// It does not read any more.
+    #[track_caller]
+    pub(crate) fn say(&mut self, line: &str) {
+        let said = self.input.as_mut().is_some_and(|input| writeln!(input, "{line}").is_ok());
+        assert!(said, "nobody reads `{line}`\n{}", self.report());
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn hang_up(&mut self) {
+        self.input = None;
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -86,6 +118,12 @@ impl Server {
     /// File descriptors it holds open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// Ends it at once, as a crash or a power cut would, as far as its peers can tell.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// What ctrl-C does.
@@ -105,10 +143,9 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if thread::panicking() {
             println!("{}", self.report());
         }

@@ -1,0 +1,88 @@
+//! What users get wrong: one line that names cause and cure, exit code 1, and nothing left on the machine.
+
+use crate::support::client::Ended;
+use crate::support::running::example;
+use crate::support::{Case, Client, Device, Ip, Lab, Namespace, machine_is_ours};
+
+/// Runs `echo` with one variable set, in an empty namespace.
+fn echo_with(namespace: &Namespace, variable: &str, value: &str) -> Ended {
+    let client =
+        Client::new(namespace, &example("echo")).env(variable, value).env("DEMI_ADDRESS", "10.77.0.1/24");
+    client.args("--listen 10.77.0.1:7000").limit_s(20).run()
+}
+
+#[track_caller]
+fn assert_one_line(ended: &Ended, words: &[&str]) {
+    let report = ended.report();
+    assert_eq!(ended.status.and_then(|status| status.code()), Some(1), "{report}");
+    assert_eq!(ended.stderr.trim().lines().count(), 1, "{report}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "no `{word}` in: {report}");
+    }
+}
+
+#[test]
+fn an_unknown_device_is_answered_with_those_there_are() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    assert_one_line(
+        &echo_with(&namespace, "DEMI_DEVICE", "tape:demi0"),
+        &["tape:demi0", "tap:NAME", "posix"],
+    );
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_those_there_are() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    assert_one_line(
+        &echo_with(&namespace, "DEMI_DEVISE", "tap:demi0"),
+        &["DEMI_DEVISE", "device", "address"],
+    );
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    assert_one_line(&echo_with(&namespace, "DEMI_DEVICE", "packet:eth7"), &["eth7"]);
+    assert_eq!(namespace.links(), Vec::<String>::new());
+}
+
+#[test]
+fn without_the_capability_the_cure_is_told_and_no_tap_is_left() {
+    if !machine_is_ours() {
+        return;
+    }
+    let lab = Lab::new(Case::new(Device::Packet, Ip::V4, 0));
+    for (device, capability) in [("packet:eth0", "CAP_NET_RAW"), ("tap:demi7", "CAP_NET_ADMIN")] {
+        let ended = Client::new(lab.host(), "setpriv")
+            .args("--bounding-set -all --inh-caps -all")
+            .args(&format!("{} --listen 10.77.0.1:7000", example("echo")))
+            .env("DEMI_DEVICE", device)
+            .env("DEMI_ADDRESS", "10.77.0.1/24")
+            .limit_s(20)
+            .run();
+        assert_one_line(&ended, &[device, capability]);
+    }
+    assert_eq!(lab.host().links(), ["eth0"]);
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    if !machine_is_ours() {
+        return;
+    }
+    for device in [Device::Posix, Device::Uring] {
+        let lab = Lab::new(Case::new(device, Ip::V4, 0));
+        let _first = lab.serve("echo", 7000, "");
+        let ended = lab.program(&example("echo")).args("--listen 10.77.0.1:7000").limit_s(20).run();
+        assert_one_line(&ended, &["10.77.0.1:7000", "in use"]);
+    }
+}

@@ -1,0 +1,58 @@
+//! The large file that transfers are made of, and its digest by a foreign hand.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use super::command::must;
+
+/// A file to be sent.
+#[derive(Debug)]
+pub(crate) struct Large {
+    /// The folder it is in, alone.
+    pub(crate) folder: PathBuf,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// SHA-256 of it, as `sha256sum` writes it.
+    pub(crate) digest: String,
+}
+
+impl Large {
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.join(self.name)
+    }
+}
+
+/// A file of 1 GiB that no transfer can shorten or repeat unnoticed. Made once; it stays in the target folder.
+pub(crate) fn gibibyte() -> &'static Large {
+    static LARGE: OnceLock<Large> = OnceLock::new();
+    LARGE.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("served");
+        let large = Large { folder, name: "gibibyte", digest: String::new() };
+        let complete = fs::metadata(large.path()).is_ok_and(|meta| meta.len() == BYTES);
+        if !complete && let Err(error) = write(&large) {
+            panic!("{}: {error}", large.path().display());
+        }
+        let digest = must(&format!("sha256sum {}", large.path().display()));
+        let digest = digest.split_whitespace().next().unwrap_or_default().to_owned();
+        Large { digest, ..large }
+    })
+}
+
+const BYTES: u64 = 1 << 30;
+
+/// Writes words of a xorshift generator: incompressible, and the same in every run.
+fn write(large: &Large) -> io::Result<()> {
+    fs::create_dir_all(&large.folder)?;
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(large.path())?);
+    let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..BYTES / 8 {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        file.write_all(&word.to_le_bytes())?;
+    }
+    file.flush()
+}
