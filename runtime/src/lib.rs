@@ -41,7 +41,7 @@ mod turn;
 pub use config::Config;
 pub use demi_drivers::{Buf, BufMut};
 pub use io::{alloc, buf};
-pub use metrics::{Metrics, metrics};
+pub use metrics::{Metrics, Usage, metrics, usage};
 pub use runtime::{Builder, Drained, Runtime};
 pub use task::spawn;
 

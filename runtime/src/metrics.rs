@@ -1,6 +1,7 @@
-//! What a runtime counts about itself: plain cells, bumped by the loop, read as a snapshot.
+//! What a runtime counts about itself: plain cells, bumped by the loop, read as a snapshot; and what it holds.
 
 use core::cell::Cell;
+use core::fmt;
 use std::time::Duration;
 
 use crate::context;
@@ -98,4 +99,90 @@ impl Metrics {
 #[track_caller]
 pub fn metrics() -> Metrics {
     context::with(|runtime| Metrics::of(runtime))
+}
+
+/// What a runtime holds at one moment: what is left when a program believes that it has let go of everything.
+///
+/// It prints as one line, `streams=1 listeners=1 …`, for a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Connections in any state but closed, TIME-WAIT records not counted.
+    pub streams: usize,
+    /// Listening sockets.
+    pub listeners: usize,
+    /// UDP sockets.
+    pub datagrams: usize,
+    /// Connections that the program has closed, and whose last bytes or FIN the peer has not acknowledged.
+    pub closing: usize,
+    /// TIME-WAIT records.
+    pub time_wait: usize,
+    /// File descriptors held for sockets.
+    pub descriptors: usize,
+    /// Operations that the kernel has not completed yet.
+    pub in_flight: usize,
+    /// Packet buffers that are not free, those that lie ready to be received into included.
+    pub buffers: usize,
+    /// Tasks alive.
+    pub tasks: usize,
+}
+
+impl Usage {
+    pub(crate) fn of(runtime: &Inner) -> Usage {
+        let held = runtime.transports().usage();
+        Usage {
+            streams: held.streams,
+            listeners: held.listeners,
+            datagrams: held.datagrams,
+            closing: held.closing,
+            time_wait: held.time_wait,
+            descriptors: held.descriptors,
+            in_flight: held.in_flight,
+            buffers: runtime.transports().buffers(),
+            tasks: runtime.executor().live(),
+        }
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage {
+            streams,
+            listeners,
+            datagrams,
+            closing,
+            time_wait,
+            descriptors,
+            in_flight,
+            buffers,
+            tasks,
+        } = self;
+        write!(f, "streams={streams} listeners={listeners} datagrams={datagrams} closing={closing} ")?;
+        write!(
+            f,
+            "time_wait={time_wait} descriptors={descriptors} in_flight={in_flight} buffers={buffers} "
+        )?;
+        write!(f, "tasks={tasks}")
+    }
+}
+
+/// What the current runtime holds.
+///
+/// # Panics
+/// Outside of a runtime; see [`Runtime::usage`](crate::Runtime::usage).
+///
+/// ```
+/// # let runtime = demi::Runtime::new(demi::Config::default())?;
+/// # runtime.block_on(async {
+/// let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+/// assert_eq!(demi::usage().listeners, 1);
+/// drop(listener);
+/// assert_eq!(demi::usage().listeners, 0);
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn usage() -> Usage {
+    context::with(|runtime| Usage::of(runtime))
 }

@@ -18,7 +18,7 @@ use crate::context;
 use crate::cores::Pinned;
 use crate::executor::{Executor, JoinHandle};
 use crate::failure::Failure;
-use crate::metrics::{Counters, Metrics};
+use crate::metrics::{Counters, Metrics, Usage};
 use crate::task::Blocking;
 use crate::time::{Clock, Wheel};
 use crate::transports::TransportSet;
@@ -306,9 +306,9 @@ impl Runtime {
         Metrics::of(&self.inner)
     }
 
-    /// What the transports still hold.
-    pub fn usage(&self) -> demi_drivers::transport::TransportUsage {
-        self.inner.transports.usage()
+    /// What the runtime holds.
+    pub fn usage(&self) -> Usage {
+        Usage::of(&self.inner)
     }
 
     /// The seed of everything random in this runtime: the configured one, or the one that was drawn.

@@ -172,6 +172,15 @@ impl TransportSet {
         sum
     }
 
+    /// Packet buffers that are not free, of all of them.
+    pub(crate) fn buffers(&self) -> usize {
+        let out = |cell: &Rc<TransportCell>| {
+            let stats = cell.pool().stats();
+            stats.slots_out + stats.large_slots_out
+        };
+        self.cells.iter().map(out).sum()
+    }
+
     /// Where buffers that no socket is known for come from: the first transport's memory.
     pub(crate) fn pool(&self) -> io::Result<&Pool> {
         self.cells.first().map(|cell| cell.pool()).ok_or_else(no_transport)
