@@ -6,16 +6,18 @@
 //! ```
 //!
 //! Any device serves: `DEMI_DEVICE=tap:demi0 DEMI_ADDRESS=10.0.0.2/24 echo --listen 10.0.0.2:7000`.
-//! On ctrl-C it stops accepting, lets the connections it has finish for `--grace` seconds, and exits.
+//! On ctrl-C it stops accepting, lets the connections it has finish for `--grace` seconds, and exits. `kill -USR1` makes it
+//! print what it holds: connections, descriptors, packet buffers.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Parser;
 use demi::net::{TcpListener, TcpStream, UdpSocket};
+use demi::signal::{Signal, SignalKind, ctrl_c, signal};
 use demi::task::JoinSet;
 use futures::future::{Either, select};
-use std::pin::pin;
 
 /// Echo server, TCP and UDP on one port.
 #[derive(Parser)]
@@ -38,8 +40,9 @@ async fn main() -> anyhow::Result<()> {
     println!("listening on {address} ({})", listener.device());
 
     let udp = demi::spawn(echo_datagrams(datagrams));
+    demi::spawn(tell_usage(signal(SignalKind::user_defined1())?));
     let mut connections = JoinSet::new();
-    let mut ctrl_c = pin!(demi::signal::ctrl_c());
+    let mut ctrl_c = pin!(ctrl_c());
     loop {
         match select(ctrl_c.as_mut(), pin!(listener.accept())).await {
             Either::Left((signal, _)) => break signal?,
@@ -66,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// Echoes until the peer closes its side, then closes ours. Errors end this connection only.
-async fn echo(stream: TcpStream) {
+async fn echo(mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     while let Ok(Some(buf)) = stream.pop().await {
         if stream.push(buf).await.is_err() {
@@ -83,5 +86,12 @@ async fn echo_datagrams(socket: UdpSocket) {
             Ok((buf, peer)) => drop(socket.push_to(buf, peer).await),
             Err(error) => eprintln!("udp: {error}"),
         }
+    }
+}
+
+/// Prints what the program holds, each time it is asked to.
+async fn tell_usage(mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        eprintln!("{}", demi::usage());
     }
 }

@@ -7,11 +7,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Parser;
 use demi::net::{TcpStream, UdpSocket};
 use demi::time::{Instant, sleep, timeout};
-use futures::{AsyncReadExt, AsyncWriteExt};
 
 /// Round-trip time to an echo server.
 #[derive(Parser)]
@@ -46,7 +45,7 @@ struct Args {
 #[demi::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let mut peer = Peer::connect(&args).await.with_context(|| format!("connecting to {}", args.to))?;
+    let mut peer = Peer::connect(&args).await?;
     let (mut sent, mut times) = (0u64, Vec::new());
     let mut message = vec![0u8; args.size as usize];
     while sent < args.count {
@@ -76,7 +75,12 @@ async fn main() -> anyhow::Result<()> {
     if let (Some(min), Some(max)) = (times.first(), times.last()) {
         let at = |share: f64| micros(times[((times.len() - 1) as f64 * share) as usize]);
         let (min, max) = (micros(*min), micros(*max));
-        println!("min {min:.1} p50 {:.1} p99 {:.1} p99.9 {:.1} max {max:.1} µs", at(0.5), at(0.99), at(0.999));
+        println!(
+            "min {min:.1} p50 {:.1} p99 {:.1} p99.9 {:.1} max {max:.1} µs",
+            at(0.5),
+            at(0.99),
+            at(0.999)
+        );
     }
     if times.is_empty() { bail!("no answer at all") } else { Ok(()) }
 }
@@ -131,7 +135,7 @@ impl Peer {
             Peer::Udp { socket, answer } => {
                 socket.send(message).await?;
                 // Late answers to earlier messages are passed over.
-                while { socket.recv(answer).await? != message.len() || answer != message } {}
+                while socket.recv(answer).await? != message.len() || answer != message {}
             }
         }
         Ok(())

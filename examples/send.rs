@@ -10,10 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Parser;
 use demi::net::TcpStream;
-use futures::AsyncWriteExt;
 
 /// Sends a file over TCP.
 #[derive(Parser)]
@@ -33,10 +32,10 @@ const CHUNK: usize = 64 * 1024;
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut input: Box<dyn Read> = match &args.file {
-        Some(path) => Box::new(File::open(path).with_context(|| format!("opening {}", path.display()))?),
+        Some(path) => Box::new(File::open(path).map_err(|error| anyhow!("{}: {error}", path.display()))?),
         None => Box::new(std::io::stdin()),
     };
-    let mut stream = TcpStream::connect(args.to).await.with_context(|| format!("connecting to {}", args.to))?;
+    let mut stream = TcpStream::connect(args.to).await?;
     let (start, mut sent) = (Instant::now(), 0u64);
     loop {
         let mut buf = stream.alloc(CHUNK).await?;
@@ -48,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
         stream.push(buf.freeze()).await?;
         sent += count as u64;
     }
-    stream.close().await?;
+    stream.shutdown().await?;
     stream.drained().await?;
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("sent {sent} bytes in {seconds:.3} s ({:.3} Gbit/s)", sent as f64 * 8e-9 / seconds);

@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 const PIECE: u64 = 64 * 1024;
 
 /// The answer to `request` out of `folder`.
-pub async fn answer<B>(folder: &Path, request: &Request<B>) -> Response<FileBody> {
+pub(crate) async fn answer<B>(folder: &Path, request: &Request<B>) -> Response<FileBody> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -148,7 +148,7 @@ fn status(code: StatusCode) -> Response<FileBody> {
 
 /// Some bytes of a file, read in pieces on the blocking pool; the next piece is read while this one is being sent.
 #[derive(Default)]
-pub struct FileBody {
+pub(crate) struct FileBody {
     /// Bytes not handed out yet.
     left: u64,
     reading: Option<JoinHandle<io::Result<(File, Vec<u8>)>>>,

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Parser;
 use demi::net::{TcpListener, TcpStream};
 use demi::task::JoinSet;
@@ -48,8 +48,8 @@ struct Args {
 #[demi::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let folder = args.folder.canonicalize().with_context(|| format!("folder {}", args.folder.display()))?;
-    let folder = Rc::new(folder);
+    let folder = args.folder.canonicalize();
+    let folder = Rc::new(folder.map_err(|error| anyhow!("folder {}: {error}", args.folder.display()))?);
     let listener = TcpListener::bind(args.listen).await?;
     println!("listening on {} ({})", listener.local_addr()?, listener.device());
 
@@ -91,7 +91,7 @@ async fn serve(stream: TcpStream, folder: Rc<PathBuf>, stopped: Shared<impl Futu
     });
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(demi::compat::hyper::Timer::new())
+            .timer(demi::compat::hyper::Timer)
             .header_read_timeout(Duration::from_secs(30))
             .serve_connection(stream, service)
     );

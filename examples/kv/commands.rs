@@ -9,7 +9,7 @@ use crate::store::{Store, after};
 
 /// What becomes of the connection after a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It goes on.
     Continue,
     /// It is closed once the reply is out.
@@ -17,7 +17,7 @@ pub enum Outcome {
 }
 
 /// The store and what `INFO` tells about it.
-pub struct Server {
+pub(crate) struct Server {
     store: Store,
     started: Instant,
     clients: usize,
@@ -58,28 +58,28 @@ const COMMANDS: &[(&str, usize, usize)] = &[
 
 impl Server {
     /// An empty one.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Server { store: Store::default(), started: now, clients: 0, connections: 0, commands: 0 }
     }
 
     /// Counts a client in.
-    pub fn client_came(&mut self) {
+    pub(crate) fn client_came(&mut self) {
         self.clients += 1;
         self.connections += 1;
     }
 
     /// Counts a client out.
-    pub fn client_left(&mut self) {
+    pub(crate) fn client_left(&mut self) {
         self.clients -= 1;
     }
 
     /// Drops some of the keys whose time is over.
-    pub fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         self.store.sweep(now);
     }
 
     /// Runs one command and appends its reply to `out`.
-    pub fn run(&mut self, arguments: &[&[u8]], now: Instant, out: &mut Vec<u8>) -> Outcome {
+    pub(crate) fn run(&mut self, arguments: &[&[u8]], now: Instant, out: &mut Vec<u8>) -> Outcome {
         let Some((name, rest)) = arguments.split_first() else { return Outcome::Continue };
         self.commands += 1;
         let mut lower = [0u8; 16];
@@ -106,13 +106,21 @@ impl Server {
         if name == "quit" { Outcome::Close } else { Outcome::Continue }
     }
 
-    fn dispatch(&mut self, name: &str, rest: &[&[u8]], now: Instant, out: &mut Vec<u8>) -> Result<(), String> {
+    fn dispatch(
+        &mut self,
+        name: &str,
+        rest: &[&[u8]],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         match (name, rest) {
             ("ping", []) => resp::simple(out, "PONG"),
             ("ping" | "echo", [message, ..]) => resp::bulk(out, Some(message)),
             ("get", [key]) => resp::bulk(out, self.store.get(key, now)),
             ("set", [key, value, options @ ..]) => self.set(key, value, options, now, out)?,
-            ("strlen", [key]) => resp::integer(out, self.store.get(key, now).map_or(0, |value| value.len() as i64)),
+            ("strlen", [key]) => {
+                resp::integer(out, self.store.get(key, now).map_or(0, |value| value.len() as i64))
+            }
             ("append", [key, more]) => {
                 let value = [self.store.get(key, now).unwrap_or_default(), more].concat();
                 let expires = self.store.expiry(key, now).flatten();
@@ -130,7 +138,10 @@ impl Server {
                 resp::integer(out, keys.iter().filter(|key| self.store.remove(key, now)).count() as i64);
             }
             ("exists", keys) => {
-                resp::integer(out, keys.iter().filter(|key| self.store.get(key, now).is_some()).count() as i64);
+                resp::integer(
+                    out,
+                    keys.iter().filter(|key| self.store.get(key, now).is_some()).count() as i64,
+                );
             }
             ("mget", keys) => {
                 resp::array(out, keys.len());
@@ -142,7 +153,9 @@ impl Server {
                 }
                 resp::simple(out, "OK");
             }
-            ("expire", [key, seconds]) => self.expire_in(key, integer(seconds)?.saturating_mul(1000), now, out),
+            ("expire", [key, seconds]) => {
+                self.expire_in(key, integer(seconds)?.saturating_mul(1000), now, out)
+            }
             ("pexpire", [key, millis]) => self.expire_in(key, integer(millis)?, now, out),
             ("persist", [key]) => {
                 let mortal = self.store.expiry(key, now).flatten().is_some();
@@ -169,7 +182,9 @@ impl Server {
             }
             ("command", [what, ..]) if what.eq_ignore_ascii_case(b"docs") => resp::array(out, 0),
             ("command", _) => command_table(out),
-            ("config", [what, patterns @ ..]) if what.eq_ignore_ascii_case(b"get") => config_get(patterns, out),
+            ("config", [what, patterns @ ..]) if what.eq_ignore_ascii_case(b"get") => {
+                config_get(patterns, out)
+            }
             ("config", [what, ..]) => return Err(format!("ERR CONFIG {} is not supported", shown(what))),
             ("info", _) => resp::bulk(out, Some(self.info(now).as_bytes())),
             // The table above admits nothing else.
@@ -204,7 +219,8 @@ impl Server {
                 options = rest;
                 let unit = if is("ex") { 1000 } else { 1 };
                 let millis = integer(time)?.checked_mul(unit).and_then(|millis| u64::try_from(millis).ok());
-                let millis = millis.filter(|millis| *millis > 0).ok_or("ERR invalid expire time in 'set' command")?;
+                let millis =
+                    millis.filter(|millis| *millis > 0).ok_or("ERR invalid expire time in 'set' command")?;
                 expires = after(now, Duration::from_millis(millis));
             } else {
                 return Err("ERR syntax error".into());
@@ -258,12 +274,13 @@ impl Server {
     }
 
     fn info(&self, now: Instant) -> String {
+        let held = demi::usage().to_string().replace('=', ":").replace(' ', "\r\n");
         let uptime = now.saturating_duration_since(self.started).as_secs();
         format!(
             "# Server\r\nserver_name:demi-kv\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nprocess_id:{}\r\n\
              uptime_in_seconds:{uptime}\r\n\r\n# Clients\r\nconnected_clients:{}\r\n\r\n# Stats\r\n\
              total_connections_received:{}\r\ntotal_commands_processed:{}\r\n\r\n# Replication\r\nrole:master\r\n\r\n\
-             # Keyspace\r\ndb0:keys={}\r\n",
+             # Keyspace\r\ndb0:keys={}\r\n\r\n# Demi\r\n{held}\r\n",
             std::process::id(),
             self.clients,
             self.connections,

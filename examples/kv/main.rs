@@ -19,12 +19,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use clap::Parser;
 use demi::net::{TcpListener, TcpStream};
 use demi::task::JoinSet;
 use demi::time::{Instant, sleep, timeout};
-use futures::AsyncWriteExt;
 use futures::future::{Either, select};
 
 use commands::{Outcome, Server};
@@ -48,6 +47,8 @@ struct Args {
     grace: u64,
 }
 
+/// Bytes of requests gathered before they are looked at even though more have come.
+const READ_BATCH: usize = 64 * 1024;
 /// Bytes of answers gathered before they are written even though more commands wait.
 const WRITE_BATCH: usize = 64 * 1024;
 
@@ -95,36 +96,45 @@ async fn serve(mut stream: TcpStream, server: Rc<RefCell<Server>>, limits: Limit
 
 async fn converse(stream: &mut TcpStream, server: &RefCell<Server>, limits: Limits) -> std::io::Result<()> {
     let (mut input, mut output) = (BytesMut::new(), Vec::new());
+    // Bytes that the input must have before it is worth a look.
+    let mut needed = 1;
     while let Some(received) = stream.pop().await? {
         input.extend_from_slice(&received);
         drop(received);
-        let outcome = loop {
-            match resp::parse(&input, limits) {
-                Ok(Request::Incomplete) => break Outcome::Continue,
+        // What else has come is answered by the same write.
+        while input.len() < READ_BATCH
+            && let Ok(Some(more)) = stream.try_pop()
+        {
+            input.extend_from_slice(&more);
+        }
+        let mut outcome = Outcome::Continue;
+        while outcome == Outcome::Continue && input.len() >= needed {
+            let taken = match resp::parse(&input, limits) {
+                Ok(Request::Incomplete { bytes }) => {
+                    needed = bytes;
+                    break;
+                }
                 Ok(Request::Complete { arguments, bytes }) => {
-                    let outcome = server.borrow_mut().run(&arguments, Instant::now(), &mut output);
-                    drop(arguments);
-                    bytes::Buf::advance(&mut input, bytes);
-                    if outcome == Outcome::Close {
-                        break outcome;
-                    }
+                    outcome = server.borrow_mut().run(&arguments, Instant::now(), &mut output);
+                    bytes
                 }
                 Err(error) => {
                     resp::error(&mut output, &format!("ERR Protocol error: {error}"));
-                    break Outcome::Close;
+                    outcome = Outcome::Close;
+                    0
                 }
-            }
+            };
+            input.advance(taken);
+            needed = 1;
             if output.len() >= WRITE_BATCH {
                 stream.write_all(&output).await?;
                 output.clear();
             }
-        };
-        if !output.is_empty() {
-            stream.write_all(&output).await?;
-            output.clear();
         }
+        stream.write_all(&output).await?;
+        output.clear();
         if outcome == Outcome::Close {
-            return stream.close().await;
+            return stream.shutdown().await;
         }
         // An idle connection keeps no more than a page.
         if input.is_empty() && input.capacity() > 4096 {

@@ -19,7 +19,7 @@ impl Entry {
 
 /// Keys and values. A key whose time is over is never seen again, and its memory is freed by the next sweeps.
 #[derive(Default)]
-pub struct Store {
+pub(crate) struct Store {
     entries: HashMap<Rc<[u8]>, Entry>,
     /// Every key that has an end of life, in the order of those ends: exactly one for each such entry.
     ends: BTreeSet<(Instant, Rc<[u8]>)>,
@@ -30,17 +30,17 @@ const SWEEP: usize = 1000;
 
 impl Store {
     /// Keys, those included whose time is over but which were not swept yet.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// The value of `key`.
-    pub fn get(&self, key: &[u8], now: Instant) -> Option<&[u8]> {
+    pub(crate) fn get(&self, key: &[u8], now: Instant) -> Option<&[u8]> {
         self.entries.get(key).filter(|entry| entry.live(now)).map(|entry| &*entry.value)
     }
 
     /// Sets `key`, to live until `expires`.
-    pub fn set(&mut self, key: &[u8], value: &[u8], expires: Option<Instant>) {
+    pub(crate) fn set(&mut self, key: &[u8], value: &[u8], expires: Option<Instant>) {
         match self.entries.get_mut(key) {
             Some(entry) => {
                 if entry.value.len() == value.len() {
@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// Removes `key`; whether it was there.
-    pub fn remove(&mut self, key: &[u8], now: Instant) -> bool {
+    pub(crate) fn remove(&mut self, key: &[u8], now: Instant) -> bool {
         let Some((key, entry)) = self.entries.remove_entry(key) else { return false };
         if let Some(end) = entry.expires {
             self.ends.remove(&(end, key));
@@ -68,17 +68,17 @@ impl Store {
     }
 
     /// Removes everything.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Store::default();
     }
 
     /// When `key` ends: `None` if there is no such key, `Some(None)` if it never does.
-    pub fn expiry(&self, key: &[u8], now: Instant) -> Option<Option<Instant>> {
+    pub(crate) fn expiry(&self, key: &[u8], now: Instant) -> Option<Option<Instant>> {
         self.entries.get(key).filter(|entry| entry.live(now)).map(|entry| entry.expires)
     }
 
     /// Lets `key` end at `expires`, or live on; whether it is there.
-    pub fn set_expiry(&mut self, key: &[u8], expires: Option<Instant>, now: Instant) -> bool {
+    pub(crate) fn set_expiry(&mut self, key: &[u8], expires: Option<Instant>, now: Instant) -> bool {
         let there = self.entries.get(key).is_some_and(|entry| entry.live(now));
         if there {
             self.reschedule(key, expires);
@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// Drops keys whose time is over: at most [`SWEEP`] of them.
-    pub fn sweep(&mut self, now: Instant) {
+    pub(crate) fn sweep(&mut self, now: Instant) {
         for _ in 0..SWEEP {
             if self.ends.first().is_none_or(|(end, _)| *end > now) {
                 return;
@@ -116,7 +116,7 @@ impl Store {
 }
 
 /// `now + duration`, or never when that is beyond time.
-pub fn after(now: Instant, duration: Duration) -> Option<Instant> {
+pub(crate) fn after(now: Instant, duration: Duration) -> Option<Instant> {
     now.checked_add(duration)
 }
 
