@@ -58,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
         }
     }
 
+    while connections.try_join_next().is_some() {}
     eprintln!("draining {} connections", connections.len());
     drop(listener);
     udp.abort();

@@ -88,6 +88,7 @@ suite![
     small_pushes_and_writes_keep_their_order,
     readable_and_writable_wait_for_what_they_say,
     drained_waits_for_the_kernel_to_take_the_bytes,
+    a_connection_we_opened_waits_for_a_peer_that_reads_late,
     closing_delivers_what_is_queued,
     a_closed_connection_whose_peer_never_reads_is_given_up,
     options_are_taken_and_reported,
@@ -636,6 +637,28 @@ fn drained_waits_for_the_kernel_to_take_the_bytes(open: Open) {
     let mut net = open(Limits::default());
     let (stream, mut peer) = pair(&mut net);
     net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
+    let sent = push_until_full(&mut net, stream, &patterned(60_000));
+    let flag = net.flag();
+    assert!(net.poll_with(&flag, |t, cx| t.poll_drained(cx, stream)).is_pending());
+    net.transport.shutdown(stream, Shutdown::Write).unwrap();
+    let reader = thread::spawn(move || {
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        got.len()
+    });
+    net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
+    assert_eq!(reader.join().unwrap(), sent);
+    net.transport.close(stream);
+    net.settle();
+}
+
+fn a_connection_we_opened_waits_for_a_peer_that_reads_late(open: Open) {
+    let mut net = open(Limits::default());
+    let listener = TcpListener::bind(V4).unwrap();
+    let remote = listener.local_addr().unwrap();
+    let stream = net.transport.connect(remote, None, &StreamOptions::default()).unwrap();
+    net.wait(|t, cx| t.poll_connect(cx, stream)).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
     let sent = push_until_full(&mut net, stream, &patterned(60_000));
     let flag = net.flag();
     assert!(net.poll_with(&flag, |t, cx| t.poll_drained(cx, stream)).is_pending());

@@ -23,7 +23,7 @@ use core::task::{Context, Poll, Waker};
 use std::io::{self, IoSlice};
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -244,6 +244,12 @@ fn within_quarter(wanted: u16, slots: usize) -> u16 {
     1 << most.ilog2()
 }
 
+/// Lets an operation wait for room or data within the kernel: io_uring fails what would block on a non-blocking socket with
+/// `EAGAIN`. Direct calls carry `MSG_DONTWAIT` of their own.
+fn let_kernel_wait(socket: &OwnedFd) -> io::Result<()> {
+    socket2::SockRef::from(socket).set_nonblocking(false)
+}
+
 impl Transport for Uring {
     fn name(&self) -> &str {
         "uring"
@@ -375,6 +381,7 @@ impl Transport for Uring {
     ) -> io::Result<StreamId> {
         self.room_for_socket()?;
         let (socket, done) = open::connecting(remote, local, options)?;
+        let_kernel_wait(&socket)?;
         let phase = if done { Phase::Open } else { Phase::Connecting };
         let handle = self.streams.insert(Stream::new(socket, remote, phase, Rc::new(options.clone())));
         if let Some(stream) = self.streams.get_mut(handle) {
@@ -508,6 +515,7 @@ impl Transport for Uring {
     fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {
         self.room_for_socket()?;
         let socket = open::datagram(local, options)?;
+        let_kernel_wait(&socket)?;
         let handle = self.datagrams.insert(Datagram::new(socket, local.is_ipv6(), options.clone()));
         let id = DatagramId(handle);
         self.after_datagram(id);
