@@ -10,6 +10,8 @@ use super::{Config, Setting};
 const PREFIX: &str = "DEMI_";
 /// The variable that names the file.
 const FILE: &str = "DEMI_CONFIG";
+/// The variable by which the project's tests know which tier runs them; programs under test inherit it.
+const TIER: &str = "DEMI_TIER";
 
 /// `config`, overridden by the file that the variables name, overridden by the variables.
 pub(super) fn overlay(
@@ -31,7 +33,7 @@ pub(super) fn overlay(
         file(&mut config, Path::new(path))?;
     }
     for (name, value) in &ours {
-        if name == FILE {
+        if name == FILE || name == TIER {
             continue;
         }
         let key = name[PREFIX.len()..].to_ascii_lowercase();
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_is_an_error_and_a_strangers_is_not() {
-        assert!(overlay(Config::new(), vars(&[("PATH", "/bin"), ("DEMIURGE", "x")])).is_ok());
+        assert!(overlay(Config::new(), vars(&[("PATH", "/bin"), ("DEMIURGE", "x"), ("DEMI_TIER", "kernel")])).is_ok());
         let error = overlay(Config::new(), vars(&[("DEMI_DEVISE", "auto")])).unwrap_err().to_string();
         assert!(error.starts_with("DEMI_DEVISE=auto: no such key: the keys are device, address"), "{error}");
     }

@@ -46,6 +46,11 @@ use crate::transports::TransportCell;
 /// # })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// ```compile_fail,E0277
+/// fn wants_send<T: Send>() {}
+/// wants_send::<demi::net::TcpStream>();
+/// ```
 pub struct TcpStream {
     connection: Connection,
     held: Held,

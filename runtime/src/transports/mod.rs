@@ -1,4 +1,4 @@
-//! The transports of one runtime: opened from a [`Config`](crate::Config), driven together, chosen by address.
+//! The transports of one runtime: opened from a [`Config`], driven together, chosen by address.
 //!
 //! Most runtimes have one. With several, a socket goes to the transport whose interface owns or routes its address;
 //! loopback is the kernel's unless the runtime has no kernel transport. The loop polls each, and when it parks, the first
