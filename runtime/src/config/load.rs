@@ -149,7 +149,10 @@ mod tests {
 
     #[test]
     fn an_unknown_variable_is_an_error_and_a_strangers_is_not() {
-        assert!(overlay(Config::new(), vars(&[("PATH", "/bin"), ("DEMIURGE", "x"), ("DEMI_TIER", "kernel")])).is_ok());
+        assert!(
+            overlay(Config::new(), vars(&[("PATH", "/bin"), ("DEMIURGE", "x"), ("DEMI_TIER", "kernel")]))
+                .is_ok()
+        );
         let error = overlay(Config::new(), vars(&[("DEMI_DEVISE", "auto")])).unwrap_err().to_string();
         assert!(error.starts_with("DEMI_DEVISE=auto: no such key: the keys are device, address"), "{error}");
     }
