@@ -45,6 +45,13 @@ use crate::time;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Executor;
 
+impl Executor {
+    /// An executor; there is nothing to it.
+    pub const fn new() -> Self {
+        Executor
+    }
+}
+
 impl<F> ::hyper::rt::Executor<F> for Executor
 where
     F: Future + 'static,
@@ -85,6 +92,13 @@ where
 /// Outside of a runtime.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timer;
+
+impl Timer {
+    /// A timer; there is nothing to it.
+    pub const fn new() -> Self {
+        Timer
+    }
+}
 
 impl ::hyper::rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn ::hyper::rt::Sleep>> {

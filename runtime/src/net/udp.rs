@@ -248,6 +248,18 @@ impl UdpSocket {
         poll_fn(|cx| self.poll_pop_from(cx)).await
     }
 
+    /// [`pop_from`](Self::pop_from), without the sender's address: the peer's, on a connected socket.
+    ///
+    /// # Errors
+    /// As [`pop_from`](Self::pop_from).
+    ///
+    /// # Cancel safety
+    /// As [`pop_from`](Self::pop_from).
+    #[inline]
+    pub async fn pop(&self) -> io::Result<Buf> {
+        self.pop_from().await.map(|(buf, _)| buf)
+    }
+
     /// [`pop_from`](Self::pop_from), polled.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ fn a_connected_socket_hears_its_peer_alone() {
         two.send_to(b"me", one.local_addr().unwrap()).await.unwrap();
         let mut dst = [0; 32];
         assert_eq!(one.recv(&mut dst).await.unwrap(), 2);
+        two.send_to(b"again", one.local_addr().unwrap()).await.unwrap();
+        assert_eq!(&one.pop().await.unwrap()[..], b"again");
         one.send(b"you").await.unwrap();
         assert_eq!(two.recv_from(&mut dst).await.unwrap(), (3, one.local_addr().unwrap()));
         let error = two.send(b"to whom?").await.unwrap_err();
