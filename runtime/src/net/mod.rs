@@ -88,10 +88,11 @@ fn bind_all<T>(
     }
 }
 
-/// `error` with what was tried in front, of the same kind.
+/// `error` with what was tried in front, of the same kind; as it is, when the transport said so already.
 #[cold]
 fn with_context(error: io::Error, tried: fmt::Arguments<'_>) -> io::Error {
-    io::Error::new(error.kind(), format!("{tried}: {error}"))
+    let (tried, said) = (tried.to_string(), error.to_string());
+    if said.starts_with(&tried) { error } else { io::Error::new(error.kind(), format!("{tried}: {said}")) }
 }
 
 fn checked_ttl(ttl: u32) -> io::Result<u8> {
