@@ -138,7 +138,8 @@ impl Inbox {
     /// Owner: announces that it is about to sleep. `false`: something is listed, stay awake.
     #[must_use]
     pub(crate) fn prepare_sleep(&self) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
+        // A swap where a store would do: loom lets a pusher's earlier swap come after a plain store, which no machine does.
+        self.asleep.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if self.is_empty() {
             return true;
