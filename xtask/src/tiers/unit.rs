@@ -67,6 +67,8 @@ fn loom(workspace: &Workspace) -> Invocation {
         .args(&format!("--target-dir {}", workspace.target().join("loom").display()))
         .args("loom_")
         .env("RUSTFLAGS", "--cfg loom")
+        // All interleavings with that many forced switches of thread: more take hours and are not known to find more.
+        .env("LOOM_MAX_PREEMPTIONS", "3")
 }
 
 /// Packet memory and the kernel rings under AddressSanitizer, which only a nightly compiler has.
