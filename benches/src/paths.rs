@@ -5,6 +5,9 @@ use std::hint::black_box;
 
 use demi_drivers::{Pool, PoolConfig};
 
+use crate::stack::demi::{self as ours, Style};
+use crate::stack::{Echo, Protocol};
+
 /// A path: its name, and what builds it. The built path runs the operations it is asked for.
 pub type Path = (&'static str, fn() -> Box<dyn FnMut(u64)>);
 
@@ -15,6 +18,8 @@ pub const PATHS: &[Path] = &[
     ("yield", yields),
     ("spawn_join", spawn_join),
     ("spawn_many_join", spawn_many_join),
+    ("tcp_echo", tcp_echo),
+    ("udp_echo", udp_echo),
 ];
 
 /// The path called `name`.
@@ -89,5 +94,22 @@ fn spawn_many_join() -> Box<dyn FnMut(u64)> {
                 }
             }
         });
+    })
+}
+
+/// A 64-byte TCP echo of two hosts, wire to task to wire and back.
+fn tcp_echo() -> Box<dyn FnMut(u64)> {
+    echo(Protocol::Tcp)
+}
+
+/// A 64-byte UDP echo of two hosts.
+fn udp_echo() -> Box<dyn FnMut(u64)> {
+    echo(Protocol::Udp)
+}
+
+fn echo(protocol: Protocol) -> Box<dyn FnMut(u64)> {
+    let mut run = ours::echo(Echo { protocol, pairs: 1, checksums: true }, Style::Owned);
+    Box::new(move |operations| {
+        run(operations);
     })
 }

@@ -7,7 +7,7 @@ fn main() {
     let args = Args::parse("connect + close of two hosts in memory, nanoseconds both sides.", &[]);
     let groups = [true, false].map(|checksums| {
         let case = format!("connect + close, sums {}", if checksums { "on" } else { "off" });
-        let group = Group::new(case, Unit::Nanos);
+        let group = Group::new(case, Unit::Nanos).peer("demi", move || stack::demi::connections(checksums));
         #[cfg(feature = "peers")]
         let group = group.peer("smoltcp", move || stack::smoltcp::connect(checksums));
         group

@@ -5,6 +5,7 @@
 //! directly and left out of the cases it would spend minutes in.
 
 use demi_benches::kit::{Args, Group, Unit, measure};
+use demi_benches::stack::demi::Style;
 use demi_benches::stack::{self, Echo, Protocol};
 
 /// More sockets than this would take smoltcp milliseconds a round trip.
@@ -29,7 +30,11 @@ fn main() {
 }
 
 fn group(case: Echo) -> Group {
-    let group = Group::new(case.name(), Unit::Nanos);
+    let group = [Style::Owned, Style::Copied]
+        .into_iter()
+        .fold(Group::new(case.name(), Unit::Nanos), |group, style| {
+            group.peer(style.name(), move || stack::demi::echo(case, style))
+        });
     #[cfg(feature = "peers")]
     if case.pairs <= SMOLTCP_PAIRS {
         return group.peer("smoltcp", move || stack::smoltcp::echo(case));

@@ -3,6 +3,7 @@
 //! Each stack is one file: it builds a pair of hosts joined by a wire in memory and answers with a [`Run`](crate::kit::Run)
 //! for each kind of traffic. A round trip is one request and one reply, so four passes through the stack.
 
+pub mod demi;
 #[cfg(feature = "peers")]
 pub mod smoltcp;
 

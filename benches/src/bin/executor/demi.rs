@@ -1,15 +1,19 @@
 //! Ourselves, through the public API.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use demi::sync::oneshot;
 
 use super::work::Executor;
 
 pub(crate) struct Demi(demi::Runtime);
 
 impl Executor for Demi {
-    type Sender = oneshot::Sender;
-    type Receiver = oneshot::Receiver;
+    type Sender = oneshot::Sender<u64>;
+    type Receiver = Received;
 
     fn new() -> Self {
         // No device: only the executor and its timers are measured.
@@ -34,56 +38,22 @@ impl Executor for Demi {
     }
 
     fn oneshot() -> (Self::Sender, Self::Receiver) {
-        oneshot::channel()
+        let (sender, receiver) = oneshot::channel();
+        (sender, Received(receiver))
     }
 
     fn send(sender: Self::Sender, value: u64) {
-        sender.send(value);
+        sender.send(value).expect("a receiver that waits");
     }
 }
 
-/// A oneshot of one thread, as one would write it over `Cell`s.
-mod oneshot {
-    use std::cell::Cell;
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::rc::Rc;
-    use std::task::{Context, Poll, Waker};
+/// What a receiver awaits, with 0 for a sender that is gone.
+pub(crate) struct Received(oneshot::Receiver<u64>);
 
-    #[derive(Default)]
-    struct Shared {
-        value: Cell<Option<u64>>,
-        waiter: Cell<Option<Waker>>,
-    }
+impl Future for Received {
+    type Output = u64;
 
-    pub(crate) struct Sender(Rc<Shared>);
-    pub(crate) struct Receiver(Rc<Shared>);
-
-    pub(crate) fn channel() -> (Sender, Receiver) {
-        let shared = Rc::new(Shared::default());
-        (Sender(shared.clone()), Receiver(shared))
-    }
-
-    impl Sender {
-        pub(crate) fn send(self, value: u64) {
-            self.0.value.set(Some(value));
-            if let Some(waiter) = self.0.waiter.take() {
-                waiter.wake();
-            }
-        }
-    }
-
-    impl Future for Receiver {
-        type Output = u64;
-
-        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
-            match self.0.value.take() {
-                Some(value) => Poll::Ready(value),
-                None => {
-                    self.0.waiter.set(Some(cx.waker().clone()));
-                    Poll::Pending
-                }
-            }
-        }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
+        Pin::new(&mut self.0).poll(cx).map(|value| value.unwrap_or(0))
     }
 }
