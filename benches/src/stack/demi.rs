@@ -4,7 +4,7 @@
 //! whoever was woken, and flushes both. `demi` moves owned buffers (`push`, `pop`), `demi read/write` copies into and out
 //! of the caller's memory.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
@@ -121,18 +121,18 @@ fn tcp_echo(case: Echo, style: Style) -> Run {
             }
             streams.push(connect(port).await);
         }
-        Rc::new(RefCell::new((streams, 0)))
+        Rc::new(Cell::new((streams, 0)))
     });
     Box::new(move |operations| {
         let streams = streams.clone();
         runtime.block_on(async move {
-            let (streams, next) = &mut *streams.borrow_mut();
+            let (mut open, mut next) = streams.take();
             let mut bytes = [7; ECHO_BYTES];
             let mut payload = Some(request().await);
             let start = Instant::now();
             for _ in 0..operations {
-                let stream = &mut streams[*next];
-                *next = if *next + 1 == case.pairs { 0 } else { *next + 1 };
+                let stream = &mut open[next];
+                next = if next + 1 == case.pairs { 0 } else { next + 1 };
                 match style {
                     Style::Owned => {
                         let request = payload.take().expect("the last reply");
@@ -147,7 +147,9 @@ fn tcp_echo(case: Echo, style: Style) -> Run {
                     }
                 }
             }
-            start.elapsed()
+            let elapsed = start.elapsed();
+            streams.set((open, next));
+            elapsed
         })
     })
 }
@@ -222,38 +224,41 @@ pub fn bulk(checksums: bool, style: Style) -> Run {
         let accepted = demi::spawn(async move { listener.accept().await.expect("a client").0 });
         let client = connect(PORT).await;
         let server = accepted.await.expect("a task that does not panic");
-        (Rc::new(RefCell::new(client)), Rc::new(RefCell::new(server)))
+        (Rc::new(Cell::new(Some(client))), Rc::new(Cell::new(Some(server))))
     });
     Box::new(move |operations| {
         let (client, server) = (client.clone(), server.clone());
         runtime.block_on(async move {
             let start = Instant::now();
             let sender = demi::spawn(async move {
-                let client = &mut *client.borrow_mut();
+                let mut stream = client.take().expect("the last run put it back");
                 let chunk = vec![7; BULK_BYTES as usize];
                 let mut whole = demi::alloc(chunk.len()).await.expect("a large slot");
                 whole.put_slice(&chunk);
                 let whole = whole.freeze();
                 for _ in 0..operations {
                     match style {
-                        Style::Owned => client.push(whole.clone()).await.expect("an open stream"),
-                        Style::Copied => client.write_all(&chunk).await.expect("an open stream"),
+                        Style::Owned => stream.push(whole.clone()).await.expect("an open stream"),
+                        Style::Copied => stream.write_all(&chunk).await.expect("an open stream"),
                     }
                 }
+                client.set(Some(stream));
             });
-            let server = &mut *server.borrow_mut();
+            let mut stream = server.take().expect("the last run put it back");
             let mut into = vec![0; BULK_BYTES as usize];
             let mut left = operations * BULK_BYTES;
             while left > 0 {
                 let count = match style {
-                    Style::Owned => server.pop().await.expect("an open stream").map_or(0, |buf| buf.len()),
-                    Style::Copied => server.read(&mut into).await.expect("an open stream"),
+                    Style::Owned => stream.pop().await.expect("an open stream").map_or(0, |buf| buf.len()),
+                    Style::Copied => stream.read(&mut into).await.expect("an open stream"),
                 };
                 assert!(count > 0, "the stream goes on");
                 left -= count as u64;
             }
             sender.await.expect("a task that does not panic");
-            start.elapsed()
+            let elapsed = start.elapsed();
+            server.set(Some(stream));
+            elapsed
         })
     })
 }
