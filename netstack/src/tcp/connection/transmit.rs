@@ -198,7 +198,9 @@ impl<P> Connection<P> {
             return None;
         }
         let data_end = self.tx.end();
-        let len = self.cold.scoreboard.hole_end(seq, data_end).since(seq).min(mss);
+        // Nothing new rides along: what has never been sent is not recovery's.
+        let limit = data_end.earlier(self.snd_max);
+        let len = self.cold.scoreboard.hole_end(seq, limit).since(seq).min(mss);
         let fin = self.fin_sent() && seq + len == data_end;
         (len > 0 || fin).then_some(Plan { seq, len, fin, gso_bytes: 0, repair: true })
     }

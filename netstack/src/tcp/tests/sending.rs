@@ -245,6 +245,28 @@ fn three_duplicates_start_fast_retransmit_and_the_first_two_let_new_data_out() {
 }
 
 #[test]
+fn a_repair_takes_nothing_new_along() {
+    let mut t = open();
+    with_options(&mut t, |options| options.nodelay = true);
+    t.write(1000);
+    t.end();
+    t.turn(". 1 ack 1001");
+    for _ in 0..4 {
+        t.write(100);
+        t.end();
+    }
+    t.recv(". 1 ack 1001");
+    t.recv(". 1 ack 1001");
+    t.recv(". 1 ack 1001");
+    t.write(500);
+    let sent = t.end();
+    assert_eq!(sent[0], ". 1001:1401 ack 1", "up to what had been sent, whatever has been written since");
+    assert_eq!(t.turn(". 1 ack 1901"), NONE);
+    t.write(10);
+    assert_eq!(t.end(), ["P. 1901:1911 ack 1"]);
+}
+
+#[test]
 fn duplicates_that_carry_data_or_windows_are_none() {
     let mut t = open();
     t.write(5000);

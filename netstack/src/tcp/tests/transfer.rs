@@ -25,6 +25,11 @@ fn run(seed: u64) {
             [rng.below(3) as usize],
         send_buffer_bytes: [4_000, 30_000, 300_000][rng.below(3) as usize],
         recv_buffer_bytes: [4_000, 30_000, 300_000][rng.below(3) as usize],
+        // At one segment in five lost, giving up after a handful of losses in a row would be no wonder.
+        syn_retries: 30,
+        syn_ack_retries: 30,
+        retries: 60,
+        max_rto: std::time::Duration::from_secs(10),
         ..TcpConfig::default()
     };
     let mut net = Network::new(seed, v6, &config, faults);
