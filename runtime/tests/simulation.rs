@@ -32,7 +32,10 @@ async fn write_all(mut stream: OwnedWriteHalf, bytes: &[u8], rng: &mut Rng) -> i
             demi::time::sleep(Duration::from_millis(rng.below(50))).await;
         }
     }
-    stream.shutdown().await
+    stream.shutdown().await?;
+    // A connection that was closed is given up after fewer retries than one that is waited for (Linux's
+    // tcp_orphan_retries), few enough for one seed in a thousand.
+    stream.drained().await
 }
 
 async fn read_all(mut stream: OwnedReadHalf, rng: &mut Rng) -> io::Result<Vec<u8>> {

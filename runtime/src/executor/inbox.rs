@@ -250,10 +250,18 @@ mod loom_tests {
     use loom::sync::Arc;
     use loom::thread;
 
+    /// Checks all schedules with up to three forced switches of thread (or as many as `LOOM_MAX_PREEMPTIONS` says): more
+    /// take hours, and races that need more are not known.
+    fn model(check: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound.get_or_insert(3);
+        builder.check(check);
+    }
+
     /// Two pushers of one slot: each has its datum seen by the poll that follows a drain.
     #[test]
     fn loom_a_swallowed_wake_still_publishes_its_data() {
-        loom::model(|| {
+        model(|| {
             let inbox = Arc::new(Inbox::new());
             inbox.reserve(1);
             let data: Arc<[AtomicU32; 2]> = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
@@ -281,7 +289,7 @@ mod loom_tests {
     /// A sleeper that goes to sleep while a pusher pushes is rung, or never slept.
     #[test]
     fn loom_a_sleeper_is_rung() {
-        loom::model(|| {
+        model(|| {
             let inbox = Arc::new(Inbox::new());
             inbox.reserve(2);
             let bell = Arc::new(loom::sync::Notify::new());
