@@ -11,6 +11,13 @@ use super::support::{insist, on_each, pair, pattern, poll_once, read_to_end, tig
 
 const BYTES: usize = 200_000;
 
+/// A buffer that holds a copy of `bytes`, gone after with futures that are dropped.
+async fn filled(bytes: &[u8]) -> demi::Buf {
+    let (mut buf, _) = insist(async || demi::alloc(bytes.len()).await.unwrap()).await;
+    buf.put_slice(bytes);
+    buf.freeze()
+}
+
 /// Every cancel-safe way to write, in turn; answers how often it was dropped.
 async fn write_by_every_means(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     let mut rest = bytes;
@@ -22,12 +29,12 @@ async fn write_by_every_means(stream: &mut TcpStream, bytes: &[u8]) -> usize {
         let (written, more) = match turn % 7 {
             0 => insist(async || stream.write(chunk).await.unwrap()).await,
             1 => {
-                let buf = demi::io::copy_of(chunk).unwrap();
+                let buf = filled(chunk).await;
                 let ((), more) = insist(async || stream.push(buf.clone()).await.unwrap()).await;
                 (chunk.len(), more)
             }
             2 => {
-                let mut buf = Some(demi::io::copy_of(chunk).unwrap());
+                let mut buf = Some(filled(chunk).await);
                 let ((), more) = insist(async || stream.push_from(&mut buf).await.unwrap()).await;
                 assert!(buf.is_none());
                 (chunk.len(), more)
