@@ -1,7 +1,5 @@
 //! `echo` and the kernel's sockets, each as the other's client: what comes back is what was sent, over TCP and UDP.
 
-use std::fs;
-
 use crate::support::running::example;
 use crate::support::{Lab, files, matrix};
 
@@ -11,9 +9,9 @@ const BYTES: usize = 16 << 20;
 /// The client closes its half once all is sent, and reads on.
 fn kernel_client_gets_its_stream_back(lab: &Lab) {
     let _server = lab.serve("echo", 7000, "");
-    let sent = &fs::read(files::gibibyte().path()).expect("the large file")[..BYTES];
+    let sent = files::gibibyte().start(BYTES);
     let line = format!("-N {} 7000", lab.case.server_ip());
-    let reply = lab.client("nc").args(&line).input(sent).limit_s(120).run();
+    let reply = lab.client("nc").args(&line).input(sent.clone()).limit_s(120).run();
     assert!(reply.status.is_some_and(|status| status.success()), "nc: {:?} {}", reply.status, reply.stderr);
     assert!(reply.stdout == sent, "{} bytes came back of {BYTES}, or others", reply.stdout.len());
 }

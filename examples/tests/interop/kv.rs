@@ -42,7 +42,7 @@ fn nothing_is_left_of_a_crowd(lab: &Lab) {
     let mut server: Running = lab.serve("kv", PORT, "");
     // The asking connection itself: whatever a first one makes the server set up is not a leak.
     assert_eq!(info(lab, "connected_clients"), Some(1));
-    let before = server.descriptors();
+    let (before, buffers) = (server.descriptors(), info(lab, "buffers"));
     benchmark(lab, &format!("-t set -c {CROWD} -n {}", CROWD * 10));
     let received = info(lab, "total_connections_received");
     assert!(received.is_some_and(|received| received >= CROWD), "{received:?} connections counted");
@@ -53,6 +53,14 @@ fn nothing_is_left_of_a_crowd(lab: &Lab) {
     );
     let after = || server.descriptors();
     assert!(eventually(|| after() <= before), "{} descriptors are open, {before} before", after());
+    // One connection asks.
+    for (what, held) in [("streams", Some(1)), ("closing", Some(0)), ("buffers", buffers)] {
+        assert!(
+            eventually(|| info(lab, what).is_some_and(|count| Some(count) <= held)),
+            "{:?} {what}, not {held:?}",
+            info(lab, what)
+        );
+    }
 }
 
 matrix!(crowd, crate::kv::nothing_is_left_of_a_crowd);

@@ -86,3 +86,68 @@ fn an_address_in_use_is_named() {
         assert_one_line(&ended, &["10.77.0.1:7000", "in use"]);
     }
 }
+
+#[test]
+fn a_stack_without_an_address_is_told_to_take_one() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    let ended = Client::new(&namespace, &example("echo")).env("DEMI_DEVICE", "tap:demi7").limit_s(20).run();
+    assert_one_line(&ended, &["tap:demi7", "address"]);
+    assert_eq!(namespace.links(), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_named_and_no_tap_is_left() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    let ended = Client::new(&namespace, &example("echo"))
+        .args("--listen 10.77.0.9:7000")
+        .env("DEMI_DEVICE", "tap:demi7")
+        .env("DEMI_ADDRESS", "10.77.0.1/24")
+        .limit_s(20)
+        .run();
+    assert_one_line(&ended, &["10.77.0.9:7000"]);
+    assert_eq!(namespace.links(), Vec::<String>::new());
+}
+
+#[test]
+fn a_tap_that_another_process_holds_is_named() {
+    if !machine_is_ours() {
+        return;
+    }
+    let lab = Lab::new(Case::new(Device::Tap, Ip::V4, 0));
+    let _first = lab.serve("echo", 7000, "");
+    let ended = lab.program(&example("echo")).args("--listen 10.77.0.1:7001").limit_s(20).run();
+    assert_one_line(&ended, &["demi0"]);
+}
+
+#[test]
+fn a_value_that_cannot_be_is_shown_with_what_can() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    assert_one_line(&echo_with(&namespace, "DEMI_MTU", "12"), &["DEMI_MTU=12", "576"]);
+    assert_one_line(&echo_with(&namespace, "DEMI_IDLE", "sleep"), &["DEMI_IDLE=sleep", "spin", "park"]);
+    assert_one_line(&echo_with(&namespace, "DEMI_GATEWAY", "fd77::2"), &["fd77::2"]);
+    assert_one_line(&echo_with(&namespace, "DEMI_CONFIG", "/no/such/file"), &["/no/such/file"]);
+}
+
+#[test]
+fn where_io_uring_is_forbidden_uring_says_so_and_auto_does_without() {
+    if !machine_is_ours() {
+        return;
+    }
+    let lab = Lab::new(Case::new(Device::Posix, Ip::V4, 0));
+    let ping = |device: &str| {
+        let line = format!("--to {} --count 1", lab.case.foreign(7000));
+        lab.program(&example("ping")).args(&line).env("DEMI_DEVICE", device).without_io_uring().limit_s(20)
+    };
+    assert_one_line(&ping("uring").run(), &["io_uring is forbidden here", "posix"]);
+    let _server = lab.start_foreign("socat", "-d -d TCP4-LISTEN:7000 EXEC:cat").ready_when("listening on");
+    assert!(ping("auto").must().contains("1 sent, 1 answered"));
+}

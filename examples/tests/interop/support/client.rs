@@ -57,6 +57,12 @@ impl Client {
         self
     }
 
+    /// Forbids it io_uring, as the sandbox of a container does.
+    pub(crate) fn without_io_uring(mut self) -> Client {
+        super::sandbox::forbid_io_uring(&mut self.command);
+        self
+    }
+
     /// What it reads from its standard input, which then ends.
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Client {
         self.input = Some(bytes.into());
@@ -121,8 +127,10 @@ pub(super) fn enter(namespace: &Namespace, program: &str) -> Command {
     command.args(["--pdeathsig", "KILL", "prlimit", "--nofile=10000:"]);
     command.args(["ip", "netns", "exec", namespace.name(), program]);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DEMI_") {
-            command.env_remove(name);
+        let name = name.to_string_lossy();
+        // A backtrace is for whoever runs the tests, not for what a user of the program sees.
+        if name.starts_with("DEMI_") || matches!(&*name, "RUST_BACKTRACE" | "RUST_LIB_BACKTRACE") {
+            command.env_remove(&*name);
         }
     }
     command

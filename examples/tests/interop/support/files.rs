@@ -1,7 +1,7 @@
 //! The large file that transfers are made of, and its digest by a foreign hand.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -22,6 +22,15 @@ impl Large {
     /// Where it is.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.join(self.name)
+    }
+
+    /// Its first bytes.
+    pub(crate) fn start(&self, bytes: usize) -> Vec<u8> {
+        let mut start = vec![0; bytes];
+        if let Err(error) = File::open(self.path()).and_then(|mut file| file.read_exact(&mut start)) {
+            panic!("{}: {error}", self.path().display());
+        }
+        start
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod lab;
 pub(crate) mod matrix;
 pub(crate) mod namespace;
 pub(crate) mod running;
+mod sandbox;
 
 pub(crate) use client::Client;
 pub(crate) use lab::Lab;

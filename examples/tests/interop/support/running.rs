@@ -120,6 +120,13 @@ impl Running {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
+    /// How many of `what` (`streams`, `buffers`) one of our own programs says that it holds; it is asked by a signal.
+    pub(crate) fn held(&mut self, what: &str) -> Option<usize> {
+        signal(self.pid(), "USR1");
+        let line = self.wait_for("streams=", READY_LIMIT)?;
+        line.split(' ').find_map(|word| word.strip_prefix(what)?.strip_prefix('='))?.parse().ok()
+    }
+
     /// Ends it at once, as a crash or a power cut would, as far as its peers can tell.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
