@@ -104,7 +104,7 @@ impl<P> Connection<P> {
         if acked > 0 {
             self.acked(env, ack, segment.timestamps);
         }
-        self.take_window(segment);
+        self.take_window(segment.seq, segment.ack, segment.window);
         if outstanding {
             self.recover(env, acked, update, duplicate);
         }
@@ -126,14 +126,19 @@ impl<P> Connection<P> {
     }
 
     /// Takes the window of a segment, if it is news (RFC 9293 §3.10.7.4: SND.WL1 and SND.WL2).
-    fn take_window(&mut self, segment: &Segment) {
-        let newer = self.snd_wl1.before(segment.seq)
-            || (self.snd_wl1 == segment.seq && self.snd_wl2.at_or_before(segment.ack));
+    #[inline]
+    pub(super) fn take_window(&mut self, seq: SeqNumber, ack: SeqNumber, window: u32) {
+        let newer = self.snd_wl1.before(seq)
+            || (self.snd_wl1 == seq
+                && (self.snd_wl2.before(ack)
+                    // Of two segments that differ in nothing else nobody knows the order; but a window once offered stays
+                    // open, so the larger one is the later. As Linux, a closed one is believed: its sender is out of memory.
+                    || (self.snd_wl2 == ack && (self.snd_wnd < window || window == 0))));
         if newer {
-            self.snd_wnd = segment.window;
-            self.max_snd_wnd = self.max_snd_wnd.max(segment.window);
-            self.snd_wl1 = segment.seq;
-            self.snd_wl2 = segment.ack;
+            self.snd_wnd = window;
+            self.max_snd_wnd = self.max_snd_wnd.max(window);
+            self.snd_wl1 = seq;
+            self.snd_wl2 = ack;
         }
     }
 

@@ -109,10 +109,7 @@ impl<P> Connection<P> {
                 self.wake_writer();
             }
         }
-        self.snd_wnd = u32::from(header.window) << self.snd_scale;
-        self.max_snd_wnd = self.max_snd_wnd.max(self.snd_wnd);
-        self.snd_wl1 = seq;
-        self.snd_wl2 = ack;
+        self.take_window(seq, ack, u32::from(header.window) << self.snd_scale);
         self.flush_due |= self.has_unsent();
         if len == 0 {
             env.stats.hp_acks += 1;

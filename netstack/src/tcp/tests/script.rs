@@ -184,11 +184,16 @@ impl Script {
     }
 
     pub(super) fn accept(&mut self, syn: &str) {
+        self.accept_with_window(syn, 65535);
+    }
+
+    /// As [`accept`](Self::accept), from a peer whose window is `window`.
+    pub(super) fn accept_with_window(&mut self, syn: &str, window: u16) {
         self.listen(&ListenOptions::default());
         self.recv(&format!("S 0 {syn}"));
         self.flush();
         self.sent();
-        self.recv(". 1 ack 1 win 65535");
+        self.recv(&format!(". 1 ack 1 win {window}"));
         let Poll::Ready(Ok((stream, peer))) = self.tcp.poll_accept(&mut cx(), self.listener.unwrap()) else {
             panic!("not accepted");
         };

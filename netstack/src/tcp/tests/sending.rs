@@ -15,6 +15,12 @@ fn open() -> Script {
     Script::accepted(Script::plain(), "mss 1000")
 }
 
+fn open_with_window(window: u16) -> Script {
+    let mut t = Script::new(Script::plain());
+    t.accept_with_window("mss 1000", window);
+    t
+}
+
 fn with_options(t: &mut Script, set: impl FnOnce(&mut StreamOptions)) {
     let mut options = t.tcp.stream_options(t.stream()).unwrap();
     set(&mut options);
@@ -111,8 +117,7 @@ fn cork_holds_back_until_it_is_pulled_or_its_time_is_up() {
 
 #[test]
 fn the_peers_window_is_respected_and_used_in_bulk() {
-    let mut t = open();
-    t.turn(". 1 ack 1 win 2500");
+    let mut t = open_with_window(2500);
     t.write(5000);
     assert_eq!(t.end(), [". 1:1001 ack 1", ". 1001:2001 ack 1"]);
     assert_eq!(t.turn(". 1 ack 2001 win 300"), NONE, "sender SWS: 300 bytes are not worth a segment");
@@ -123,9 +128,30 @@ fn the_peers_window_is_respected_and_used_in_bulk() {
 }
 
 #[test]
-fn a_dribble_of_window_is_used_after_the_persist_time() {
+fn a_window_taken_back_does_not_stop_what_was_sent_in_it() {
     let mut t = open();
-    t.turn(". 1 ack 1 win 300");
+    t.write(3000);
+    t.end();
+    t.turn(". 1 ack 1001 win 0");
+    assert_eq!(t.wait_ms(201), [". 1001:2001 ack 1"], "RFC 9293 §3.8.6: retransmissions probe");
+    assert_eq!(t.wait_ms(401), [". 1001:2001 ack 1"]);
+    assert_eq!(t.turn(". 1 ack 2001 win 5000"), ["P. 2001:3001 ack 1"]);
+}
+
+#[test]
+fn of_windows_that_tell_nothing_else_the_larger_is_the_later() {
+    let mut t = open();
+    t.turn(". 1 ack 1 win 5000");
+    assert_eq!(t.tcp.tcp_info(t.stream()).unwrap().send_window_bytes, 65535);
+    t.turn("P. 1:11 ack 1 win 5000");
+    t.turn(". 11 ack 1 win 6000");
+    t.turn(". 11 ack 1 win 5000");
+    assert_eq!(t.tcp.tcp_info(t.stream()).unwrap().send_window_bytes, 6000);
+}
+
+#[test]
+fn a_dribble_of_window_is_used_after_the_persist_time() {
+    let mut t = open_with_window(300);
     t.write(1000);
     assert_eq!(t.end(), NONE);
     assert_eq!(t.wait_ms(201), [". 1:301 ack 1"]);
