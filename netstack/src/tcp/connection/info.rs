@@ -125,6 +125,7 @@ impl<P> Connection<P> {
         // A window once offered is not taken back: a smaller buffer shows as the old window is used up.
         self.recv_cap =
             cap_bytes(options.recv_buffer_bytes, config.recv_buffer_bytes, config.recv_buffer_max_bytes);
+        self.cold.recv_cap_peak = self.cold.recv_cap_peak.max(self.recv_cap);
         if !matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
             self.update_rare_timer();
         }

@@ -232,6 +232,8 @@ pub(crate) struct Cold {
     last_challenge: Option<Instant>,
     retransmitted: u64,
     read_shut: bool,
+    /// The largest receive buffer there has been: what was offered of it may still arrive.
+    recv_cap_peak: u32,
 }
 
 /// What decides how a new connection starts.
@@ -336,6 +338,7 @@ impl<P: Default> Connection<P> {
             last_challenge: None,
             retransmitted: 0,
             read_shut: false,
+            recv_cap_peak: recv_cap,
         };
         Connection {
             flow: start.flow,
@@ -599,7 +602,7 @@ impl<P> Connection<P> {
         );
         debug_assert!(
             u64::from(self.rx.bytes()) + self.cold.reassembly.bytes()
-                <= u64::from(self.recv_cap) + (1 << self.rcv_scale) + u64::from(self.rcv_mss),
+                <= u64::from(self.cold.recv_cap_peak) + (1 << self.rcv_scale) + u64::from(self.rcv_mss),
             "received bytes within the cap"
         );
         debug_assert!(

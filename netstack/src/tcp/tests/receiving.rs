@@ -129,6 +129,22 @@ fn a_slow_reader_reopens_the_window_by_itself() {
 }
 
 #[test]
+fn a_smaller_buffer_takes_back_no_window() {
+    let mut t = settled(TcpConfig { recv_buffer_bytes: 8000, ..Script::plain() }, "mss 1000");
+    let mut options = t.tcp.stream_options(t.stream()).unwrap();
+    options.recv_buffer_bytes = Some(2048);
+    t.tcp.set_stream_options(t.now, t.stream(), &options).unwrap();
+    for at in 0..8 {
+        t.turn(&format!(". {}:{} ack 1", 1 + at * 1000, 1001 + at * 1000));
+    }
+    t.wait_ms(50);
+    assert_eq!((t.window, t.tcp.tcp_info(t.stream()).unwrap().unread_bytes), (0, 8000));
+    assert_eq!(t.read(), (8000, false));
+    t.end();
+    assert_eq!(t.window, 2048);
+}
+
+#[test]
 fn a_window_probe_of_one_byte_is_answered_and_not_taken() {
     let config = TcpConfig { recv_buffer_bytes: 2048, ..Script::plain() };
     let mut t = settled(config, "mss 1000");
