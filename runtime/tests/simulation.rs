@@ -178,6 +178,31 @@ fn a_peer_behind_a_cut_link_is_given_up_in_virtual_time() {
 }
 
 #[test]
+fn what_cannot_be_delivered_is_told_of_when_the_drain_time_is_over() {
+    let mut sim = Sim::new(6);
+    sim.drain_limit(Duration::from_secs(3));
+    let hand = std::rc::Rc::new(std::cell::RefCell::new(None));
+    sim.on_wire({
+        let hand = hand.clone();
+        move |wire| *hand.borrow_mut() = Some(wire)
+    });
+    sim.server("server", SERVER, || async {
+        let listener = TcpListener::bind("10.0.0.1:7000").await?;
+        let (_stream, _) = listener.accept().await?;
+        std::future::pending().await
+    });
+    sim.host("client", CLIENT, move || async move {
+        let mut stream = TcpStream::connect("10.0.0.1:7000").await?;
+        if let Some(wire) = &*hand.borrow() {
+            wire.set_partitioned(0, 1, true);
+        }
+        stream.write_all(b"too late").await
+    });
+    let report = sim.run().unwrap();
+    assert!(report.undrained.contains(&("client".to_owned(), 1)), "{report:?}");
+}
+
+#[test]
 fn a_connection_that_nobody_answers_is_no_deadlock_but_one_that_waits_for_ever_is() {
     let mut sim = Sim::new(5);
     sim.host("server", SERVER, || async {
