@@ -98,8 +98,8 @@ async fn answers(
     idle: Duration,
 ) {
     // A refused datagram (nobody listens upstream yet) does not end the client's path.
-    while let Ok(received) = demi::time::timeout(idle, upstream.pop_from()).await {
-        if let Ok((buf, _)) = received {
+    while let Ok(received) = demi::time::timeout(idle, upstream.pop()).await {
+        if let Ok(buf) = received {
             let _ = front.push_to(buf, client).await;
         }
     }

@@ -91,7 +91,7 @@ async fn serve(stream: TcpStream, folder: Rc<PathBuf>, stopped: Shared<impl Futu
     });
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(demi::compat::hyper::Timer)
+            .timer(demi::compat::hyper::Timer::new())
             .header_read_timeout(Duration::from_secs(30))
             .serve_connection(stream, service)
     );

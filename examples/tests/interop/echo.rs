@@ -9,7 +9,7 @@ const BYTES: usize = 16 << 20;
 /// The client closes its half once all is sent, and reads on.
 fn kernel_client_gets_its_stream_back(lab: &Lab) {
     let _server = lab.serve("echo", 7000, "");
-    let sent = files::gibibyte().start(BYTES);
+    let sent = files::eighth().start(BYTES);
     let line = format!("-N {} 7000", lab.case.server_ip());
     let reply = lab.client("nc").args(&line).input(sent.clone()).limit_s(120).run();
     assert!(reply.status.is_some_and(|status| status.success()), "nc: {:?} {}", reply.status, reply.stderr);

@@ -70,7 +70,7 @@ matrix!(ctrl_c, crate::ends::ctrl_c_lets_connections_finish);
 /// What the client has asked for before ctrl-C arrives whole, and then the server ends.
 fn ctrl_c_lets_a_transfer_finish(lab: &Lab) {
     const BYTES: usize = 32 << 20;
-    let large = files::gibibyte();
+    let large = files::eighth();
     let mut server = lab.serve("http", 8080, &format!("--grace 60 --folder {}", large.folder.display()));
     let part = large.folder.join(format!("part-of-{}", server.pid()));
     // Slow enough that much of it is still to be sent when the server is told to stop.

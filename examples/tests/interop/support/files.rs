@@ -1,4 +1,4 @@
-//! The large file that transfers are made of, and its digest by a foreign hand.
+//! The large files that transfers are made of, and their digests by a foreign hand.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -34,30 +34,37 @@ impl Large {
     }
 }
 
-/// A file of 1 GiB that no transfer can shorten or repeat unnoticed. Made once; it stays in the target folder.
+/// A file of 1 GiB that no transfer can shorten or repeat unnoticed.
 pub(crate) fn gibibyte() -> &'static Large {
-    static LARGE: OnceLock<Large> = OnceLock::new();
-    LARGE.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("served");
-        let large = Large { folder, name: "gibibyte", digest: String::new() };
-        let complete = fs::metadata(large.path()).is_ok_and(|meta| meta.len() == BYTES);
-        if !complete && let Err(error) = write(&large) {
-            panic!("{}: {error}", large.path().display());
-        }
-        let digest = must(&format!("sha256sum {}", large.path().display()));
-        let digest = digest.split_whitespace().next().unwrap_or_default().to_owned();
-        Large { digest, ..large }
-    })
+    static FILE: OnceLock<Large> = OnceLock::new();
+    FILE.get_or_init(|| make("gibibyte", 1 << 30))
 }
 
-const BYTES: u64 = 1 << 30;
+/// As [`gibibyte`], an eighth of it.
+pub(crate) fn eighth() -> &'static Large {
+    static FILE: OnceLock<Large> = OnceLock::new();
+    FILE.get_or_init(|| make("eighth", 1 << 27))
+}
+
+/// Makes the file unless it is there already; it stays in the target folder.
+fn make(name: &'static str, bytes: u64) -> Large {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("served");
+    let large = Large { folder, name, digest: String::new() };
+    let complete = fs::metadata(large.path()).is_ok_and(|meta| meta.len() == bytes);
+    if !complete && let Err(error) = write(&large, bytes) {
+        panic!("{}: {error}", large.path().display());
+    }
+    let digest = must(&format!("sha256sum {}", large.path().display()));
+    let digest = digest.split_whitespace().next().unwrap_or_default().to_owned();
+    Large { digest, ..large }
+}
 
 /// Writes words of a xorshift generator: incompressible, and the same in every run.
-fn write(large: &Large) -> io::Result<()> {
+fn write(large: &Large, bytes: u64) -> io::Result<()> {
     fs::create_dir_all(&large.folder)?;
     let mut file = BufWriter::with_capacity(1 << 20, File::create(large.path())?);
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..BYTES / 8 {
+    for _ in 0..bytes / 8 {
         word ^= word << 13;
         word ^= word >> 7;
         word ^= word << 17;
