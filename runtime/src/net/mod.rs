@@ -88,11 +88,6 @@ fn bind_all<T>(
     }
 }
 
-/// `error` with what was tried in front, of the same kind; as it is, when the transport said so already.
-#[cold]
-fn with_context(error: io::Error, tried: fmt::Arguments<'_>) -> io::Error {
-    let (tried, said) = (tried.to_string(), error.to_string());
-    if said.starts_with(&tried) { error } else { io::Error::new(error.kind(), format!("{tried}: {said}")) }
 /// `error` with what was tried in front, of the same kind; unless the transport has said it already.
 #[cold]
 fn with_context(error: io::Error, tried: fmt::Arguments<'_>) -> io::Error {
