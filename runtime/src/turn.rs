@@ -239,7 +239,7 @@ mod tests {
     fn stack(gone: bool) -> Vec<Box<dyn Transport>> {
         let end = Wire::new(1, WireConfig::default()).unwrap().swap_remove(0);
         let device: Box<dyn Device> = if gone { Box::new(Gone(end)) } else { Box::new(end) };
-        vec![stack_over(device, &Config::new().address("10.0.0.1/24"), 1).unwrap()]
+        vec![stack_over(device, &Config::new().address("10.0.0.1/24"), 1, |_| {}).unwrap()]
     }
 
     fn runtime(gone: bool, idle: &str) -> Runtime {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demi_drivers::{Instant, Transport};
 
-use super::{Cause, Main, Rng};
+use super::{Cause, HostReport, Main, Rng};
 use crate::config::Config;
 use crate::runtime::Runtime;
 use crate::task::JoinHandle;
@@ -88,6 +88,21 @@ impl Host {
 
     pub(super) fn closing(&self) -> usize {
         self.runtime.usage().closing
+    }
+
+    /// Whether connections, or records of them, are left.
+    pub(super) fn holds_connections(&self) -> bool {
+        let usage = self.runtime.usage();
+        usage.streams + usage.closing + usage.time_wait > 0
+    }
+
+    pub(super) fn report(&self) -> HostReport {
+        HostReport {
+            name: self.name.clone(),
+            usage: self.runtime.usage(),
+            slots_out: self.runtime.inner().transports().slots_out(),
+            metrics: self.runtime.metrics(),
+        }
     }
 
     /// What tells two turns apart.

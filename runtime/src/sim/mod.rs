@@ -45,8 +45,10 @@ use core::pin::Pin;
 use std::io;
 use std::time::Duration;
 
-use demi_drivers::Transport;
-use demi_drivers::wire::{LinkConfig, WireConfig, WireHandle};
+use demi_drivers::transport::TransportUsage;
+use demi_drivers::wire::{LinkConfig, WireConfig, WireEnd, WireHandle};
+use demi_drivers::{Device, Transport};
+use demi_netstack::StackConfig;
 
 pub use demi_drivers::wire;
 pub use error::{Cause, SimError};
@@ -55,6 +57,8 @@ pub use rng::Rng;
 use crate::config::{Config, Setting};
 
 type Main = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>>>>>;
+type DeviceHook = Box<dyn FnMut(&str, WireEnd) -> Box<dyn Device>>;
+type StackHook = Box<dyn FnMut(&str, &mut StackConfig)>;
 
 /// Hosts to be run on one virtual clock; see the [module](self).
 #[must_use = "a simulation does nothing until it is run"]
@@ -65,6 +69,9 @@ pub struct Sim {
     time_limit: Duration,
     drain: Duration,
     on_wire: Option<Box<dyn FnOnce(WireHandle)>>,
+    devices: Option<DeviceHook>,
+    stacks: Option<StackHook>,
+    capture: Option<Box<dyn io::Write>>,
 }
 
 /// A host before it is started.
@@ -92,6 +99,23 @@ pub struct Report {
     pub turns: u64,
     /// Connections that were still closing when the drain time was over, with their hosts.
     pub undrained: Vec<(String, usize)>,
+    /// What the hosts had left at the end, in the order in which they were added.
+    pub hosts: Vec<HostReport>,
+}
+
+/// What a host of a simulation had left when its tasks were dropped and its connections had the time to close: nothing,
+/// unless something leaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostReport {
+    /// The host.
+    pub name: String,
+    /// What its transports still held.
+    pub usage: TransportUsage,
+    /// Buffers of its transports' pools that somebody still had, large ones included.
+    pub slots_out: usize,
+    /// Its loop's counters.
+    pub metrics: crate::Metrics,
 }
 
 impl Sim {
@@ -106,6 +130,9 @@ impl Sim {
             time_limit: Duration::from_secs(3600),
             drain: Duration::from_secs(300),
             on_wire: None,
+            devices: None,
+            stacks: None,
+            capture: None,
         }
     }
 
@@ -131,13 +158,35 @@ impl Sim {
         self
     }
 
+    /// Puts each host's stack on what `f` makes of its end of the wire: a [wrapper](demi_drivers::wrap), or a device of
+    /// other capabilities. It is called with the host's name.
+    pub fn devices(&mut self, f: impl FnMut(&str, WireEnd) -> Box<dyn Device> + 'static) -> &mut Self {
+        self.devices = Some(Box::new(f));
+        self
+    }
+
+    /// Lets `f` change what each host's stack is told, where the host's configuration has no key for it: limits and times.
+    /// It is called with the host's name.
+    pub fn stacks(&mut self, f: impl FnMut(&str, &mut StackConfig) + 'static) -> &mut Self {
+        self.stacks = Some(Box::new(f));
+        self
+    }
+
+    /// Writes every frame to `writer` as pcapng, stamped with virtual time: once as its sender's when it is sent, and once as
+    /// its receiver's when it arrives. An interface is a host's end of the wire.
+    pub fn capture(&mut self, writer: impl io::Write + 'static) -> &mut Self {
+        self.capture = Some(Box::new(writer));
+        self
+    }
+
     /// Lets at most this much virtual time pass until the last main has ended; an hour, unless changed.
     pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
         self.time_limit = limit;
         self
     }
 
-    /// Lets at most this much virtual time pass for connections to close after that; five minutes, unless changed.
+    /// Lets at most this much virtual time pass for connections to close after that, TIME-WAIT included; five minutes, unless
+    /// changed.
     pub fn drain_limit(&mut self, limit: Duration) -> &mut Self {
         self.drain = limit;
         self

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use demi_drivers::wire::{Outcome, Wire, WireConfig};
+use demi_drivers::wire::{Outcome, Wire, WireConfig, WireEvent};
+use demi_drivers::wrap::pcap::{Capture, Direction};
 use demi_drivers::{Instant, Transport};
 
 use super::host::Host;
@@ -65,12 +66,13 @@ pub(super) fn run(sim: Sim) -> Result<Report, SimError> {
         trace: running.trace.get(),
         turns: running.turns,
         undrained: undrained.filter(|(_, closing)| *closing > 0).collect(),
+        hosts: running.hosts.iter().map(Host::report).collect(),
     })
 }
 
 impl Running {
     fn start(sim: Sim) -> Result<Running, SimError> {
-        let Sim { seed, wire, hosts: specs, on_wire, .. } = sim;
+        let Sim { seed, wire, hosts: specs, on_wire, mut devices, mut stacks, capture, .. } = sim;
         let fail = |host: &str, error| {
             let cause = Cause::Setup { host: host.to_owned(), error };
             SimError { seed, after: Duration::ZERO, cause }
@@ -86,7 +88,12 @@ impl Running {
         if let Some(end) = ends.first() {
             let handle = end.handle();
             let trace = Rc::clone(&trace);
+            let capture = capture.map(|writer| Recorder::new(writer, &specs)).transpose();
+            let capture = capture.map_err(|error| fail("wire", error))?;
             handle.set_observer(move |event| {
+                if let Some(capture) = &capture {
+                    capture.record(event);
+                }
                 let direction = (event.from as u64) << 32 | event.to as u64;
                 let mut hash = mix(trace.get(), event.now.as_nanos() ^ direction.rotate_left(48));
                 let arrival = match event.outcome {
@@ -109,7 +116,16 @@ impl Running {
                     (_, Err(error)) => Err(error),
                     (Some(end), Ok(config)) => {
                         let seed = Rng::seed_for(seed, &format!("stack {name}"));
-                        transports::stack_over(Box::new(end), &config, seed)
+                        let device = match &mut devices {
+                            Some(wrap) => wrap(&name, end),
+                            None => Box::new(end),
+                        };
+                        let change = |stack: &mut _| {
+                            if let Some(change) = &mut stacks {
+                                change(&name, stack);
+                            }
+                        };
+                        transports::stack_over(device, &config, seed, change)
                             .map(|stack| -> Vec<Box<dyn Transport>> { vec![stack] })
                     }
                     (None, Ok(_)) => unreachable!("the wire has an end for each host without transports"),
@@ -191,7 +207,7 @@ impl Running {
             if self.round()? {
                 continue;
             }
-            if self.hosts.iter().all(|host| host.closing() == 0) {
+            if !self.hosts.iter().any(Host::holds_connections) {
                 return Ok(());
             }
             match self.move_clock(limit)? {
@@ -212,6 +228,33 @@ impl Running {
 
     fn error(&self, cause: Cause) -> SimError {
         SimError { seed: self.seed, after: self.now.since(self.start), cause }
+    }
+}
+
+/// Writes frames down, as whoever sent them and as whoever receives them.
+struct Recorder {
+    capture: Capture,
+    interfaces: Vec<u32>,
+}
+
+impl Recorder {
+    fn new(writer: Box<dyn std::io::Write>, specs: &[Spec]) -> std::io::Result<Recorder> {
+        let capture = Capture::new(writer, 0)?;
+        let wired = specs.iter().filter(|spec| spec.transports.is_none());
+        // The wire's own addresses; see `Wire::new`.
+        let mac = |at: usize| [2, 0, 0, 0, ((at + 1) >> 8) as u8, (at + 1) as u8];
+        let interfaces = wired.enumerate().map(|(at, spec)| capture.add_interface(&spec.name, mac(at)));
+        let interfaces = interfaces.collect();
+        Ok(Recorder { capture, interfaces })
+    }
+
+    fn record(&self, event: &WireEvent<'_>) {
+        if let Some(interface) = self.interfaces.get(event.from) {
+            self.capture.record(*interface, event.now, Direction::Outbound, event.bytes);
+        }
+        if let (Outcome::Arrives(at), Some(interface)) = (event.outcome, self.interfaces.get(event.to)) {
+            self.capture.record(*interface, at, Direction::Inbound, event.bytes);
+        }
     }
 }
 

@@ -179,6 +179,10 @@ impl TransportSet {
             stats.slots_out + stats.large_slots_out
         };
         self.cells.iter().map(out).sum()
+    /// Buffers of the transports' pools that somebody has.
+    pub(crate) fn slots_out(&self) -> usize {
+        let pools = self.cells.iter().map(|cell| cell.pool().stats());
+        pools.map(|stats| stats.slots_out + stats.large_slots_out).sum()
     }
 
     /// Where buffers that no socket is known for come from: the first transport's memory.

@@ -7,11 +7,16 @@ use demi_netstack::{Cidr, Stack, StackConfig};
 
 use crate::config::Config;
 
-/// A stack over `device`. What must not be guessed is keyed with `seed`.
+/// A stack over `device`. What must not be guessed is keyed with `seed`; `change` has the last word on what it is told.
 ///
 /// # Errors
 /// `InvalidInput` when an address, a gateway or the MTU cannot work, with what the key is called.
-pub(crate) fn over(device: Box<dyn Device>, config: &Config, seed: u64) -> io::Result<Box<dyn Transport>> {
+pub(crate) fn over(
+    device: Box<dyn Device>,
+    config: &Config,
+    seed: u64,
+    change: impl FnOnce(&mut StackConfig),
+) -> io::Result<Box<dyn Transport>> {
     let mut stack =
         StackConfig { gateways: config.gateway.clone(), mtu: config.mtu, ..StackConfig::default() };
     for address in &config.address {
@@ -28,6 +33,7 @@ pub(crate) fn over(device: Box<dyn Device>, config: &Config, seed: u64) -> io::R
         stack.tcp.recv_buffer_bytes = bytes;
         stack.tcp.recv_buffer_max_bytes = stack.tcp.recv_buffer_max_bytes.max(bytes);
     }
+    change(&mut stack);
     Ok(Box::new(Stack::new(device, stack)?))
 }
 
