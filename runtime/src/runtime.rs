@@ -238,7 +238,7 @@ impl Runtime {
     }
 
     /// A runtime without transports.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn for_tests() -> Runtime {
         Self::builder().transports(Vec::new()).build().unwrap()
     }

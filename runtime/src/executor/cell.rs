@@ -136,10 +136,15 @@ impl<F: Future> TaskCell<F> {
     /// `header` is that of a `TaskCell<F>` in the arena of its home, and its last reference is gone.
     unsafe fn free(header: NonNull<Header>) {
         let cell = header.cast::<Self>();
-        // SAFETY: the home is read once more after the block is gone, so it is kept alive here.
-        let home = unsafe { Rc::clone(&cell.as_ref().header.home) };
-        // SAFETY: nobody else reaches the cell any more: drop it in place.
-        unsafe { cell.drop_in_place() };
+        // SAFETY: nobody else reaches the cell any more, and its own reference to the home is not dropped with it: it is
+        // taken out here.
+        let home = unsafe { (&raw const (*cell.as_ptr()).header.home).read() };
+        // SAFETY: as above; these are the fields that have something to drop, each once. Should one panic, the block is
+        // lost until the arena goes.
+        unsafe {
+            (&raw mut (*cell.as_ptr()).stage).drop_in_place();
+            (&raw mut (*cell.as_ptr()).header.joiner).drop_in_place();
+        }
         // SAFETY: the block came from this arena with this layout (`new`), and is unused now.
         unsafe { home.release_block(cell.cast(), Layout::new::<Self>()) };
     }
