@@ -138,7 +138,7 @@ impl Usage {
             time_wait: held.time_wait,
             descriptors: held.descriptors,
             in_flight: held.in_flight,
-            buffers: runtime.transports().buffers(),
+            buffers: runtime.transports().slots_out(),
             tasks: runtime.executor().live(),
         }
     }

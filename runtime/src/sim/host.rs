@@ -99,7 +99,7 @@ impl Host {
     pub(super) fn report(&self) -> HostReport {
         HostReport {
             name: self.name.clone(),
-            usage: self.runtime.usage(),
+            usage: self.runtime.inner().transports().usage(),
             slots_out: self.runtime.inner().transports().slots_out(),
             metrics: self.runtime.metrics(),
         }

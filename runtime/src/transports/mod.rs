@@ -172,13 +172,6 @@ impl TransportSet {
         sum
     }
 
-    /// Packet buffers that are not free, of all of them.
-    pub(crate) fn buffers(&self) -> usize {
-        let out = |cell: &Rc<TransportCell>| {
-            let stats = cell.pool().stats();
-            stats.slots_out + stats.large_slots_out
-        };
-        self.cells.iter().map(out).sum()
     /// Buffers of the transports' pools that somebody has.
     pub(crate) fn slots_out(&self) -> usize {
         let pools = self.cells.iter().map(|cell| cell.pool().stats());
