@@ -1,5 +1,5 @@
 //! The simulation tier: whole hosts, executor included, over a seeded wire on virtual time. Its suites are the test
-//! targets called `sim_*`; each runs the seeds that `SIM_SEEDS` says, and prints the seed of a failure.
+//! targets called `simulation*` and `sim_*`; each runs the seeds that `DEMI_SIM_SEEDS` says, and prints the seed of a failure.
 
 use super::{PACKAGES, Step, Tier, targets_of};
 use crate::process::Invocation;
@@ -18,6 +18,6 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
         .args(PACKAGES)
         .args(&targets)
         .args("-- --show-output")
-        .env("SIM_SEEDS", SEEDS);
+        .env("DEMI_SIM_SEEDS", SEEDS);
     vec![Step::tests("simulations", invocation)]
 }
