@@ -1,6 +1,6 @@
 //! Simulation: whole hosts, executor and stack included, on one thread, one virtual clock and one seed.
 //!
-//! Each host is a [`Runtime`](crate::Runtime) of its own over an end of one [`wire`](demi_drivers::wire), with its own
+//! Each host is a [`Runtime`](crate::Runtime) of its own over an end of one [`wire`](mod@demi_drivers::wire), with its own
 //! stack, memory and secrets. The simulation turns the hosts' loops in an order that is drawn for each round, and moves
 //! the clock to the next deadline of any of them when all are idle: a frame's arrival, a retransmission, a program's timer.
 //! Everything that chance decides comes from the seed, so one number repeats a run to the last frame;
