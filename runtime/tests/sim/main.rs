@@ -1,0 +1,9 @@
+//! Whole hosts, executor and stack included, over a bad wire on virtual time.
+//!
+//! Sweeps run many seeds: `DEMI_SIM_SEEDS=n` says how many, `DEMI_SIM_SEED=n` repeats one, and `DEMI_SIM_PCAP=dir` writes
+//! the frames of those that fail to `dir`. Nothing here sleeps, and nothing looks at a real clock.
+
+mod support;
+mod traffic;
+
+mod streams;

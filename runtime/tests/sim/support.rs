@@ -1,0 +1,145 @@
+//! Running simulations: many seeds on the machine's cores, one seed again, and what must be true of every run's end.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use demi::sim::wire::WireHandle;
+use demi::sim::{Report, Rng, Sim};
+
+/// Seeds of a sweep when `DEMI_SIM_SEEDS` says nothing: enough to notice what is broken while one works on something else.
+const SEEDS: u64 = 100;
+/// Failures after which a sweep gives up.
+const FAILURES: usize = 5;
+
+/// Runs `build`'s simulation for many seeds, and fails with the numbers of those that fail.
+pub(crate) fn sweep(name: &str, build: fn(u64) -> Sim) {
+    let number = |key: &str| {
+        let text = std::env::var(key).ok()?;
+        Some(text.trim().parse().unwrap_or_else(|_| panic!("{key}={text}: write a number")))
+    };
+    let (first, count) = match number("DEMI_SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("DEMI_SIM_SEEDS").unwrap_or(SEEDS)),
+    };
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while failures.lock().unwrap().len() < FAILURES {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                break;
+            }
+            let seed = first.wrapping_add(at);
+            let t = std::time::Instant::now();
+            let r = attempt(build(seed));
+            if let Ok(r) = &r { eprintln!("SEED {seed} {:?} virtual {:?} turns {}", t.elapsed(), r.elapsed, r.turns); }
+            if let Err(error) = r {
+                let captured = capture_again(name, seed, build);
+                failures.lock().unwrap().push(format!("{error}{captured}"));
+            }
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    thread::scope(|scope| {
+        (0..cores.min(count as usize)).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(
+        failures.is_empty(),
+        "{name}: repeat with DEMI_SIM_SEED=n, and see its frames with DEMI_SIM_PCAP=dir:\n{}",
+        failures.join("\n")
+    );
+}
+
+/// Runs a seed that fails once more, with a capture, if one is wanted; answers where it is.
+fn capture_again(name: &str, seed: u64, build: fn(u64) -> Sim) -> String {
+    let Some(folder) = std::env::var_os("DEMI_SIM_PCAP") else { return String::new() };
+    let path = Path::new(&folder).join(format!("{name}-{seed}.pcapng"));
+    let file = fs::create_dir_all(&folder).and_then(|()| File::create(&path));
+    match file {
+        Ok(file) => {
+            let mut sim = build(seed);
+            sim.capture(BufWriter::new(file));
+            let _ = sim.run();
+            format!("\n  frames: {}", path.display())
+        }
+        Err(error) => format!("\n  no frames: {}: {error}", path.display()),
+    }
+}
+
+/// Runs one simulation; what is wrong with its end, in words that name its seed.
+pub(crate) fn attempt(sim: Sim) -> Result<Report, String> {
+    let report = sim.run().map_err(|error| error.to_string())?;
+    let left = leftovers(&report);
+    if left.is_empty() { Ok(report) } else { Err(format!("seed {}: {}", report.seed, left.join(", "))) }
+}
+
+/// [`attempt`], for one seed.
+#[track_caller]
+pub(crate) fn run(sim: Sim) -> Report {
+    attempt(sim).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What hosts still hold that should hold nothing.
+fn leftovers(report: &Report) -> Vec<String> {
+    let mut left = Vec::new();
+    for host in &report.hosts {
+        let usage = &host.usage;
+        for (what, count) in [
+            ("connections", usage.streams),
+            ("listeners", usage.listeners),
+            ("UDP sockets", usage.datagrams),
+            ("closing connections", usage.closing),
+            ("TIME-WAIT records", usage.time_wait),
+            ("descriptors", usage.descriptors),
+            ("operations under way", usage.in_flight),
+            ("buffers", host.slots_out),
+            ("tasks", host.metrics.tasks_alive),
+            ("timers", host.metrics.timers_alive),
+        ] {
+            if count > 0 {
+                left.push(format!("`{}` has {count} {what} left", host.name));
+            }
+        }
+    }
+    left
+}
+
+/// Where a simulation's hosts find the hand on its wire.
+#[derive(Clone, Default)]
+pub(crate) struct Hand(Rc<RefCell<Option<WireHandle>>>);
+
+impl Hand {
+    /// The hand on `sim`'s wire, once it runs.
+    pub(crate) fn on(sim: &mut Sim) -> Hand {
+        let hand = Hand::default();
+        let inside = hand.clone();
+        sim.on_wire(move |wire| *inside.0.borrow_mut() = Some(wire));
+        hand
+    }
+
+    /// The wire.
+    pub(crate) fn wire(&self) -> WireHandle {
+        self.0.borrow().clone().expect("the simulation runs")
+    }
+}
+
+/// A number between two, those included, whose order of magnitude is as likely as any other.
+pub(crate) fn scaled(rng: &mut Rng, least: u64, most: u64) -> u64 {
+    let magnitude = rng.below(u64::from((most / least.max(1)).max(1).ilog2()) + 1);
+    let base = least.max(1) << magnitude;
+    (base + rng.below(base)).clamp(least, most)
+}
+
+/// One of several.
+pub(crate) fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.below(from.len() as u64) as usize]
+}
