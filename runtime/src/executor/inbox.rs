@@ -293,16 +293,16 @@ mod loom_tests {
             let inbox = Arc::new(Inbox::new());
             inbox.reserve(2);
             let bell = Arc::new(loom::sync::Notify::new());
-            let threads: Vec<_> = (0..2)
-                .map(|slot| {
-                    let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
-                    thread::spawn(move || {
+            let pusher = thread::spawn({
+                let (inbox, bell) = (Arc::clone(&inbox), Arc::clone(&bell));
+                move || {
+                    for slot in 0..2 {
                         if inbox.push(slot) {
                             bell.notify();
                         }
-                    })
-                })
-                .collect();
+                    }
+                }
+            });
             let mut woken = 0;
             while woken < 2 {
                 inbox.drain(|_| woken += 1);
@@ -312,9 +312,7 @@ mod loom_tests {
                     inbox.finish_sleep();
                 }
             }
-            for thread in threads {
-                thread.join().unwrap();
-            }
+            pusher.join().unwrap();
         });
     }
 }
