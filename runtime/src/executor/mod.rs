@@ -364,7 +364,7 @@ impl Executor {
         self.counters.panics.set(self.counters.panics.get() + 1);
         let Some(task) = self.running.get() else {
             // A destructor of an output that nobody wanted, or somebody else's waker. The hook has told of it.
-            return core::mem::forget(payload);
+            return discard(payload);
         };
         // SAFETY: the running task is in its slot, so it is alive.
         let id = Id::from_key(unsafe { task.as_ref() }.key());
@@ -374,10 +374,10 @@ impl Executor {
         });
         // What is left of the future is dropped here, and may panic again: the error is in place all the same.
         if let Err(payload) = catch_unwind(finish) {
-            core::mem::forget(payload);
+            discard(payload);
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.complete(task))) {
-            core::mem::forget(payload);
+            discard(payload);
         }
     }
 
@@ -413,6 +413,13 @@ impl Executor {
                 self.end(unsafe { task.as_ref() }.key());
             }
         }
+    }
+}
+
+/// Drops what nobody asked for. It may panic in turn; then it is left where it is.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        core::mem::forget(again);
     }
 }
 
