@@ -90,10 +90,11 @@ impl Host {
         self.runtime.usage().closing
     }
 
-    /// Whether connections, or records of them, are left.
-    pub(super) fn holds_connections(&self) -> bool {
+    /// Whether connections, records of them, or frames on their way out are left.
+    pub(super) fn holds_anything(&self) -> bool {
         let usage = self.runtime.usage();
         usage.streams + usage.closing + usage.time_wait > 0
+            || self.runtime.inner().transports().slots_out() > 0
     }
 
     pub(super) fn report(&self) -> HostReport {

@@ -207,7 +207,7 @@ impl Running {
             if self.round()? {
                 continue;
             }
-            if !self.hosts.iter().any(Host::holds_connections) {
+            if !self.hosts.iter().any(Host::holds_anything) {
                 return Ok(());
             }
             match self.move_clock(limit)? {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::BufWriter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -36,10 +37,7 @@ pub(crate) fn sweep(name: &str, build: fn(u64) -> Sim) {
                 break;
             }
             let seed = first.wrapping_add(at);
-            let t = std::time::Instant::now();
-            let r = attempt(build(seed));
-            if let Ok(r) = &r { eprintln!("SEED {seed} {:?} virtual {:?} turns {}", t.elapsed(), r.elapsed, r.turns); }
-            if let Err(error) = r {
+            if let Err(error) = caught(seed, build) {
                 let captured = capture_again(name, seed, build);
                 failures.lock().unwrap().push(format!("{error}{captured}"));
             }
@@ -68,11 +66,20 @@ fn capture_again(name: &str, seed: u64, build: fn(u64) -> Sim) -> String {
         Ok(file) => {
             let mut sim = build(seed);
             sim.capture(BufWriter::new(file));
-            let _ = sim.run();
+            let _ = catch_unwind(AssertUnwindSafe(|| sim.run()));
             format!("\n  frames: {}", path.display())
         }
         Err(error) => format!("\n  no frames: {}: {error}", path.display()),
     }
+}
+
+/// Runs a seed's simulation; a panic of a stack, which is outside of any task, is a failure like others.
+fn caught(seed: u64, build: fn(u64) -> Sim) -> Result<Report, String> {
+    catch_unwind(|| attempt(build(seed))).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(format!("seed {seed}: {text}"))
+    })
 }
 
 /// Runs one simulation; what is wrong with its end, in words that name its seed.

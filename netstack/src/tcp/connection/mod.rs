@@ -603,7 +603,12 @@ impl<P> Connection<P> {
         debug_assert!(
             u64::from(self.rx.bytes()) + self.cold.reassembly.bytes()
                 <= u64::from(self.cold.recv_cap_peak) + (1 << self.rcv_scale) + u64::from(self.rcv_mss),
-            "received bytes within the cap"
+            "received bytes within the cap: {} unread and {} out of order of {}, scale {}, MSS {}",
+            self.rx.bytes(),
+            self.cold.reassembly.bytes(),
+            self.cold.recv_cap_peak,
+            self.rcv_scale,
+            self.rcv_mss
         );
         debug_assert!(
             self.state != TcpState::Closed || self.next_deadline() == Instant::FAR_FUTURE,
