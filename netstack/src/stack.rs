@@ -116,23 +116,16 @@ impl Stack {
     pub(crate) fn poll_once(&mut self, now: Instant) -> io::Result<usize> {
         self.egress.now = now;
         self.check_alive()?;
-        let mut rx = core::mem::take(&mut self.rx);
-        let received = self.device.rx_burst(now, &mut rx, self.rx_burst);
-        let mut events = rx.len();
-        for frame in rx.drain(..) {
-            self.on_frame(frame);
+        let received = self.device.rx_burst(now, &mut self.rx, self.rx_burst);
+        let mut events = self.rx.len();
+        if events > 0 {
+            self.take_burst();
         }
-        self.rx = rx;
         if let Err(error) = received {
             return Err(self.fail(error));
         }
-        // What these packets cause to be sent to ourselves is for the next turn.
-        let looped = self.egress.loopback.len();
-        events += looped;
-        for _ in 0..looped {
-            if let Some(packet) = self.egress.loopback.pop_front() {
-                self.on_loopback(packet);
-            }
+        if !self.egress.loopback.is_empty() {
+            events += self.take_loopback();
         }
         if self.egress.neighbors.is_due(now) {
             events += self.egress.poll_neighbors();
@@ -143,9 +136,36 @@ impl Stack {
         Ok(events)
     }
 
+    #[inline]
+    fn take_burst(&mut self) {
+        let mut rx = core::mem::take(&mut self.rx);
+        // Taken from the end, which moves nothing.
+        rx.reverse();
+        while let Some(frame) = rx.pop() {
+            self.on_frame(frame);
+        }
+        self.rx = rx;
+    }
+
+    /// Takes the packets we have sent to ourselves; what they cause to be sent there is for the next turn.
+    #[inline(never)]
+    fn take_loopback(&mut self) -> usize {
+        let looped = self.egress.loopback.len();
+        for _ in 0..looped {
+            if let Some(packet) = self.egress.loopback.pop_front() {
+                self.on_loopback(packet);
+            }
+        }
+        looped
+    }
+
     pub(crate) fn flush_once(&mut self, now: Instant) -> io::Result<()> {
         self.egress.now = now;
         self.check_alive()?;
+        if self.egress.tx.is_empty() && !self.tcp.wants_flush() {
+            self.wake_senders();
+            return Ok(());
+        }
         for _ in 0..FLUSH_ROUNDS {
             self.tcp.flush(now, &mut self.egress);
             if self.egress.tx.is_empty() {
@@ -214,7 +234,14 @@ impl Stack {
     }
 
     /// An error once the device is gone.
+    #[inline]
     pub(crate) fn check_alive(&self) -> io::Result<()> {
+        if self.failed.is_some() { self.failure() } else { Ok(()) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn failure(&self) -> io::Result<()> {
         match &self.failed {
             None => Ok(()),
             Some((kind, message)) => Err(io::Error::new(*kind, message.clone())),

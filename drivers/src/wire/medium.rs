@@ -408,6 +408,9 @@ impl Medium {
             self.arrive(to, now);
         }
         let end = &mut self.ends[to];
+        if end.ready.is_empty() && end.left.is_empty() {
+            return (0, 0);
+        }
         let before = into.len();
         if end.left.is_empty() && before == 0 && end.ready.len() <= max {
             std::mem::swap(into, &mut end.ready);

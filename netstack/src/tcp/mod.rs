@@ -144,7 +144,14 @@ impl<P: Default> Tcp<P> {
     }
 
     /// Runs due timers, a bounded number a call; answers how many. What they want sent goes out with the next flush.
+    #[inline]
     pub fn poll_timers<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) -> usize {
+        let expired = self.time_wait.deadline().is_some_and(|expiry| expiry <= now);
+        if expired || self.wheel.may_be_due(now) { self.run_timers(now, out) } else { 0 }
+    }
+
+    #[inline(never)]
+    fn run_timers<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) -> usize {
         let mut ran = 0;
         while ran < self.config.timers_per_turn
             && let Some(index) = self.wheel.pop(now)

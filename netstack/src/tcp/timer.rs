@@ -34,6 +34,8 @@ pub(crate) struct Wheel {
     occupied: [u64; LEVELS],
     /// Everything due before this tick has been taken out.
     tick: u64,
+    /// No slot has to be looked at before this tick: what spares a turn in which nothing is due the search for one.
+    quiet_until: u64,
     armed: usize,
 }
 
@@ -44,6 +46,7 @@ impl Wheel {
             heads: [NONE; LEVELS * SLOTS],
             occupied: [0; LEVELS],
             tick: now.as_nanos() >> TICK_SHIFT,
+            quiet_until: 0,
             armed: 0,
         }
     }
@@ -57,7 +60,8 @@ impl Wheel {
         }
         // Rounded up: never early.
         let tick = (at.as_nanos() >> TICK_SHIFT) + u64::from(at.as_nanos() & ((1 << TICK_SHIFT) - 1) != 0);
-        self.insert(entry, tick);
+        let slot_tick = self.insert(entry, tick);
+        self.quiet_until = self.quiet_until.min(slot_tick);
         self.armed += 1;
     }
 
@@ -70,7 +74,8 @@ impl Wheel {
         }
     }
 
-    fn insert(&mut self, entry: u32, tick: u64) {
+    /// Answers the tick at which the entry's slot has to be looked at.
+    fn insert(&mut self, entry: u32, tick: u64) -> u64 {
         // One slot short of a full turn of the last level: what lies in a level's current slot is due to be looked at.
         let reach = (SLOTS as u64 - 1) << (LEVEL_SHIFT * (LEVELS as u32 - 1));
         let due = tick.clamp(self.tick, self.tick + reach);
@@ -87,6 +92,8 @@ impl Wheel {
         self.nodes[entry as usize] = Node { prev: NONE, next: head, tick, place: place as u32 };
         self.heads[place] = entry;
         self.occupied[level] |= 1 << slot;
+        let shift = LEVEL_SHIFT * level as u32;
+        (due >> shift) << shift
     }
 
     fn unlink(&mut self, entry: u32, node: Node) {
@@ -138,17 +145,31 @@ impl Wheel {
     /// Takes out one entry that is due at `now`.
     #[inline]
     pub(crate) fn pop(&mut self, now: Instant) -> Option<u32> {
-        if self.armed == 0 {
-            self.tick = self.tick.max(now.as_nanos() >> TICK_SHIFT);
-            return None;
+        let now_tick = now.as_nanos() >> TICK_SHIFT;
+        if self.is_quiet(now_tick) { None } else { self.pop_armed(now_tick) }
+    }
+
+    /// Whether [`pop`](Self::pop) may have something to do.
+    #[inline]
+    pub(crate) fn may_be_due(&mut self, now: Instant) -> bool {
+        !self.is_quiet(now.as_nanos() >> TICK_SHIFT)
+    }
+
+    #[inline]
+    fn is_quiet(&mut self, now_tick: u64) -> bool {
+        let quiet = now_tick < self.quiet_until;
+        if quiet {
+            self.tick = self.tick.max(now_tick);
         }
-        self.pop_armed(now.as_nanos() >> TICK_SHIFT)
+        quiet
     }
 
     fn pop_armed(&mut self, now_tick: u64) -> Option<u32> {
         loop {
-            let Some((at, place)) = self.next_slot().filter(|&(at, _)| at <= now_tick) else {
+            let next = self.next_slot();
+            let Some((at, place)) = next.filter(|&(at, _)| at <= now_tick) else {
                 self.tick = self.tick.max(now_tick);
+                self.quiet_until = next.map_or(u64::MAX, |(at, _)| at);
                 return None;
             };
             self.tick = at;

@@ -41,7 +41,7 @@ impl Connection {
     // ---- reading: `held` first ----
 
     /// Takes the first `max` bytes (at least one) off what is held.
-    #[inline]
+    #[inline(always)]
     fn pop_held(held: &Held, max: usize) -> Option<Buf> {
         let mut buf = held.take()?;
         if buf.len() > max {

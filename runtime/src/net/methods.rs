@@ -16,7 +16,7 @@ macro_rules! reading_methods {
         /// Cancel safe: a future that is dropped before it is ready has taken nothing.
         #[inline]
         pub async fn pop(&mut self) -> std::io::Result<Option<$crate::Buf>> {
-            self.pop_max(usize::MAX).await
+            std::future::poll_fn(|cx| self.poll_pop(cx, usize::MAX)).await
         }
 
         /// As [`pop`](Self::pop), at most `max` bytes; of a `max` of zero, one.
@@ -182,7 +182,7 @@ macro_rules! writing_methods {
         #[inline]
         pub async fn push(&mut self, buf: $crate::Buf) -> std::io::Result<()> {
             let mut buf = Some(buf);
-            self.push_from(&mut buf).await
+            std::future::poll_fn(|cx| self.poll_push(cx, &mut buf)).await
         }
 
         /// As [`push`](Self::push), out of an `Option` that keeps the buffer until it is sent, as a whole. Nothing to send is
