@@ -113,7 +113,7 @@ impl Path {
     /// The sum of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
     #[inline]
     pub(crate) fn pseudo_header(&self, fields: &PacketFields) -> Sum {
-        Sum::default().word(self.address_sum).word(u16::from(fields.protocol)).word(fields.payload_len)
+        Sum::of_words([self.address_sum, u16::from(fields.protocol), fields.payload_len])
     }
 
     /// Writes Ethernet and IP headers to `front`, and answers what lies behind them there.
@@ -129,8 +129,7 @@ impl Path {
         let total_len = fields.payload_len.saturating_add(ipv4::HEADER_LEN as u16);
         let first = 0x4500 | u16::from(fields.tos);
         let ttl_protocol = u16::from(fields.ttl) << 8 | u16::from(fields.protocol);
-        let sum =
-            Sum::default().word(self.address_sum).word(first).word(total_len).word(0x4000).word(ttl_protocol);
+        let sum = Sum::of_words([self.address_sum, first, total_len, 0x4000, ttl_protocol]);
         let ip = ethernet::HEADER_LEN;
         headers[ip + 1] = fields.tos;
         headers[ip + 2..ip + 4].copy_from_slice(&total_len.to_be_bytes());

@@ -7,7 +7,7 @@ use demi_drivers::{Buf, Pool};
 use crate::egress::{Egress, Upper};
 use crate::path::Path;
 use crate::tcp::output::{Flow, Output, Refused, SegmentOut};
-use crate::wire::{checksum, protocol, tcp};
+use crate::wire::{protocol, tcp};
 
 impl Output for Egress {
     type Path = Path;
@@ -69,9 +69,9 @@ impl Output for Egress {
         self.emit(flow.local, flow.remote, path, &upper, payload, |out| {
             // Options are padded and at most 40 bytes, says `SegmentOut`; were they not, the header would stay empty and the
             // peer would drop it.
-            let emitted = header.emit(segment.options, out);
-            debug_assert!(emitted.is_some(), "options of {} bytes", segment.options.len());
-            checksum::sum(out)
+            let sum = header.emit_summed(segment.options, out);
+            debug_assert!(sum.is_some(), "options of {} bytes", segment.options.len());
+            sum.unwrap_or_default()
         })
     }
 }

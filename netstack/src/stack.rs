@@ -166,6 +166,11 @@ impl Stack {
             self.wake_senders();
             return Ok(());
         }
+        self.send_burst(now)
+    }
+
+    #[inline(never)]
+    fn send_burst(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..FLUSH_ROUNDS {
             self.tcp.flush(now, &mut self.egress);
             if self.egress.tx.is_empty() {

@@ -12,7 +12,7 @@ use super::link::{Fate, Link};
 use crate::checksum;
 use crate::damage::{self, ETHERNET_BYTES};
 use crate::device::{DeviceStats, Offload, RxChecksum, RxFrame, TxFrame, TxQueue};
-use crate::mem::Pool;
+use crate::mem::{Buf, Pool};
 use crate::time::Instant;
 
 /// Bytes by which a frame may exceed the MTU: Ethernet header and one VLAN tag.
@@ -218,7 +218,8 @@ impl Medium {
         }
         let (mut bytes_sent, mut refused, mut overflowed) = (0, 0, 0);
         let taken = queue.pop_while(|frame| {
-            let bytes = frame.single().map_or_else(|| frame.len(), |part| part.len());
+            let single = frame.single();
+            let bytes = single.map_or_else(|| frame.len(), |part| part.len());
             if bytes > frame_bytes && !fits_as_gso(frame, bytes, tso_max_bytes) {
                 refused += 1;
                 return true;
@@ -228,7 +229,7 @@ impl Medium {
             }
             room -= 1;
             bytes_sent += bytes as u64;
-            match receive(&end.pool, frame, bytes, checksum_offload) {
+            match receive(&end.pool, frame, single, bytes, checksum_offload) {
                 Some(frame) => end.ready.push(frame),
                 None => overflowed += 1,
             }
@@ -395,6 +396,14 @@ impl Medium {
         }
     }
 
+    /// Whether nothing has arrived for an end, and nothing is on its way there.
+    #[inline]
+    pub(super) fn is_quiet(&self, to: usize) -> bool {
+        self.ends
+            .get(to)
+            .is_some_and(|end| end.arriving.is_empty() && end.ready.is_empty() && end.left.is_empty())
+    }
+
     /// Hands over up to `max` frames that have arrived by `now`; answers how many, and their bytes.
     #[inline]
     pub(super) fn take(
@@ -408,9 +417,6 @@ impl Medium {
             self.arrive(to, now);
         }
         let end = &mut self.ends[to];
-        if end.ready.is_empty() && end.left.is_empty() {
-            return (0, 0);
-        }
         let before = into.len();
         if end.left.is_empty() && before == 0 && end.ready.len() <= max {
             std::mem::swap(into, &mut end.ready);
@@ -459,9 +465,15 @@ fn fits_as_gso(frame: &TxFrame<'_>, bytes: usize, tso_max_bytes: usize) -> bool 
 
 /// Copies a queued frame into a slot of the receiver, as a NIC's DMA would.
 #[inline]
-fn receive(pool: &Pool, frame: &TxFrame<'_>, bytes: usize, checksum_offload: bool) -> Option<RxFrame> {
+fn receive(
+    pool: &Pool,
+    frame: &TxFrame<'_>,
+    single: Option<&Buf>,
+    bytes: usize,
+    checksum_offload: bool,
+) -> Option<RxFrame> {
     let mut buf = pool.alloc(bytes)?;
-    match frame.single() {
+    match single {
         Some(part) => {
             buf.put_slice(part);
         }

@@ -118,6 +118,14 @@ impl WireEnd {
         self.index
     }
 
+    #[inline(never)]
+    fn take(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> usize {
+        let (count, bytes) = self.medium.borrow_mut().take(self.index, now, into, max);
+        self.stats.rx_frames += count as u64;
+        self.stats.rx_bytes += bytes;
+        count
+    }
+
     /// Sends everything queued through links that do something to it, or past hooks.
     fn send_through(&mut self, now: Instant, queue: &mut TxQueue) -> usize {
         let mut taken = 0;
@@ -223,10 +231,10 @@ impl Device for WireEnd {
     }
 
     fn rx_burst(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> io::Result<usize> {
-        let (count, bytes) = self.medium.borrow_mut().take(self.index, now, into, max);
-        self.stats.rx_frames += count as u64;
-        self.stats.rx_bytes += bytes;
-        Ok(count)
+        if self.medium.borrow().is_quiet(self.index) {
+            return Ok(0);
+        }
+        Ok(self.take(now, into, max))
     }
 
     fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {

@@ -39,6 +39,23 @@ impl Sum {
         Sum { words: add(self.words, u64::from(value.to_be())), odd: self.odd }
     }
 
+    /// The sum of a few 16-bit fields that lie at even offsets.
+    #[inline]
+    #[must_use]
+    pub fn of_words<const N: usize>(values: [u16; N]) -> Sum {
+        // RFC 1071 §2(B): added up in host order, and swapped once.
+        let sum = values.iter().fold(0u32, |sum, value| sum + u32::from(*value));
+        Sum { words: u64::from(fold(u64::from(sum)).to_be()), odd: false }
+    }
+
+    /// The sum of some 64-bit words of a header, as values.
+    #[inline]
+    #[must_use]
+    pub(crate) fn of_octets<const N: usize>(values: [u64; N]) -> Sum {
+        let words = values.iter().fold(0u64, |sum, value| add(sum, value.to_be()));
+        Sum { words, odd: false }
+    }
+
     /// The folded sum, in host order: what a field that is to be completed by a device is pre-filled with.
     #[inline]
     pub fn folded(self) -> u16 {
@@ -68,10 +85,9 @@ fn add(a: u64, b: u64) -> u64 {
 /// The sixteen bits of a one's complement sum.
 #[inline]
 fn fold(words: u64) -> u16 {
-    let words = (words & 0xffff_ffff) + (words >> 32);
-    let words = (words & 0xffff) + (words >> 16);
-    let words = (words & 0xffff) + (words >> 16);
-    ((words & 0xffff) + (words >> 16)) as u16
+    // A number added to itself with its halves swapped has their sum, carry included, in the upper half.
+    let words = (words.wrapping_add(words.rotate_left(32)) >> 32) as u32;
+    (words.wrapping_add(words.rotate_left(16)) >> 16) as u16
 }
 
 /// Bytes summed before the 32-bit lanes are emptied: far below the 2^16 additions at which one could overflow.

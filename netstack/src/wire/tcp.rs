@@ -2,6 +2,8 @@
 //!
 //! It knows where fields lie and what makes a header senseless; what a segment means is the connection's business.
 
+use super::checksum::{self, Sum, sum_array};
+
 /// Bytes of a header without options.
 pub const HEADER_BYTES: usize = 20;
 /// Bytes of the longest header.
@@ -95,22 +97,35 @@ impl Header {
     /// `None`, with nothing written, when `to` is too short, or `options` longer than 40 bytes or no multiple of four.
     #[inline]
     pub fn emit(&self, options: &[u8], to: &mut [u8]) -> Option<usize> {
+        self.emit_summed(options, to)?;
+        Some(HEADER_BYTES + options.len())
+    }
+
+    /// As [`emit`](Self::emit), answering the sum of what was written: it is at hand in registers, where reading it back from
+    /// memory would wait for the stores.
+    #[inline]
+    pub fn emit_summed(&self, options: &[u8], to: &mut [u8]) -> Option<Sum> {
         let total = HEADER_BYTES + options.len();
         if options.len() > MAX_OPTION_BYTES || !options.len().is_multiple_of(4) {
             return None;
         }
         let (fixed, rest) = to.get_mut(..total)?.split_first_chunk_mut::<HEADER_BYTES>()?;
-        fixed[0..2].copy_from_slice(&self.src_port.to_be_bytes());
-        fixed[2..4].copy_from_slice(&self.dst_port.to_be_bytes());
-        fixed[4..8].copy_from_slice(&self.seq.to_be_bytes());
-        fixed[8..12].copy_from_slice(&self.ack.to_be_bytes());
-        fixed[12] = ((total / 4) as u8) << 4;
-        fixed[13] = self.flags;
-        fixed[14..16].copy_from_slice(&self.window.to_be_bytes());
-        fixed[16..18].fill(0);
-        fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
+        let ports_seq = u64::from(self.src_port) << 48 | u64::from(self.dst_port) << 32 | u64::from(self.seq);
+        let ack_window = u64::from(self.ack) << 32
+            | (total as u64 / 4) << 28
+            | u64::from(self.flags) << 16
+            | u64::from(self.window);
+        fixed[0..8].copy_from_slice(&ports_seq.to_be_bytes());
+        fixed[8..16].copy_from_slice(&ack_window.to_be_bytes());
+        fixed[16..20].copy_from_slice(&u32::from(self.urgent).to_be_bytes());
+        let sum = Sum::of_octets([ports_seq, ack_window, u64::from(self.urgent)]);
+        // Timestamps alone are what all but a few segments carry: a copy of known length.
+        if let (Ok(from), Some(to)) = (<&[u8; 12]>::try_from(options), rest.first_chunk_mut::<12>()) {
+            *to = *from;
+            return Some(sum.then(sum_array(from)));
+        }
         rest.copy_from_slice(options);
-        Some(total)
+        Some(sum.then(checksum::sum(options)))
     }
 }
 
