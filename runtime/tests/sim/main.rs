@@ -3,7 +3,11 @@
 //! Sweeps run many seeds: `DEMI_SIM_SEEDS=n` says how many, `DEMI_SIM_SEED=n` repeats one, and `DEMI_SIM_PCAP=dir` writes
 //! the frames of those that fail to `dir`. Nothing here sleeps, and nothing looks at a real clock.
 
+mod hosts;
 mod support;
 mod traffic;
 
+mod closing;
+mod datagrams;
 mod streams;
+mod windows;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use demi::sim::wire::WireHandle;
 use demi::sim::{Report, Rng, Sim};
@@ -118,6 +119,13 @@ fn leftovers(report: &Report) -> Vec<String> {
         }
     }
     left
+}
+
+/// A simulation for a named scenario: a wire of a millisecond, and enough memory.
+pub(crate) fn soon(seed: u64) -> Sim {
+    let mut sim = Sim::new(seed);
+    sim.link().delay = Duration::from_millis(1);
+    sim
 }
 
 /// Where a simulation's hosts find the hand on its wire.
