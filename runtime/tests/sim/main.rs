@@ -7,7 +7,10 @@ mod hosts;
 mod support;
 mod traffic;
 
+mod attacks;
 mod closing;
 mod datagrams;
+mod outages;
+mod scale;
 mod streams;
 mod windows;
