@@ -206,15 +206,51 @@ impl Pool {
         None
     }
 
+    /// As [`alloc`](Self::alloc), for what can wait: `None` already when few slots are left, one in eight, up to 256. Those
+    /// are for what must not wait for anybody: frames that arrive, acknowledgements and headers of frames that leave. Without
+    /// them, a pool full of bytes to send would never hear that some have arrived.
+    #[inline]
+    pub fn alloc_spare(&self, capacity: usize) -> Option<BufMut> {
+        if self.has_spare() {
+            return self.alloc(capacity);
+        }
+        self.alloc_large(capacity.checked_add(HEADROOM)?)
+    }
+
+    /// Whether more slots are free than [`alloc_spare`](Self::alloc_spare) leaves.
+    #[inline]
+    pub fn has_spare(&self) -> bool {
+        let small = &self.inner().small;
+        small.total - small.out.get() > (small.total / 8).min(256)
+    }
+
+    /// As [`alloc_spare`](Self::alloc_spare), waiting for a slot. Wakes whoever waits when one comes back.
+    ///
+    /// Cancel safe: giving up the wait loses nothing. Answers `None` at once when `capacity` is more than the pool's
+    /// largest slot holds.
+    pub fn poll_alloc_spare(&self, cx: &mut Context<'_>, capacity: usize) -> Poll<Option<BufMut>> {
+        self.poll_with(cx, capacity, Self::alloc_spare)
+    }
+
     /// As [`alloc`](Self::alloc), waiting for a slot. Wakes whoever waits when one comes back.
     ///
     /// Cancel safe: giving up the wait loses nothing. Answers `None` at once when `capacity` is more than the pool's
     /// largest slot holds.
     pub fn poll_alloc(&self, cx: &mut Context<'_>, capacity: usize) -> Poll<Option<BufMut>> {
+        self.poll_with(cx, capacity, Self::alloc)
+    }
+
+    #[inline]
+    fn poll_with(
+        &self,
+        cx: &mut Context<'_>,
+        capacity: usize,
+        alloc: fn(&Self, usize) -> Option<BufMut>,
+    ) -> Poll<Option<BufMut>> {
         if capacity > self.max_capacity() {
             return Poll::Ready(None);
         }
-        if let Some(buf) = self.alloc(capacity) {
+        if let Some(buf) = alloc(self, capacity) {
             return Poll::Ready(Some(buf));
         }
         let inner = self.inner();

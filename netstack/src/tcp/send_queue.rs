@@ -111,7 +111,8 @@ impl SendQueue {
         }
         while !bytes.is_empty() {
             // A whole segment's room each, so that later writes fill it up.
-            let Some(mut slot) = pool.alloc(mss).or_else(|| pool.alloc(bytes.len().min(mss))) else { break };
+            let some = pool.alloc_spare(mss).or_else(|| pool.alloc_spare(bytes.len().min(mss)));
+            let Some(mut slot) = some else { break };
             let copied = slot.put_slice(&bytes[..bytes.len().min(mss)]);
             if copied == 0 {
                 break;

@@ -28,7 +28,7 @@ use demi_drivers::{Buf, BufMut, Pool};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn buf(capacity: usize) -> io::Result<BufMut> {
-    with_pool(|pool| match pool.alloc(capacity) {
+    with_pool(|pool| match pool.alloc_spare(capacity) {
         Some(buf) => Ok(buf),
         None if capacity > pool.max_capacity() => Err(too_large(pool, capacity)),
         None => Err(io::Error::new(
@@ -76,7 +76,7 @@ pub(crate) fn poll_alloc_from(
     cx: &mut Context<'_>,
     capacity: usize,
 ) -> Poll<io::Result<BufMut>> {
-    pool.poll_alloc(cx, capacity).map(|buf| buf.ok_or_else(|| too_large(pool, capacity)))
+    pool.poll_alloc_spare(cx, capacity).map(|buf| buf.ok_or_else(|| too_large(pool, capacity)))
 }
 
 fn with_pool<T>(f: impl FnOnce(&Pool) -> T) -> io::Result<T> {

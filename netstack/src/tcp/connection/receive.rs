@@ -101,7 +101,11 @@ impl<P> Connection<P> {
 
     fn take_out_of_order<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, seq: SeqNumber, payload: Buf) {
         if !payload.is_empty() {
-            let max_bufs = (self.recv_cap / BYTES_A_BUFFER).max(64) as usize;
+            // When memory runs out nothing is kept that cannot be read: what fills the gap must find a slot.
+            let max_bufs = match env.out.pool().has_spare() {
+                true => (self.recv_cap / BYTES_A_BUFFER).max(64) as usize,
+                false => 0,
+            };
             match self.cold.reassembly.insert(self.rcv_nxt, seq, payload, max_bufs) {
                 Inserted::Queued => env.stats.ofo_queue += 1,
                 Inserted::Duplicate => env.stats.ofo_merge += 1,

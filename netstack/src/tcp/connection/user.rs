@@ -150,7 +150,7 @@ impl<P> Connection<P> {
         }
         if written == 0 && src.iter().any(|bytes| !bytes.is_empty()) {
             // The pool is exhausted: whoever gives a slot back wakes the writer.
-            return match pool.poll_alloc(cx, usize::from(self.snd_mss)) {
+            return match pool.poll_alloc_spare(cx, usize::from(self.snd_mss)) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(_) => {
                     cx.waker().wake_by_ref();
