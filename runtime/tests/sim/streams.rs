@@ -321,7 +321,7 @@ fn any(seed: u64, impatient: bool) -> Sim {
     wire.mtu = if jumbo { 9000 } else { 1500 };
     wire.pool = PoolConfig {
         slot_bytes: if jumbo { 10_240 } else { 2048 },
-        slots: 32_768,
+        slots: scaled(rng, 256, 8192) as usize,
         large_slots: rng.below(3) as usize * 4,
         large_slot_bytes: 16 << 10,
         huge_pages: false,
