@@ -516,4 +516,18 @@ mod tests {
             "small requests use large slots when the small are gone"
         );
     }
+
+    #[test]
+    fn what_can_wait_leaves_slots_to_what_cannot() {
+        use core::task::{Context, Waker};
+        let pool = Pool::new(&PoolConfig::small(64)).unwrap();
+        let mut held: Vec<_> = core::iter::from_fn(|| pool.alloc_spare(100)).collect();
+        assert_eq!((held.len(), pool.has_spare()), (56, false));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pool.poll_alloc_spare(&mut cx, 100).is_pending());
+        held.extend(core::iter::from_fn(|| pool.alloc(100)));
+        assert_eq!(held.len(), 64);
+        held.truncate(55);
+        assert!(pool.poll_alloc_spare(&mut cx, 100).is_ready() && pool.has_spare());
+    }
 }

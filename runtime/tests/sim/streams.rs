@@ -310,6 +310,14 @@ fn any_impatient_streams(seed: u64) -> Sim {
     any(seed, true)
 }
 
+/// As [`any_streams`], with hardly any memory.
+fn any_starved_streams(seed: u64) -> Sim {
+    let mut sim = any(seed, false);
+    let rng = &mut Rng::new(sim.seed() ^ 0x51a7);
+    sim.wire().pool.slots = scaled(rng, 64, 256) as usize;
+    sim
+}
+
 fn any(seed: u64, impatient: bool) -> Sim {
     let mut sim = Sim::new(seed);
     let rng = &mut Rng::new(sim.seed());
@@ -399,6 +407,11 @@ fn what_comes_out_is_what_went_in() {
 #[test]
 fn dropping_any_future_at_any_await_loses_no_byte() {
     sweep("impatient_streams", any_impatient_streams);
+}
+
+#[test]
+fn exhausted_pools_hold_streams_up_and_lose_nothing() {
+    sweep("starved_streams", any_starved_streams);
 }
 
 #[test]

@@ -175,3 +175,25 @@ fn a_tiny_send_buffer_and_a_tiny_window_carry_a_stream() {
     });
     run(sim);
 }
+
+#[test]
+fn a_pool_full_of_bytes_to_send_still_hears_that_they_arrived() {
+    for sending in [Sending::Write(16 << 10), Sending::Push(1000)] {
+        let mut sim = soon(7);
+        sim.link().loss = 0.01;
+        sim.wire().pool.slots = 64;
+        let host =
+            |address| Config::new().address(address).send_buffer_bytes(1 << 20).recv_buffer_bytes(1 << 20);
+        let mut large = flow(3 << 20);
+        large.sending = sending;
+        let back = large.clone();
+        sim.host_with("server", host("10.0.0.1/24"), async move || {
+            let listener = TcpListener::bind(ADDRESS).await?;
+            answer(&mut listener.accept().await?.0, &back, &flow(1)).await
+        });
+        sim.host_with("client", host("10.0.0.2/24"), async move || {
+            ask(&mut TcpStream::connect(ADDRESS).await?, &large, &flow(1)).await
+        });
+        run(sim);
+    }
+}
