@@ -72,7 +72,10 @@ impl<P: Default> Tcp<P> {
             self.stats.listen_drops += 1;
             return;
         }
-        connection.on_segment(&mut env!(self, now, out), header, segment);
+        // An environment each: the first then never has to lie in memory.
+        if let Some(segment) = connection.on_expected(&mut env!(self, now, out), header, segment) {
+            connection.on_other(&mut env!(self, now, out), header, segment);
+        }
         self.settle(now, index);
     }
 

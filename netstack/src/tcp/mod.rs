@@ -187,7 +187,10 @@ impl<P: Default> Tcp<P> {
             if !core::mem::take(&mut connection.flush_queued) {
                 continue;
             }
-            let result = connection.flush(&mut env!(self, now, out));
+            let result = match connection.flush_expected(&mut env!(self, now, out)) {
+                Some(result) => result,
+                None => connection.flush(&mut env!(self, now, out)),
+            };
             // One that wants more queues itself again, behind the others.
             self.settle(now, index);
             if result == Err(Refused::Full) {

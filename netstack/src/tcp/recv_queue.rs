@@ -29,7 +29,7 @@ impl RecvQueue {
     }
 
     /// Appends a payload.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, buf: Buf) {
         let len = buf.len() as u32;
         if len == 0 {

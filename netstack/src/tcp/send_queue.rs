@@ -67,7 +67,8 @@ impl SendQueue {
         if len == 0 {
             return;
         }
-        if buf.len() <= COPY_MAX_BYTES && self.append_to_tail(&buf, sent, buf.len()) == buf.len() {
+        let joins = buf.len() <= COPY_MAX_BYTES && !self.chunks.is_empty();
+        if joins && self.append_to_tail(&buf, sent, buf.len()) == buf.len() {
             return;
         }
         self.chunks.push_back(Chunk { start: self.end, buf });
@@ -177,9 +178,11 @@ impl SendQueue {
         if len == 0 {
             return Some(&mut []);
         }
-        let at = self.find(seq)?;
-        self.cursor = at;
-        let chunk = self.chunks.get_mut(at)?;
+        let is_next = self.chunks.get(self.cursor).is_some_and(|chunk| chunk.start == seq);
+        if !is_next {
+            self.cursor = self.find(seq)?;
+        }
+        let chunk = self.chunks.get_mut(self.cursor)?;
         (chunk.start == seq && chunk.buf.len() as u32 == len).then(|| core::slice::from_mut(&mut chunk.buf))
     }
 

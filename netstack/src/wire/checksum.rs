@@ -122,9 +122,9 @@ fn sum_tail(bytes: &[u8]) -> u64 {
     words
 }
 
-/// The sum of `bytes`.
-#[inline]
-pub fn sum(bytes: &[u8]) -> Sum {
+/// The sum of what lies before the last bytes, fewer than [`LANES_MIN_BYTES`], and those.
+#[inline(never)]
+fn sum_lanes(bytes: &[u8]) -> (u64, &[u8]) {
     let mut words = 0u64;
     let mut rest = bytes;
     while rest.len() >= LANES_MIN_BYTES {
@@ -151,6 +151,13 @@ pub fn sum(bytes: &[u8]) -> Sum {
             rest = after;
         }
     }
+    (words, rest)
+}
+
+/// The sum of `bytes`.
+#[inline]
+pub fn sum(bytes: &[u8]) -> Sum {
+    let (mut words, rest) = if bytes.len() < LANES_MIN_BYTES { (0, bytes) } else { sum_lanes(bytes) };
     // Headers and small payloads: whole machine words, the carry added back in, in two chains that do not wait for each other.
     let mut other = 0u64;
     let (blocks, tail) = rest.as_chunks::<32>();

@@ -5,7 +5,7 @@ use demi_drivers::transport::TcpState;
 
 use super::super::congestion::Acked;
 use super::super::output::Output;
-use super::super::rto::{clock_ms, elapsed_ns, rtt_from_echo};
+use super::super::rto::{RtoBounds, clock_ms, elapsed_ns, rtt_from_echo};
 use super::super::sack::Update;
 use super::super::seq::SeqNumber;
 use super::input::Segment;
@@ -14,7 +14,7 @@ use crate::wire::tcp::{Timestamps, flags};
 
 impl<P> Connection<P> {
     /// Moves the left edge to `ack`, which lies behind it and not beyond what was sent.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acked<O>(&mut self, env: &mut Env<'_, O>, ack: SeqNumber, timestamps: Option<Timestamps>) {
         let bytes = ack - self.snd_una;
         let queued = self.tx.len();
@@ -26,7 +26,7 @@ impl<P> Connection<P> {
         self.bytes_acked += u64::from(queued - self.tx.len());
 
         if self.slow & super::slow::RECOVERY != 0 || self.rtt.backoff() > 0 {
-            self.sample_after_loss(env, timestamps);
+            self.sample_after_loss(env.now, env.bounds, timestamps);
         } else if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
             self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
@@ -54,21 +54,21 @@ impl<P> Connection<P> {
 
     /// Data that was sent twice is only measured by the timestamp it carried (RFC 6298 §3, RFC 7323 §4).
     #[cold]
-    fn sample_after_loss<O>(&mut self, env: &mut Env<'_, O>, timestamps: Option<Timestamps>) {
+    fn sample_after_loss(&mut self, now: Instant, bounds: RtoBounds, timestamps: Option<Timestamps>) {
         self.cold.timeouts = 0;
         self.cold.stalled_since = None;
         // Even data sent once is acknowledged only after the holes before it: that measures the repair.
         self.timing = false;
         let echo = timestamps.filter(|timestamps| self.ts_ok && timestamps.echo != 0);
-        let clock = clock_ms(env.now).wrapping_add(self.ts_offset);
+        let clock = clock_ms(now).wrapping_add(self.ts_offset);
         let sample = echo.and_then(|timestamps| rtt_from_echo(clock, timestamps.echo)).filter(|&rtt_ns| {
             // An echo from before the last repair, in an acknowledgement that the repair may have caused: the first
             // acknowledgement was lost, and the time in between is our timeout, not the path's.
-            let since_repair_ns = elapsed_ns(env.now, self.cold.recovery.repaired_at());
+            let since_repair_ns = elapsed_ns(now, self.cold.recovery.repaired_at());
             rtt_ns <= since_repair_ns || since_repair_ns < self.rtt.min_rtt_ns().unwrap_or(u64::MAX)
         });
         match sample {
-            Some(rtt_ns) => self.rtt.sample(rtt_ns, env.bounds),
+            Some(rtt_ns) => self.rtt.sample(rtt_ns, bounds),
             None => self.rtt.reset_backoff(),
         }
     }

@@ -37,37 +37,35 @@ impl Segment {
 }
 
 impl<P> Connection<P> {
-    /// Takes a segment of this connection, from its TCP header on.
-    #[inline]
-    pub(crate) fn on_segment<O: Output<Path = P>>(
+    /// Takes a segment of this connection, from its TCP header on, that [`on_expected`](Self::on_expected) gave back.
+    #[inline(never)]
+    pub(crate) fn on_other<O: Output<Path = P>>(
         &mut self,
         env: &mut Env<'_, O>,
         header: &Header,
         segment: Buf,
     ) {
-        self.segments_in += 1;
-        if let Some(rest) = self.on_expected(env, header, segment) {
-            self.on_unexpected(env, header, rest);
-            if self.state == TcpState::TimeWait && self.ack_due == AckDue::Now {
-                // What remains of the connection cannot acknowledge the FIN that ended it.
-                self.flush_due = false;
-                let _ = self.send_ack(env);
-                self.flush_due = false;
-                self.ack_due = AckDue::No;
-            }
+        self.on_unexpected(env, header, segment);
+        if self.state == TcpState::TimeWait && self.ack_due == AckDue::Now {
+            // What remains of the connection cannot acknowledge the FIN that ended it.
+            self.flush_due = false;
+            let _ = self.send_ack(env);
+            self.flush_due = false;
+            self.ack_due = AckDue::No;
         }
         self.check_invariants();
     }
 
     /// Header prediction: the next in-order data or a plain acknowledgement of an established connection, with nothing else to
     /// be said. Gives the segment back, and has done nothing, when it is anything else.
-    #[inline]
-    fn on_expected<O: Output<Path = P>>(
+    #[inline(always)]
+    pub(crate) fn on_expected<O: Output<Path = P>>(
         &mut self,
         env: &mut Env<'_, O>,
         header: &Header,
         mut segment: Buf,
     ) -> Option<Buf> {
+        self.segments_in += 1;
         let header_bytes = usize::from(header.header_bytes);
         let seq = SeqNumber::new(header.seq);
         let ack = SeqNumber::new(header.ack);
@@ -120,6 +118,7 @@ impl<P> Connection<P> {
             self.rx.push(segment);
             self.note_received(env, len);
         }
+        self.check_invariants();
         None
     }
 

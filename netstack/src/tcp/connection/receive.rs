@@ -122,7 +122,7 @@ impl<P> Connection<P> {
     }
 
     /// Decides when `len` in-order bytes that have just been queued are acknowledged, and wakes who waits for them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note_received<O>(&mut self, env: &mut Env<'_, O>, len: u32) {
         self.bytes_received += u64::from(len);
         if len > u32::from(self.rcv_mss) {

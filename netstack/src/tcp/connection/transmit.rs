@@ -39,6 +39,7 @@ enum Hold {
 
 impl<P> Connection<P> {
     /// Sends everything that may go out now. `Err`: the way out is full, and the connection wants to be flushed again.
+    #[inline(never)]
     pub(crate) fn flush<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         self.flush_due = false;
         let result = match self.state {
@@ -52,6 +53,25 @@ impl<P> Connection<P> {
         }
         self.check_invariants();
         result
+    }
+
+    /// [`flush`](Self::flush) of an established connection that has data to send and nothing to recover, kept apart because it
+    /// is what nearly all flushes are. `None`: it is not that, or not all that is to be done; call the other.
+    #[inline(always)]
+    pub(crate) fn flush_expected<O: Output<Path = P>>(
+        &mut self,
+        env: &mut Env<'_, O>,
+    ) -> Option<Result<(), Refused>> {
+        if self.state != TcpState::Established || self.slow != 0 || !self.has_unsent() {
+            return None;
+        }
+        self.flush_due = false;
+        self.send_data(env).ok()?;
+        if self.ack_due == AckDue::Now {
+            return None;
+        }
+        self.check_invariants();
+        Some(Ok(()))
     }
 
     fn flush_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
@@ -77,6 +97,7 @@ impl<P> Connection<P> {
     }
 
     /// Sends data and the FIN as far as the windows and Nagle let it.
+    #[inline(always)]
     fn send_data<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         if self.snd_nxt == self.snd_una && self.snd_nxt == self.snd_max {
             self.restart_after_idle(env);
@@ -117,7 +138,7 @@ impl<P> Connection<P> {
     }
 
     /// The next segment to go out, or why there is none.
-    #[inline]
+    #[inline(always)]
     fn next_segment(&self, tso_max: u32) -> Result<Plan, Hold> {
         if self.in_fast_recovery()
             && let Some(plan) = self.next_repair()
@@ -219,6 +240,7 @@ impl<P> Connection<P> {
         mss
     }
 
+    #[inline(always)]
     fn send_planned<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, plan: Plan) -> Result<(), Refused> {
         let last = plan.seq + plan.len == self.tx.end();
         let mut bits = flags::ACK;
@@ -443,7 +465,7 @@ impl<P> Connection<P> {
     }
 
     /// Options of a segment that is no SYN.
-    #[inline]
+    #[inline(always)]
     fn segment_options(&mut self, now: Instant) -> OptionBytes {
         let timestamps = self
             .ts_ok
