@@ -143,24 +143,25 @@ impl Egress {
         if way == Way::Loopback && self.loopback.len() >= self.loopback_limit {
             return Err(Refused::Full);
         }
-        let payload_len: usize = payload.iter().map(|part| part.len()).sum();
+        let payload_len: usize = match &*payload {
+            [only] => only.len(),
+            parts => parts.iter().map(|part| part.len()).sum(),
+        };
         let packet_len = upper.header_len + payload_len;
         let Ok(upper_len) = u16::try_from(packet_len) else { return Err(Refused::Unreachable) };
         let fields =
             PacketFields { protocol: upper.protocol, tos: upper.tos, ttl: upper.ttl, payload_len: upper_len };
         let by = self.checksum_by(upper, way);
-        let head_len = path.header_len() + upper.header_len;
         let path = &*path;
+        let (v6, front_len) = (path.is_v6(), path.header_len());
+        let head_len = front_len + upper.header_len;
         let offload = Offload {
-            checksum: (by == ChecksumBy::Device).then_some(ChecksumOffload {
-                start: path.header_len() as u16,
-                offset: upper.checksum_at as u16,
-            }),
+            checksum: (by == ChecksumBy::Device)
+                .then_some(ChecksumOffload { start: front_len as u16, offset: upper.checksum_at as u16 }),
             gso_bytes: upper.gso_bytes,
             header_bytes: head_len as u16,
-            ipv6: path.is_v6(),
+            ipv6: v6,
         };
-        let v6 = path.is_v6();
         // One part with room in front, and nobody else looking: the headers go there.
         let in_place = match payload {
             [only] if only.is_unique() && only.headroom() >= head_len => {

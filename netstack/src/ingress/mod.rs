@@ -100,7 +100,7 @@ impl Stack {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_ipv4(&mut self, link: Link, mut buf: Buf) {
         let Egress { routes, stats, capabilities, .. } = &mut self.egress;
         let (link_stats, stats) = (&mut stats.link, &mut stats.v4.ip);

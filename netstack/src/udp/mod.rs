@@ -96,7 +96,7 @@ impl Udp {
         self.group = group;
     }
 
-    #[inline]
+    #[inline(always)]
     fn queue(&mut self, index: u32, datagram: Datagram, stats: &mut UdpStats) {
         let Some(socket) = self.sockets.get_mut(index as usize) else { return };
         if self.queued >= self.queued_limit {
@@ -156,6 +156,7 @@ impl Udp {
     }
 
     /// Whether a socket waits for room below.
+    #[inline]
     pub(crate) fn has_senders(&self) -> bool {
         !self.senders.is_empty()
     }
@@ -167,6 +168,7 @@ impl Udp {
         socket.filter(|socket| socket.generation == id.0.generation).ok_or_else(stale)
     }
 
+    #[inline]
     fn socket_mut(&mut self, id: DatagramId) -> io::Result<&mut Socket> {
         let socket = self.sockets.get_mut(id.0.index as usize);
         socket.filter(|socket| socket.generation == id.0.generation).ok_or_else(stale)
@@ -282,6 +284,7 @@ impl Udp {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -346,6 +349,7 @@ impl Udp {
 
     // ---- sending ----
 
+    #[inline(always)]
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -457,10 +461,12 @@ impl Udp {
     }
 }
 
+#[cold]
 fn stale() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the UDP socket is closed")
 }
 
+#[cold]
 fn no_destination() -> io::Error {
     io::Error::new(
         io::ErrorKind::NotConnected,
@@ -468,6 +474,7 @@ fn no_destination() -> io::Error {
     )
 }
 
+#[cold]
 fn unreachable_network(remote: SocketAddr) -> io::Error {
     io::Error::new(
         io::ErrorKind::NetworkUnreachable,
@@ -475,6 +482,7 @@ fn unreachable_network(remote: SocketAddr) -> io::Error {
     )
 }
 
+#[cold]
 fn family(remote: SocketAddr) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -482,6 +490,7 @@ fn family(remote: SocketAddr) -> io::Error {
     )
 }
 
+#[cold]
 fn broadcast(remote: SocketAddr) -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
@@ -489,6 +498,7 @@ fn broadcast(remote: SocketAddr) -> io::Error {
     )
 }
 
+#[cold]
 fn too_long(len: usize, limit: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,

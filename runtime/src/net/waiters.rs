@@ -33,7 +33,7 @@ struct Crowd {
 
 impl Waiters {
     /// Polls `method` on behalf of `cx`'s task, which will be woken whoever else waits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll<T>(
         &self,
         cx: &mut Context<'_>,

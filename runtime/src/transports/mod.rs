@@ -97,10 +97,13 @@ impl TransportSet {
         for cell in &self.cells {
             match cell.poll(now) {
                 Ok(seen) => events += seen,
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => keep_first(&mut failed, error),
             }
         }
-        failed.map_or(Ok(events), Err)
+        match failed {
+            None => Ok(events),
+            Some(error) => Err(error),
+        }
     }
 
     /// Sends what tasks have caused since the last flush.
@@ -112,7 +115,7 @@ impl TransportSet {
         let mut failed = None;
         for cell in &self.cells {
             if let Err(error) = cell.flush(now) {
-                failed = failed.or(Some(error));
+                keep_first(&mut failed, error);
             }
         }
         failed.map_or(Ok(()), Err)
@@ -279,6 +282,12 @@ fn is_loopback(address: IpAddr) -> bool {
             address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
         }
     }
+}
+
+/// Of several errors, the first is told.
+#[cold]
+fn keep_first(failed: &mut Option<io::Error>, error: io::Error) {
+    failed.get_or_insert(error);
 }
 
 #[cold]

@@ -194,7 +194,7 @@ impl UdpSocket {
     }
 
     /// Polls the members for something received: in turns, or the only one that reaches the peer.
-    #[inline]
+    #[inline(always)]
     fn poll_members<T>(
         &self,
         cx: &mut Context<'_>,

@@ -14,6 +14,7 @@ impl UdpSocket {
         self.poll_members(cx, |transport, cx, id| transport.poll_datagram_readable(cx, id))
     }
 
+    #[inline(always)]
     fn poll_pop_raw(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
         self.poll_members(cx, |transport, cx, id| transport.poll_recv_from(cx, id))
     }

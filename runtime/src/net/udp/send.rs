@@ -19,6 +19,7 @@ impl UdpSocket {
         first.cell.poll_with(cx, |transport, cx| transport.poll_datagram_writable(cx, first.id))
     }
 
+    #[inline]
     fn poll_push_raw(
         &self,
         cx: &mut Context<'_>,
@@ -82,6 +83,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As [`push_to`](Self::push_to).
+    #[inline]
     pub fn poll_push_to(
         &self,
         cx: &mut Context<'_>,
