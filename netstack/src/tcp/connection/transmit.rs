@@ -494,6 +494,10 @@ impl<P> Connection<P> {
     /// Bytes the congestion window still lets out.
     #[inline]
     pub(super) fn congestion_room(&self) -> u32 {
+        if self.slow & slow::RECOVERY == 0 {
+            // Nothing is inflated while nothing is missing: no need to look into the cold part.
+            return self.window.cwnd.saturating_sub(self.in_flight());
+        }
         (self.window.cwnd.saturating_add(self.cold.recovery.inflation_bytes()))
             .saturating_sub(self.in_flight())
     }

@@ -13,6 +13,7 @@ use super::super::output::Output;
 use super::{Connection, Env, broken_pipe, slow};
 
 /// Room for one more waker of the same task costs nothing; another task's takes its place.
+#[inline]
 fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) if waker.will_wake(cx.waker()) => {}
@@ -34,7 +35,18 @@ impl<P> Connection<P> {
     }
 
     /// What a read finds when nothing is queued: the end, an error, or a reason to wait.
+    #[inline]
     fn poll_no_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // An established connection has not failed, and what lies in the cold part need not be asked.
+        if self.state == TcpState::Established && !self.fin_received && self.slow & slow::UNREAD == 0 {
+            remember(&mut self.read_waker, cx);
+            return Poll::Pending;
+        }
+        self.poll_no_data_any(cx)
+    }
+
+    #[inline(never)]
+    fn poll_no_data_any(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(error) = self.take_failure() {
             return Poll::Ready(Err(error));
         }
