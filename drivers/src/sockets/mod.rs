@@ -65,11 +65,8 @@ impl fmt::Display for Explained {
     }
 }
 
-impl std::error::Error for Explained {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
+// It has no `source()`: what the system said is in its own words already, and whoever prints the chain would say it twice.
+impl std::error::Error for Explained {}
 
 /// `source` of the same kind, introduced by `what`, and by the cure where there is a known one.
 #[cold]
