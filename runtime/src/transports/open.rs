@@ -15,8 +15,7 @@ use demi_drivers::uring::{Uring, UringConfig};
 use demi_drivers::wire::{Wire, WireConfig};
 use demi_drivers::wrap::pcap::{Capture, Pcap};
 use demi_drivers::{Device, Transport};
-use demi_netstack::tcp::TcpConfig;
-use demi_netstack::{Cidr, Stack, StackConfig};
+use demi_netstack::Stack;
 
 use crate::config::{Config, DeviceSpec, Log};
 use crate::time::Clock;
@@ -127,30 +126,9 @@ impl Opening<'_> {
             Some(capture) => Box::new(Pcap::into_capture(device, capture.clone())),
             None => device,
         };
-        let stack = Stack::new(device, self.stack_config()?)
+        let stack = Stack::new(device, super::stack::told(self.config, self.secret()?))
             .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
         Ok(Box::new(stack))
-    }
-
-    fn stack_config(&self) -> io::Result<StackConfig> {
-        let config = self.config;
-        let own = config.address.iter().filter_map(|own| Cidr::new(own.address, own.prefix_len));
-        let mut tcp = TcpConfig {
-            max_connections: config.max_connections,
-            congestion: config.congestion,
-            ..TcpConfig::default()
-        };
-        tcp.send_buffer_bytes = config.send_buffer_bytes.unwrap_or(tcp.send_buffer_bytes);
-        tcp.recv_buffer_bytes = config.recv_buffer_bytes.unwrap_or(tcp.recv_buffer_bytes);
-        tcp.recv_buffer_max_bytes = tcp.recv_buffer_max_bytes.max(tcp.recv_buffer_bytes);
-        Ok(StackConfig {
-            addresses: own.collect(),
-            gateways: config.gateway.clone(),
-            mtu: config.mtu,
-            secret: self.secret()?,
-            tcp,
-            ..StackConfig::default()
-        })
     }
 
     /// What keys the stack's sequence numbers, ports and tables: the kernel's randomness, unless a run is to be repeated.

@@ -3,6 +3,7 @@
 use std::io;
 
 use demi_drivers::{Device, Transport};
+use demi_netstack::tcp::TcpConfig;
 use demi_netstack::{Cidr, Stack, StackConfig};
 
 use crate::config::Config;
@@ -17,24 +18,31 @@ pub(crate) fn over(
     seed: u64,
     change: impl FnOnce(&mut StackConfig),
 ) -> io::Result<Box<dyn Transport>> {
-    let mut stack =
-        StackConfig { gateways: config.gateway.clone(), mtu: config.mtu, ..StackConfig::default() };
-    for address in &config.address {
-        // The prefix length was checked when the configuration was read.
-        stack.addresses.extend(Cidr::new(address.address, address.prefix_len));
-    }
-    stack.secret = secret(seed);
-    stack.tcp.congestion = config.congestion;
-    stack.tcp.max_connections = config.max_connections;
-    if let Some(bytes) = config.send_buffer_bytes {
-        stack.tcp.send_buffer_bytes = bytes;
-    }
-    if let Some(bytes) = config.recv_buffer_bytes {
-        stack.tcp.recv_buffer_bytes = bytes;
-        stack.tcp.recv_buffer_max_bytes = stack.tcp.recv_buffer_max_bytes.max(bytes);
-    }
+    let mut stack = told(config, secret(seed));
     change(&mut stack);
     Ok(Box::new(Stack::new(device, stack)?))
+}
+
+/// What a stack is told by `config`. `secret` keys what must not be guessed.
+pub(super) fn told(config: &Config, secret: [u8; 16]) -> StackConfig {
+    // The prefix lengths were checked when the configuration was read.
+    let own = config.address.iter().filter_map(|own| Cidr::new(own.address, own.prefix_len));
+    let mut tcp = TcpConfig {
+        max_connections: config.max_connections,
+        congestion: config.congestion,
+        ..TcpConfig::default()
+    };
+    tcp.send_buffer_bytes = config.send_buffer_bytes.unwrap_or(tcp.send_buffer_bytes);
+    tcp.recv_buffer_bytes = config.recv_buffer_bytes.unwrap_or(tcp.recv_buffer_bytes);
+    tcp.recv_buffer_max_bytes = tcp.recv_buffer_max_bytes.max(tcp.recv_buffer_bytes);
+    StackConfig {
+        addresses: own.collect(),
+        gateways: config.gateway.clone(),
+        mtu: config.mtu,
+        secret,
+        tcp,
+        ..StackConfig::default()
+    }
 }
 
 /// Sixteen bytes from eight. A drawn seed has all the randomness that a stack's secret gets; a given one repeats a run.
