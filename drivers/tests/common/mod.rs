@@ -93,6 +93,18 @@ pub(crate) fn has_interface(name: &str) -> bool {
     Command::new("ip").args(["link", "show", name]).output().unwrap().status.success()
 }
 
+/// Whether the calling thread's namespace loses the interface, now or soon: a process that another test starts holds
+/// every descriptor of this one between its fork and its exec, and the interface lives until the last is closed.
+pub(crate) fn loses_interface(name: &str) -> bool {
+    let gone = || !has_interface(name);
+    (0..500).any(|_| {
+        gone() || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            false
+        }
+    })
+}
+
 /// The Ethernet address of an interface in the calling thread's namespace.
 pub(crate) fn mac_of(interface: &str) -> [u8; 6] {
     let output = Command::new("ip").args(["-o", "link", "show", interface]).output().unwrap();
