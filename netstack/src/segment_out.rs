@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use demi_drivers::{Buf, Pool};
+use demi_drivers::device::ChecksumOffload;
+use demi_drivers::{Buf, Capabilities, Offload, Pool};
 
 use crate::egress::{Egress, Upper};
-use crate::path::Path;
-use crate::tcp::output::{Flow, Output, Refused, SegmentOut};
-use crate::wire::{protocol, tcp};
+use crate::neighbor::LOOPBACK;
+use crate::path::{PacketFields, Path};
+use crate::tcp::output::{Flow, Output, PlainOut, Refused, SegmentOut};
+use crate::wire::{checksum, protocol, tcp};
 
 impl Output for Egress {
     type Path = Path;
@@ -73,5 +75,80 @@ impl Output for Egress {
             debug_assert!(sum.is_some(), "options of {} bytes", segment.options.len());
             sum.unwrap_or_default()
         })
+    }
+
+    #[inline(always)]
+    fn send_plain(
+        &mut self,
+        path: &mut Path,
+        segment: &PlainOut<'_>,
+        payload: &mut Buf,
+    ) -> Result<(), Refused> {
+        match self.emit_plain(path, segment, payload) {
+            true => Ok(()),
+            false => self.send_plain_any(path, segment, payload),
+        }
+    }
+}
+
+impl Egress {
+    /// As [`Output::send_plain`], the general way.
+    #[inline(never)]
+    fn send_plain_any(
+        &mut self,
+        path: &mut Path,
+        segment: &PlainOut<'_>,
+        payload: &mut Buf,
+    ) -> Result<(), Refused> {
+        self.send(segment.flow, path, &segment.to_general(&segment.options()), core::slice::from_mut(payload))
+    }
+
+    /// Sends a segment at a stroke. `false`, with nothing done: the way is not known, or not the wire's; there is no room; or the
+    /// headers cannot go right in front of the payload.
+    #[inline(always)]
+    fn emit_plain(&mut self, path: &mut Path, segment: &PlainOut<'_>, payload: &mut Buf) -> bool {
+        let packet_len = tcp::PLAIN_BYTES + payload.len();
+        let usual = self.tx.room() > 0
+            && path.neighbor != LOOPBACK
+            && self.neighbors.is_current(path.neighbor, path.generation)
+            && packet_len <= usize::from(u16::MAX);
+        if !usual {
+            return false;
+        }
+        let v6 = path.is_v6();
+        let front_len = path.header_len();
+        let fields = PacketFields {
+            protocol: protocol::TCP,
+            tos: segment.tos,
+            ttl: segment.ttl,
+            payload_len: packet_len as u16,
+        };
+        let Capabilities { lossless_memory, tx_checksum, .. } = self.capabilities;
+        let path = &*path;
+        let frame = payload.with_header(front_len + tcp::PLAIN_BYTES, |front, payload| {
+            let Some(header) = path.write(front, &fields).first_chunk_mut() else { return };
+            let sum = segment.header.emit(header);
+            let checksum = if lossless_memory {
+                return;
+            } else if tx_checksum {
+                path.pseudo_header(&fields).folded()
+            } else {
+                path.pseudo_header(&fields).then(sum).then(checksum::sum(payload)).finish()
+            };
+            if let Some(field) = header[tcp::CHECKSUM_OFFSET..].first_chunk_mut() {
+                *field = checksum.to_be_bytes();
+            }
+        });
+        let Some(frame) = frame else { return false };
+        let offload = Offload {
+            checksum: (tx_checksum && !lossless_memory)
+                .then_some(ChecksumOffload { start: front_len as u16, offset: tcp::CHECKSUM_OFFSET as u16 }),
+            gso_bytes: 0,
+            header_bytes: (front_len + tcp::PLAIN_BYTES) as u16,
+            ipv6: v6,
+        };
+        self.stats.version(v6).ip.out_requests += 1;
+        self.tx.push(frame, offload);
+        true
     }
 }

@@ -139,9 +139,7 @@ impl Stack {
     #[inline]
     fn take_burst(&mut self) {
         let mut rx = core::mem::take(&mut self.rx);
-        // Taken from the end, which moves nothing.
-        rx.reverse();
-        while let Some(frame) = rx.pop() {
+        for frame in rx.drain(..) {
             self.on_frame(frame);
         }
         self.rx = rx;

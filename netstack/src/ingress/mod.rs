@@ -5,6 +5,7 @@
 //! does not is dropped. Work a frame is constant, and nothing is remembered of frames that are dropped.
 
 mod control;
+mod expected;
 mod neighbors;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -49,6 +50,13 @@ impl Stack {
     /// Takes a frame from the device.
     #[inline]
     pub(crate) fn on_frame(&mut self, frame: RxFrame) {
+        if let Some(frame) = self.on_expected(frame) {
+            self.on_any(frame);
+        }
+    }
+
+    #[inline(never)]
+    fn on_any(&mut self, frame: RxFrame) {
         let RxFrame { mut buf, checksum, .. } = frame;
         let stats = &mut self.egress.stats.link;
         stats.in_frames += 1;

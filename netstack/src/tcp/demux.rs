@@ -1,10 +1,12 @@
 //! From a segment to whom it concerns: a connection, a TIME-WAIT record, a listener, or nobody.
 
+use std::net::IpAddr;
+
 use demi_drivers::transport::TcpState;
 use demi_drivers::{Buf, Instant};
 
-use super::connection::{Connection, Start};
-use super::flow_table::Owner;
+use super::connection::{Connection, Incoming, Start};
+use super::flow_table::{FlowV4, Owner};
 use super::output::{Flow, Output, SegmentOut};
 use super::rto::clock_ms;
 use super::seq::SeqNumber;
@@ -40,6 +42,59 @@ impl<P: Default> Tcp<P> {
                 self.for_time_wait(now, out, index, &flow, hash, &header, segment)
             }
             None => self.for_listener(now, out, &flow, hash, &header, &segment, None),
+        }
+    }
+
+    /// The connection that expects just this segment, which came over the wire: [`take_plain`](Self::take_plain) takes it then.
+    #[inline(always)]
+    pub(crate) fn expecting_v4(&self, flow: FlowV4, segment: &Incoming) -> Option<u32> {
+        self.expecting(self.flows.hash_v4(flow), segment, |connection| connection.v4 == flow)
+    }
+
+    /// As [`expecting_v4`](Self::expecting_v4).
+    #[inline(always)]
+    pub(crate) fn expecting_v6(
+        &self,
+        remote: u128,
+        local: u128,
+        ports: u32,
+        segment: &Incoming,
+    ) -> Option<u32> {
+        let flow = Flow {
+            local: IpAddr::V6(local.into()),
+            remote: IpAddr::V6(remote.into()),
+            local_port: ports as u16,
+            remote_port: (ports >> 16) as u16,
+        };
+        let hash = self.flows.hash_v6(remote, local, ports);
+        self.expecting(hash, segment, |connection| connection.flow == flow)
+    }
+
+    #[inline(always)]
+    fn expecting(&self, hash: u32, segment: &Incoming, is: impl Fn(&Connection<P>) -> bool) -> Option<u32> {
+        let owner = self.flows.find(hash, |owner| match owner {
+            Owner::Connection(index) => self.connections.at(index).is_some_and(&is),
+            Owner::TimeWait(_) => false,
+        });
+        let Some(Owner::Connection(index)) = owner else { return None };
+        let connection = self.connections.at(index)?;
+        (connection.wired && connection.expects(segment)).then_some(index)
+    }
+
+    /// Takes the segment that a connection [expects](Self::expecting_v4), of which `payload` is the payload.
+    #[inline(always)]
+    pub(crate) fn take_plain<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+        segment: &Incoming,
+        payload: Buf,
+    ) {
+        self.stats.in_segs += 1;
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.take_expected(&mut env!(self, now, out), segment, payload);
+            self.settle(now, index);
         }
     }
 
@@ -180,6 +235,7 @@ impl<P: Default> Tcp<P> {
             hash,
             iss,
             ts_offset: self.secret.timestamp_offset(flow),
+            wired: !out.is_local(flow.remote),
             mtu: out.mtu(flow.remote),
             options: &listener.options.stream,
             now,
@@ -233,7 +289,7 @@ impl<P: Default> Tcp<P> {
 
 fn is_broadcast(flow: &Flow) -> bool {
     match flow.remote {
-        std::net::IpAddr::V4(remote) => remote.is_broadcast(),
-        std::net::IpAddr::V6(_) => false,
+        IpAddr::V4(remote) => remote.is_broadcast(),
+        IpAddr::V6(_) => false,
     }
 }

@@ -44,6 +44,40 @@ fn encode(owner: Owner) -> u32 {
     }
 }
 
+/// A four-tuple of IPv4 in two words, as they lie in the headers of what the peer sends: compared at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlowV4 {
+    /// The peer's address in the upper half, ours in the lower.
+    pub(crate) addresses: u64,
+    /// The peer's port in the upper half, ours in the lower.
+    pub(crate) ports: u32,
+}
+
+impl FlowV4 {
+    /// `flow` in two words; that of no flow when it is not IPv4.
+    pub(crate) fn of(flow: &Flow) -> FlowV4 {
+        match (flow.remote, flow.local) {
+            (IpAddr::V4(remote), IpAddr::V4(local)) => FlowV4 {
+                addresses: u64::from(remote.to_bits()) << 32 | u64::from(local.to_bits()),
+                ports: ports(flow),
+            },
+            _ => FlowV4::default(),
+        }
+    }
+}
+
+/// Both ports of `flow` as [`FlowV4`] has them.
+fn ports(flow: &Flow) -> u32 {
+    u32::from(flow.remote_port) << 16 | u32::from(flow.local_port)
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
 /// The table.
 pub(crate) struct FlowTable {
     entries: HashTable<Entry>,
@@ -72,28 +106,35 @@ impl FlowTable {
     /// The hash of a four-tuple.
     #[inline]
     pub(crate) fn hash(&self, flow: &Flow) -> u32 {
-        let ports = u64::from(flow.local_port) << 16 | u64::from(flow.remote_port);
+        match (flow.local, flow.remote) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => self.hash_v4(FlowV4::of(flow)),
+            (local, remote) => self.hash_v6(bits(remote), bits(local), ports(flow)),
+        }
+    }
+
+    /// The hash of a four-tuple of IPv4.
+    #[inline]
+    pub(crate) fn hash_v4(&self, flow: FlowV4) -> u32 {
         let [key0, key1] = self.key;
-        let folded = match (flow.local, flow.remote) {
-            (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                let addresses = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
-                fold_multiply(addresses ^ key0, ports ^ key1)
-            }
-            (local, remote) => {
-                let mut state = ports ^ key1;
-                for address in [local, remote] {
-                    let bits = match address {
-                        IpAddr::V4(address) => u128::from(address.to_bits()),
-                        IpAddr::V6(address) => address.to_bits(),
-                    };
-                    state = fold_multiply(bits as u64 ^ key0, state ^ key1);
-                    state = fold_multiply((bits >> 64) as u64 ^ key0, state ^ key1);
-                }
-                state
-            }
-        };
-        // A second round: the product of two small numbers has empty high bits.
-        (fold_multiply(folded, key0 | 1) >> 16) as u32
+        self.finish(fold_multiply(flow.addresses ^ key0, u64::from(flow.ports) ^ key1))
+    }
+
+    /// The hash of a four-tuple of IPv6, given as [`FlowV4`] has it.
+    #[inline]
+    pub(crate) fn hash_v6(&self, remote: u128, local: u128, ports: u32) -> u32 {
+        let [key0, key1] = self.key;
+        let mut state = u64::from(ports) ^ key1;
+        for bits in [remote, local] {
+            state = fold_multiply(bits as u64 ^ key0, state ^ key1);
+            state = fold_multiply((bits >> 64) as u64 ^ key0, state ^ key1);
+        }
+        self.finish(state)
+    }
+
+    /// A second round: the product of two small numbers has empty high bits.
+    #[inline]
+    fn finish(&self, folded: u64) -> u32 {
+        (fold_multiply(folded, self.key[0] | 1) >> 16) as u32
     }
 
     /// Whom `flow` belongs to; `is` says whether an owner's four-tuple is that of the lookup.

@@ -14,6 +14,7 @@ mod config;
 mod congestion;
 mod connection;
 mod demux;
+mod fifo;
 mod flow_table;
 mod isn;
 mod limits;
@@ -42,6 +43,8 @@ pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
 use connection::Connection;
+pub(crate) use connection::Incoming;
+pub(crate) use flow_table::FlowV4;
 use flow_table::{FlowTable, Owner};
 use isn::Secret;
 use limits::RateLimit;
@@ -187,9 +190,11 @@ impl<P: Default> Tcp<P> {
             if !core::mem::take(&mut connection.flush_queued) {
                 continue;
             }
-            let result = match connection.flush_expected(&mut env!(self, now, out)) {
-                Some(result) => result,
-                None => connection.flush(&mut env!(self, now, out)),
+            // An environment each: the first then never has to lie in memory.
+            let result = if connection.flush_expected(&mut env!(self, now, out)) {
+                Ok(())
+            } else {
+                connection.flush(&mut env!(self, now, out))
             };
             // One that wants more queues itself again, behind the others.
             self.settle(now, index);

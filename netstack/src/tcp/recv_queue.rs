@@ -1,8 +1,8 @@
 //! Bytes received in order and not read yet: views of the received frames, in a row.
 
-use std::collections::VecDeque;
-
 use demi_drivers::Buf;
+
+use super::fifo::Fifo;
 
 /// Payloads this small are copied behind the previous one when that has room, so that a sender of single bytes cannot
 /// occupy a slot with each of them.
@@ -11,7 +11,7 @@ const COPY_MAX_BYTES: usize = 256;
 /// The queue.
 #[derive(Default)]
 pub(crate) struct RecvQueue {
-    bufs: VecDeque<Buf>,
+    bufs: Fifo<Buf>,
     bytes: u32,
 }
 
@@ -75,7 +75,7 @@ impl RecvQueue {
     /// was taken unless `keep`.
     pub(crate) fn copy(&mut self, keep: bool, mut copy: impl FnMut(&[u8]) -> usize) {
         if keep {
-            for buf in &self.bufs {
+            for buf in self.bufs.iter_from(0) {
                 if copy(buf) < buf.len() {
                     break;
                 }

@@ -3,11 +3,10 @@
 //! Pushed buffers are kept as they are, never copied; written bytes are copied into slots that each make one segment. The queue
 //! knows which bytes exist and where; which of them are sent, lost or selectively acknowledged is the connection's business.
 
-use std::collections::VecDeque;
-
 use demi_drivers::{Buf, Pool};
 use smallvec::SmallVec;
 
+use super::fifo::Fifo;
 use super::seq::SeqNumber;
 
 /// Parts of one segment; more are copied together. Leaves room for the header among a device's usual sixteen.
@@ -29,7 +28,7 @@ impl Chunk {
 
 /// The queue. Its bytes are the sequence numbers from `start()` to `end()`.
 pub(crate) struct SendQueue {
-    chunks: VecDeque<Chunk>,
+    chunks: Fifo<Chunk>,
     start: SeqNumber,
     end: SeqNumber,
     /// Where the last segment was found: the next one is most likely there or one further.
@@ -39,7 +38,7 @@ pub(crate) struct SendQueue {
 impl SendQueue {
     /// An empty queue whose first byte will have number `start`.
     pub(crate) fn new(start: SeqNumber) -> Self {
-        SendQueue { chunks: VecDeque::new(), start, end: start, cursor: 0 }
+        SendQueue { chunks: Fifo::default(), start, end: start, cursor: 0 }
     }
 
     /// The first byte not acknowledged.
@@ -186,10 +185,16 @@ impl SendQueue {
         (chunk.start == seq && chunk.buf.len() as u32 == len).then(|| core::slice::from_mut(&mut chunk.buf))
     }
 
+    /// The last buffer, if it begins at `seq`.
+    #[inline(always)]
+    pub(crate) fn last_whole(&mut self, seq: SeqNumber) -> Option<&mut Buf> {
+        self.chunks.back_mut().filter(|chunk| chunk.start == seq).map(|chunk| &mut chunk.buf)
+    }
+
     /// How many of the `most` bytes from `seq` on one segment can gather without joining parts.
     pub(crate) fn gatherable(&self, seq: SeqNumber, most: u32) -> u32 {
         let Some(first) = self.find(seq) else { return 0 };
-        let end = self.chunks.range(first..).take(MAX_PARTS).next_back().map_or(seq, Chunk::end);
+        let end = self.chunks.iter_from(first).take(MAX_PARTS).last().map_or(seq, Chunk::end);
         end.since(seq).min(most)
     }
 
@@ -202,7 +207,7 @@ impl SendQueue {
         let mut skip = (seq - self.chunks.get(first)?.start) as usize;
         let mut left = len as usize;
         let mut joined = None;
-        for chunk in self.chunks.range(first..) {
+        for chunk in self.chunks.iter_from(first) {
             let part = chunk.buf.slice(skip, left);
             skip = 0;
             left -= part.len();
@@ -275,13 +280,13 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(queue.write(b"0123456789", &pool, start, 1000), 10);
         }
-        assert_eq!((queue.len(), queue.chunks.len()), (100, 1));
+        assert_eq!((queue.len(), queue.chunks.iter_from(0).count()), (100, 1));
         // The first ten bytes went out: the slot may be with the device.
         assert_eq!(queue.write(b"x", &pool, start + 10, 1000), 1);
-        assert_eq!(queue.chunks.len(), 2);
+        assert_eq!(queue.chunks.iter_from(0).count(), 2);
         assert_eq!(queue.write(&[1; 2500], &pool, start + 10, 1000), 2500);
         assert_eq!(
-            queue.chunks.iter().map(|chunk| chunk.buf.len()).collect::<Vec<_>>(),
+            queue.chunks.iter_from(0).map(|chunk| chunk.buf.len()).collect::<Vec<_>>(),
             [100, 1000, 1000, 501]
         );
     }
@@ -294,7 +299,7 @@ mod tests {
         let kept = buf.clone();
         queue.push(buf, start);
         queue.push(pool.copy_from_slice(b"def").unwrap(), start);
-        assert_eq!((queue.chunks.len(), &kept[..]), (2, &b"abc"[..]));
+        assert_eq!((queue.chunks.iter_from(0).count(), &kept[..]), (2, &b"abc"[..]));
         assert_eq!(bytes_of(&mut queue, &pool, start, 6), b"abcdef");
     }
 

@@ -177,6 +177,7 @@ impl<P: Default> Tcp<P> {
             hash,
             iss,
             ts_offset: self.secret.timestamp_offset(&flow),
+            wired: !out.is_local(remote.ip()),
             mtu: out.mtu(remote.ip()),
             options,
             now,

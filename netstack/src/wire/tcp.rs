@@ -129,6 +129,71 @@ impl Header {
     }
 }
 
+/// Bytes of a [`Plain`] header.
+pub const PLAIN_BYTES: usize = 32;
+
+/// The header that nearly all segments of a connection with timestamps have: nothing but them for options, no flag but ACK and
+/// perhaps PSH. Read and written at a stroke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Source port in the upper half, destination port in the lower.
+    pub ports: u32,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The data is to be handed to the application.
+    pub push: bool,
+    /// Window, not scaled.
+    pub window: u16,
+    /// The timestamps option.
+    pub timestamps: Timestamps,
+}
+
+/// `nop nop TS`, and the latter's length (RFC 7323, appendix A).
+const PLAIN_OPTIONS: u32 =
+    (kind::NOP as u32) << 24 | (kind::NOP as u32) << 16 | (kind::TIMESTAMPS as u32) << 8 | 10;
+/// A data offset of eight words, and ACK.
+const PLAIN_OFFSET_FLAGS: u16 = (PLAIN_BYTES as u16 / 4) << 12 | flags::ACK as u16;
+
+impl Plain {
+    /// Reads the header, if it is such a one. Its checksum and urgent pointer are not looked at.
+    #[inline(always)]
+    pub fn parse(bytes: &[u8; PLAIN_BYTES]) -> Option<Plain> {
+        let (words, _) = bytes.as_chunks::<4>();
+        let &[ports, seq, ack, rest, _, options, value, echo] = words else { return None };
+        let rest = u32::from_be_bytes(rest);
+        let push = (rest >> 16) as u16 & u16::from(flags::PSH) != 0;
+        let usual = (rest >> 16) as u16 & !u16::from(flags::PSH) == PLAIN_OFFSET_FLAGS
+            && u32::from_be_bytes(options) == PLAIN_OPTIONS;
+        usual.then(|| Plain {
+            ports: u32::from_be_bytes(ports),
+            seq: u32::from_be_bytes(seq),
+            ack: u32::from_be_bytes(ack),
+            push,
+            window: rest as u16,
+            timestamps: Timestamps { value: u32::from_be_bytes(value), echo: u32::from_be_bytes(echo) },
+        })
+    }
+
+    /// Writes the header with a checksum of 0, and answers its sum.
+    #[inline(always)]
+    pub fn emit(&self, to: &mut [u8; PLAIN_BYTES]) -> Sum {
+        let offset_flags = PLAIN_OFFSET_FLAGS | if self.push { u16::from(flags::PSH) } else { 0 };
+        let octets = [
+            u64::from(self.ports) << 32 | u64::from(self.seq),
+            u64::from(self.ack) << 32 | u64::from(offset_flags) << 16 | u64::from(self.window),
+            u64::from(PLAIN_OPTIONS),
+            u64::from(self.timestamps.value) << 32 | u64::from(self.timestamps.echo),
+        ];
+        let (places, _) = to.as_chunks_mut::<8>();
+        for (place, octet) in places.iter_mut().zip(octets) {
+            *place = octet.to_be_bytes();
+        }
+        Sum::of_octets(octets)
+    }
+}
+
 /// Option kinds (IANA's registry).
 mod kind {
     pub(super) const END: u8 = 0;
@@ -377,6 +442,42 @@ mod tests {
         assert_eq!(bare.as_slice(), [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]);
         let no_sack = OptionBytes::for_syn(1460, false, Some(TS), None);
         assert_eq!(no_sack.as_slice(), [2, 4, 5, 180, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_plain_header_is_the_general_one_and_nothing_else_is_plain() {
+        let plain = Plain {
+            ports: 0x1234_5678,
+            seq: 0x9abc_def0,
+            ack: 0x1122_3344,
+            push: true,
+            window: 0x5566,
+            timestamps: TS,
+        };
+        let header = Header {
+            src_port: 0x1234,
+            dst_port: 0x5678,
+            seq: plain.seq,
+            ack: plain.ack,
+            flags: flags::ACK | flags::PSH,
+            window: plain.window,
+            urgent: 0,
+            header_bytes: 0,
+        };
+        let (mut bytes, mut general) = ([0xee; PLAIN_BYTES], [0; PLAIN_BYTES]);
+        let sum = plain.emit(&mut bytes);
+        let general_sum =
+            header.emit_summed(OptionBytes::for_segment(Some(TS), &[]).as_slice(), &mut general).unwrap();
+        assert_eq!((bytes, sum.finish()), (general, general_sum.finish()));
+        assert_eq!(Plain::parse(&bytes), Some(plain));
+        // Offset, any other flag, and each byte of the option's head.
+        for (at, bit) in
+            [(12, 4), (12, 0), (13, 0), (13, 1), (13, 2), (13, 4), (13, 5), (20, 1), (22, 0), (23, 7)]
+        {
+            let mut other = bytes;
+            other[at] ^= 1 << bit;
+            assert_eq!(Plain::parse(&other), None, "bit {bit} of byte {at}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Segments in: the expected one on a short straight path, all others by the rules of RFC 9293 §3.10.7.
+//! Segments in that were not the expected ones: by the rules of RFC 9293 §3.10.7.
 
 use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
@@ -45,6 +45,7 @@ impl<P> Connection<P> {
         header: &Header,
         segment: Buf,
     ) {
+        self.segments_in += 1;
         self.on_unexpected(env, header, segment);
         if self.state == TcpState::TimeWait && self.ack_due == AckDue::Now {
             // What remains of the connection cannot acknowledge the FIN that ended it.
@@ -54,72 +55,6 @@ impl<P> Connection<P> {
             self.ack_due = AckDue::No;
         }
         self.check_invariants();
-    }
-
-    /// Header prediction: the next in-order data or a plain acknowledgement of an established connection, with nothing else to
-    /// be said. Gives the segment back, and has done nothing, when it is anything else.
-    #[inline(always)]
-    pub(crate) fn on_expected<O: Output<Path = P>>(
-        &mut self,
-        env: &mut Env<'_, O>,
-        header: &Header,
-        mut segment: Buf,
-    ) -> Option<Buf> {
-        self.segments_in += 1;
-        let header_bytes = usize::from(header.header_bytes);
-        let seq = SeqNumber::new(header.seq);
-        let ack = SeqNumber::new(header.ack);
-        let usual = self.state == TcpState::Established
-            && self.slow == 0
-            && header.flags & !flags::PSH == flags::ACK
-            && seq == self.rcv_nxt
-            && ack - self.snd_una <= self.snd_max - self.snd_una;
-        if !usual {
-            return Some(segment);
-        }
-        let len = (segment.len() - header_bytes) as u32;
-        if len > self.offered_window() || (len == 0 && ack == self.snd_una) {
-            return Some(segment);
-        }
-        let timestamps = if self.ts_ok {
-            let options = segment.get(HEADER_BYTES..header_bytes).unwrap_or_default();
-            let timestamps = Options::timestamps_only(options);
-            match timestamps {
-                Some(timestamps) if !timestamp_before(timestamps.value, self.ts_recent) => {
-                    // RFC 7323 §4.3: only what lies at our last acknowledgement is echoed.
-                    if self.rcv_acked == self.rcv_nxt {
-                        self.ts_recent = timestamps.value;
-                    }
-                }
-                _ => return Some(segment),
-            }
-            timestamps
-        } else if header_bytes == HEADER_BYTES {
-            None
-        } else {
-            return Some(segment);
-        };
-
-        self.last_recv_at = env.now;
-        if ack != self.snd_una {
-            self.acked(env, ack, timestamps);
-            if self.write_waker.is_some() && self.tx.len() == 0 {
-                self.wake_writer();
-            }
-        }
-        self.take_window(seq, ack, u32::from(header.window) << self.snd_scale);
-        self.flush_due |= self.has_unsent();
-        if len == 0 {
-            env.stats.hp_acks += 1;
-        } else {
-            env.stats.hp_hits += 1;
-            segment.advance(header_bytes);
-            self.rcv_nxt += len;
-            self.rx.push(segment);
-            self.note_received(env, len);
-        }
-        self.check_invariants();
-        None
     }
 
     #[inline(never)]

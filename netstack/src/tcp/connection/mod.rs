@@ -4,10 +4,11 @@
 //! change the connection and send through an [`Env`]; they leave notes (`flush_due`, `lifecycle`, deadlines) that the layer
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
-//! - `input`: segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
+//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
 mod ack;
+mod expected;
 mod info;
 mod input;
 mod receive;
@@ -25,6 +26,7 @@ use demi_drivers::transport::{Handle, StreamOptions, TcpState};
 
 use super::config::TcpConfig;
 use super::congestion::{Congestion, Window};
+use super::flow_table::FlowV4;
 use super::isn::Secret;
 use super::limits::RateLimit;
 use super::output::{Flow, Output};
@@ -37,6 +39,7 @@ use super::seq::SeqNumber;
 use super::stats::TcpStats;
 use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
 
+pub(crate) use expected::Incoming;
 pub(crate) use info::Failure;
 use recovery::Recovery;
 
@@ -87,11 +90,19 @@ mod slow {
 /// One connection. `P` is what the layers below remember of its path.
 #[repr(C)]
 pub(crate) struct Connection<P> {
-    // Who it is and what comes in.
-    pub(crate) flow: Flow,
+    /// Who it is, when it is IPv4. See `flow`.
+    pub(crate) v4: FlowV4,
     pub(crate) state: TcpState,
     /// Bits of [`slow`]; zero in the expected case.
     slow: u8,
+    /// Timestamps are in use.
+    ts_ok: bool,
+    /// Its packets go over the wire, not back to ourselves.
+    pub(crate) wired: bool,
+    snd_scale: u8,
+    rcv_scale: u8,
+    /// Largest payload of a segment that carries the usual options.
+    snd_mss: u16,
     /// Next number expected from the peer.
     rcv_nxt: SeqNumber,
     /// The right edge of the window we offered: never moves left.
@@ -112,12 +123,6 @@ pub(crate) struct Connection<P> {
     snd_wl1: SeqNumber,
     snd_wl2: SeqNumber,
     window: Window,
-    /// Largest payload of a segment that carries the usual options.
-    snd_mss: u16,
-    snd_scale: u8,
-    rcv_scale: u8,
-    /// Timestamps are in use.
-    ts_ok: bool,
     sack_ok: bool,
     /// The next acknowledgement may have SACK blocks to carry.
     sack_due: bool,
@@ -178,6 +183,8 @@ pub(crate) struct Connection<P> {
     bytes_received: u64,
     segments_in: u64,
     segments_out: u64,
+    /// Who it is.
+    pub(crate) flow: Flow,
     /// Hash of `flow` in the flow table.
     pub(crate) hash: u32,
     /// The flow table does not lead here any more.
@@ -242,6 +249,8 @@ pub(crate) struct Start<'a> {
     pub(crate) hash: u32,
     pub(crate) iss: SeqNumber,
     pub(crate) ts_offset: u32,
+    /// The peer is somebody else.
+    pub(crate) wired: bool,
     pub(crate) mtu: u16,
     pub(crate) options: &'a StreamOptions,
     pub(crate) now: Instant,
@@ -341,7 +350,9 @@ impl<P: Default> Connection<P> {
             recv_cap_peak: recv_cap,
         };
         Connection {
+            v4: FlowV4::of(&start.flow),
             flow: start.flow,
+            wired: start.wired,
             state: TcpState::Closed,
             slow: 0,
             rcv_nxt: SeqNumber::default(),

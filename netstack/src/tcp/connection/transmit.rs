@@ -55,25 +55,6 @@ impl<P> Connection<P> {
         result
     }
 
-    /// [`flush`](Self::flush) of an established connection that has data to send and nothing to recover, kept apart because it
-    /// is what nearly all flushes are. `None`: it is not that, or not all that is to be done; call the other.
-    #[inline(always)]
-    pub(crate) fn flush_expected<O: Output<Path = P>>(
-        &mut self,
-        env: &mut Env<'_, O>,
-    ) -> Option<Result<(), Refused>> {
-        if self.state != TcpState::Established || self.slow != 0 || !self.has_unsent() {
-            return None;
-        }
-        self.flush_due = false;
-        self.send_data(env).ok()?;
-        if self.ack_due == AckDue::Now {
-            return None;
-        }
-        self.check_invariants();
-        Some(Ok(()))
-    }
-
     fn flush_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         if self.cold.syn_due {
             match self.send_syn(env) {
@@ -97,7 +78,7 @@ impl<P> Connection<P> {
     }
 
     /// Sends data and the FIN as far as the windows and Nagle let it.
-    #[inline(always)]
+    #[inline]
     fn send_data<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         if self.snd_nxt == self.snd_una && self.snd_nxt == self.snd_max {
             self.restart_after_idle(env);
@@ -480,7 +461,7 @@ impl<P> Connection<P> {
 
     /// Notes that an acknowledgement of all that has arrived has gone out, with data or without.
     #[inline]
-    fn ack_went_out(&mut self, with_data: bool) {
+    pub(super) fn ack_went_out(&mut self, with_data: bool) {
         if with_data && self.ack_due != AckDue::No {
             // The application answers what it gets: acknowledgements had better wait for the answers.
             self.interactive = true;

@@ -1,0 +1,165 @@
+//! The frame that nearly all frames are: an IP packet without options or extensions, not a fragment, that carries the TCP segment
+//! which an established connection expects next, behind a plain header.
+//!
+//! Everything is read in place and compared in whole words before anything is changed. A connection that is found vouches for
+//! both addresses; the checksum is verified last. A frame that fails any of the questions is not judged here: it takes the
+//! general way, which asks them one by one and counts what is wrong.
+
+use demi_drivers::device::RxChecksum;
+use demi_drivers::{Buf, RxFrame};
+
+use crate::stack::Stack;
+use crate::tcp::{FlowV4, Incoming};
+use crate::wire::checksum::{self, Sum, sum_array};
+use crate::wire::ethernet::{HEADER_LEN, Mac};
+use crate::wire::tcp::{PLAIN_BYTES, Plain};
+use crate::wire::{ipv4, ipv6, protocol};
+
+/// Bytes in front of the TCP header, by IP version.
+const V4_BYTES: usize = HEADER_LEN + ipv4::HEADER_LEN;
+const V6_BYTES: usize = HEADER_LEN + ipv6::HEADER_LEN;
+
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline(always)]
+fn octet<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    u64::from(word(bytes, at)) << 32 | u64::from(word(bytes, at + 4))
+}
+
+/// The headers of an IPv4 packet of the expected kind.
+struct PlainV4 {
+    flow: FlowV4,
+    segment: Incoming,
+    /// Sum of the addresses and the TCP header.
+    sum: Sum,
+}
+
+impl PlainV4 {
+    #[inline(always)]
+    fn parse(frame: &[u8], mac: Mac, verify: bool) -> Option<PlainV4> {
+        let bytes = frame.first_chunk::<{ V4_BYTES + PLAIN_BYTES }>()?;
+        let (ip, tcp) = bytes.split_first_chunk::<V4_BYTES>()?;
+        let total_len = usize::from((word(ip, 14) & 0xffff) as u16);
+        let usual = ip[..6] == mac.0
+            // Ethertype, version and five words of header; any type of service.
+            && word(ip, 12) >> 8 == 0x0008_0045
+            // No fragment, any TTL, TCP.
+            && word(ip, 20) & 0x3fff_00ff == u32::from(protocol::TCP)
+            && total_len >= ipv4::HEADER_LEN + PLAIN_BYTES
+            && total_len <= frame.len() - HEADER_LEN;
+        if !usual {
+            return None;
+        }
+        let header = Plain::parse(tcp.first_chunk()?)?;
+        let ip_header: &[u8; ipv4::HEADER_LEN] = ip.last_chunk()?;
+        if verify && !sum_array(ip_header).is_valid() {
+            return None;
+        }
+        let addressed: &[u8; 8 + PLAIN_BYTES] = bytes.last_chunk()?;
+        Some(PlainV4 {
+            flow: FlowV4 { addresses: octet(ip, 26), ports: header.ports },
+            segment: Incoming::new(&header, (total_len - ipv4::HEADER_LEN - PLAIN_BYTES) as u32),
+            sum: sum_array(addressed),
+        })
+    }
+}
+
+/// The headers of an IPv6 packet of the expected kind.
+struct PlainV6 {
+    remote: u128,
+    local: u128,
+    ports: u32,
+    segment: Incoming,
+    /// Sum of the addresses and the TCP header.
+    sum: Sum,
+}
+
+impl PlainV6 {
+    #[inline(always)]
+    fn parse(frame: &[u8], mac: Mac) -> Option<PlainV6> {
+        let bytes = frame.first_chunk::<{ V6_BYTES + PLAIN_BYTES }>()?;
+        let (ip, tcp) = bytes.split_first_chunk::<V6_BYTES>()?;
+        let payload_len = (word(ip, 18) >> 16) as usize;
+        let usual = ip[..6] == mac.0
+            // Ethertype and version; any traffic class and flow label.
+            && word(ip, 12) >> 12 == 0x0008_6dd6
+            && ip[20] == protocol::TCP
+            && payload_len >= PLAIN_BYTES
+            && payload_len <= frame.len() - V6_BYTES;
+        if !usual {
+            return None;
+        }
+        let header = Plain::parse(tcp.first_chunk()?)?;
+        let addressed: &[u8; 32 + PLAIN_BYTES] = bytes.last_chunk()?;
+        Some(PlainV6 {
+            remote: u128::from(octet(ip, 22)) << 64 | u128::from(octet(ip, 30)),
+            local: u128::from(octet(ip, 38)) << 64 | u128::from(octet(ip, 46)),
+            ports: header.ports,
+            segment: Incoming::new(&header, (payload_len - PLAIN_BYTES) as u32),
+            sum: sum_array(addressed),
+        })
+    }
+}
+
+/// Whether a segment's checksum is right, or known to be. `sum` is that of the addresses and the header, `payload` what follows.
+#[inline(always)]
+fn is_intact(known: RxChecksum, trusted: bool, sum: Sum, payload: &[u8], len: u32) -> bool {
+    match known {
+        _ if trusted => true,
+        RxChecksum::Valid => true,
+        RxChecksum::Bad => false,
+        RxChecksum::Unknown => {
+            let payload = payload.get(..len as usize).unwrap_or_default();
+            let pseudo = Sum::of_words([u16::from(protocol::TCP), len as u16 + PLAIN_BYTES as u16]);
+            sum.then(pseudo).then(checksum::sum(payload)).is_valid()
+        }
+    }
+}
+
+impl Stack {
+    /// Takes a frame of the expected kind. Gives it back, and has done nothing, when it is any other.
+    #[inline(always)]
+    pub(super) fn on_expected(&mut self, frame: RxFrame) -> Option<RxFrame> {
+        let mac = self.egress.mac;
+        let trusted = self.egress.capabilities.lossless_memory;
+        if let Some(found) = PlainV4::parse(&frame.buf, mac, !trusted) {
+            let payload = frame.buf.get(V4_BYTES + PLAIN_BYTES..).unwrap_or_default();
+            let Some(index) = self.tcp.expecting_v4(found.flow, &found.segment) else { return Some(frame) };
+            if !is_intact(frame.checksum, trusted, found.sum, payload, found.segment.len) {
+                return Some(frame);
+            }
+            self.egress.stats.v4.ip.in_receives += 1;
+            self.egress.stats.v4.ip.in_delivers += 1;
+            self.take_plain(index, &found.segment, frame.buf, V4_BYTES + PLAIN_BYTES);
+            return None;
+        }
+        self.on_expected_v6(frame, mac, trusted)
+    }
+
+    #[inline]
+    fn on_expected_v6(&mut self, frame: RxFrame, mac: Mac, trusted: bool) -> Option<RxFrame> {
+        let Some(found) = PlainV6::parse(&frame.buf, mac) else { return Some(frame) };
+        let payload = frame.buf.get(V6_BYTES + PLAIN_BYTES..).unwrap_or_default();
+        let PlainV6 { remote, local, ports, segment, sum } = found;
+        let Some(index) = self.tcp.expecting_v6(remote, local, ports, &segment) else { return Some(frame) };
+        if !is_intact(frame.checksum, trusted, sum, payload, segment.len) {
+            return Some(frame);
+        }
+        self.egress.stats.v6.ip.in_receives += 1;
+        self.egress.stats.v6.ip.in_delivers += 1;
+        self.take_plain(index, &segment, frame.buf, V6_BYTES + PLAIN_BYTES);
+        None
+    }
+
+    #[inline(always)]
+    fn take_plain(&mut self, index: u32, segment: &Incoming, mut buf: Buf, headers: usize) {
+        self.egress.stats.link.in_frames += 1;
+        buf.advance(headers);
+        // An Ethernet frame may be padded.
+        buf.truncate(segment.len as usize);
+        self.tcp.take_plain(self.egress.now, &mut self.egress, index, segment, buf);
+    }
+}
