@@ -23,6 +23,7 @@ mod sockets;
 pub mod tap;
 pub mod time;
 pub mod transport;
+mod tx_queue;
 #[cfg(feature = "uring")]
 pub mod uring;
 mod vnet;

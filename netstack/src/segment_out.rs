@@ -124,27 +124,29 @@ impl Egress {
             payload_len: packet_len as u16,
         };
         let Capabilities { lossless_memory, tx_checksum, .. } = self.capabilities;
-        let path = &*path;
-        let frame = payload.with_header(front_len + tcp::PLAIN_BYTES, |front, payload| {
-            let Some(header) = path.write(front, &fields).first_chunk_mut() else { return };
-            let sum = segment.header.emit(header);
-            let checksum = if lossless_memory {
-                return;
-            } else if tx_checksum {
-                path.pseudo_header(&fields).folded()
+        let headers_len = front_len + tcp::PLAIN_BYTES;
+        let Some((front, rest)) = payload.front_mut(headers_len) else { return false };
+        let Some(header) = path.write(front, &fields).first_chunk_mut() else { return false };
+        let sum = segment.header.emit(header);
+        if !lossless_memory {
+            let pseudo = path.pseudo_header(&fields);
+            let checksum = if tx_checksum {
+                pseudo.folded()
             } else {
-                path.pseudo_header(&fields).then(sum).then(checksum::sum(payload)).finish()
+                pseudo.then(sum).then(checksum::sum(rest)).finish()
             };
             if let Some(field) = header[tcp::CHECKSUM_OFFSET..].first_chunk_mut() {
                 *field = checksum.to_be_bytes();
             }
-        });
-        let Some(frame) = frame else { return false };
+        }
+        let Some(frame) = payload.widened(headers_len) else { return false };
         let offload = Offload {
-            checksum: (tx_checksum && !lossless_memory)
-                .then_some(ChecksumOffload { start: front_len as u16, offset: tcp::CHECKSUM_OFFSET as u16 }),
+            checksum: (tx_checksum && !lossless_memory).then_some(ChecksumOffload {
+                start: front_len as u16,
+                offset: tcp::CHECKSUM_OFFSET as u16,
+            }),
             gso_bytes: 0,
-            header_bytes: (front_len + tcp::PLAIN_BYTES) as u16,
+            header_bytes: headers_len as u16,
             ipv6: v6,
         };
         self.stats.version(v6).ip.out_requests += 1;

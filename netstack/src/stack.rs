@@ -136,13 +136,15 @@ impl Stack {
         Ok(events)
     }
 
-    #[inline]
+    #[inline(never)]
     fn take_burst(&mut self) {
-        let mut rx = core::mem::take(&mut self.rx);
-        for frame in rx.drain(..) {
+        // Taken from the end, which moves nothing.
+        if self.rx.len() > 1 {
+            self.rx.reverse();
+        }
+        while let Some(frame) = self.rx.pop() {
             self.on_frame(frame);
         }
-        self.rx = rx;
     }
 
     /// Takes the packets we have sent to ourselves; what they cause to be sent there is for the next turn.

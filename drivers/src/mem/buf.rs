@@ -127,26 +127,43 @@ impl Buf {
         Ok(BufMut { slot: this.slot, offset: this.offset, len: this.len, _not_send: PhantomData })
     }
 
-    /// Writes `len` bytes right before the view and answers a second view that shows them followed by this one's: how a
-    /// protocol header goes in front of a payload that stays queued for retransmission.
+    /// The `len` bytes right before the view, to be written, and the view's own: where a protocol header goes in front of a
+    /// payload that stays queued for retransmission. [`widened`](Self::widened) then shows both.
     ///
-    /// `None`, with nothing written, when another view shares the slot (it might show the bytes to be written, or a device
-    /// might still be reading them) or when the headroom is shorter than `len`.
-    #[inline]
-    pub fn with_header(&mut self, len: usize, write: impl FnOnce(&mut [u8], &[u8])) -> Option<Buf> {
+    /// `None` when another view shares the slot (it might show the bytes to be written, or a device might still be reading
+    /// them) or when the headroom is shorter than `len`.
+    #[inline(always)]
+    pub fn front_mut(&mut self, len: usize) -> Option<(&mut [u8], &[u8])> {
         if !self.is_unique() || len > self.offset as usize {
             return None;
         }
-        let offset = self.offset - len as u32;
-        // SAFETY: the `len` bytes before `offset` are in the data area (checked), initialised (rule 4), and shown by nobody:
-        // this is the only view of the slot and begins behind them.
-        let front =
-            unsafe { std::slice::from_raw_parts_mut(data_of(self.slot).as_ptr().add(offset as usize), len) };
-        write(front, self);
-        let mut whole = self.clone();
-        whole.offset = offset;
-        whole.len += len as u32;
-        Some(whole)
+        let offset = self.offset as usize - len;
+        // SAFETY: the `len` bytes before the view are in the data area (checked), initialised (rule 4), and shown by nobody:
+        // this is the only view of the slot and begins behind them. No other can be made while it is borrowed.
+        let front = unsafe { std::slice::from_raw_parts_mut(data_of(self.slot).as_ptr().add(offset), len) };
+        Some((front, &**self))
+    }
+
+    /// A second view that begins `len` bytes earlier; `None` when the headroom is shorter.
+    #[inline(always)]
+    pub fn widened(&self, len: usize) -> Option<Buf> {
+        if len > self.offset as usize {
+            return None;
+        }
+        // The bytes in front are initialised (rule 4), and nobody writes them while two views exist (rule 3).
+        let mut wide = self.clone();
+        wide.offset -= len as u32;
+        wide.len += len as u32;
+        Some(wide)
+    }
+
+    /// Writes `len` bytes right before the view and answers a second view that shows them followed by this one's. `None`, with
+    /// nothing written, as [`front_mut`](Self::front_mut).
+    #[inline]
+    pub fn with_header(&mut self, len: usize, write: impl FnOnce(&mut [u8], &[u8])) -> Option<Buf> {
+        let (front, rest) = self.front_mut(len)?;
+        write(front, rest);
+        self.widened(len)
     }
 
     /// Position of the slot among those of its size, for devices that address memory by slot.
@@ -318,6 +335,21 @@ impl BufMut {
     pub fn reset(&mut self, headroom: usize) {
         self.offset = (headroom as u64).min(u64::from(self.slot_capacity())) as u32;
         self.len = 0;
+    }
+
+    /// An empty view, filled with `bytes` and made one that can be shared. They fit, as the caller has seen to.
+    #[inline(always)]
+    pub(super) fn filled(mut self, bytes: &[u8]) -> Buf {
+        let end = self.offset as usize + bytes.len();
+        assert!(self.len == 0 && end <= self.slot_capacity() as usize, "the bytes fit");
+        // SAFETY: the bytes from `offset` to `end` are in the data area (checked), and nobody else shows them (rule 2), so
+        // `bytes` does not overlap them.
+        unsafe {
+            let to = data_of(self.slot).as_ptr().add(self.offset as usize);
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        self.len = bytes.len() as u32;
+        self.freeze()
     }
 
     /// Makes the view one that can be shared.

@@ -14,8 +14,8 @@
 //! ## Who may touch what
 //! 1. A slot is *free* (on its pool's free list) or *out*: shown by one [`BufMut`], or by `refs ≥ 1` [`Buf`]s.
 //! 2. A `BufMut` is the only view of its slot, and may write any byte of its data area.
-//! 3. A `Buf` reads only its own bytes. A byte of a shared slot is written only by [`Buf::with_header`], which requires
-//!    `refs == 1`, and writes only bytes outside the view it was called on.
+//! 3. A `Buf` reads only its own bytes. A byte of a shared slot is written only through [`Buf::front_mut`], which
+//!    requires `refs == 1`, and gives only bytes outside the view it was called on.
 //! 4. Every byte of every data area is initialised from the start (fresh pages are zero), and stays so.
 //! 5. The count is not atomic, so nothing here is `Send`. What crosses threads is a copy.
 //! 6. A pool's memory lives until its last handle and its last outstanding slot are gone, in whichever order.

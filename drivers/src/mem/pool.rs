@@ -265,7 +265,19 @@ impl Pool {
     /// A buffer holding a copy of `bytes`; `None` when no slot is free or none is large enough.
     #[inline]
     pub fn copy_from_slice(&self, bytes: &[u8]) -> Option<super::Buf> {
-        let mut buf = self.alloc(bytes.len())?;
+        let inner = self.inner();
+        if bytes.len() <= (inner.small.capacity as usize).saturating_sub(HEADROOM)
+            && let Some(slot) = inner.take(&inner.small, self.inner)
+        {
+            return Some(BufMut::from_free(slot, HEADROOM).filled(bytes));
+        }
+        self.copy_from_slice_large(bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn copy_from_slice_large(&self, bytes: &[u8]) -> Option<super::Buf> {
+        let mut buf = self.alloc_large(bytes.len().checked_add(HEADROOM)?)?;
         buf.put_slice(bytes);
         Some(buf.freeze())
     }

@@ -112,16 +112,20 @@ impl WireHandle {
     /// Changes what the direction from one end to another does to the frames sent from now on; does nothing when there is
     /// no such direction.
     pub fn set_link(&self, from: usize, to: usize, config: LinkConfig) {
-        if let Some(link) = self.medium.borrow_mut().link_mut(from, to) {
+        let mut medium = self.medium.borrow_mut();
+        if let Some(link) = medium.link_mut(from, to) {
             link.set_config(config);
         }
+        medium.find_straight();
     }
 
     /// Changes all directions.
     pub fn set_links(&self, config: &LinkConfig) {
-        for link in self.medium.borrow_mut().links_mut() {
+        let mut medium = self.medium.borrow_mut();
+        for link in medium.links_mut() {
             link.set_config(config.clone());
         }
+        medium.find_straight();
     }
 
     /// What the direction from one end to another does.
@@ -137,6 +141,7 @@ impl WireHandle {
                 link.set_partitioned(partitioned);
             }
         }
+        medium.find_straight();
     }
 
     /// Asks `filter` about every frame from now on, before its link decides: for tests that drop the third segment.

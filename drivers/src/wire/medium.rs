@@ -12,7 +12,7 @@ use super::link::{Fate, Link};
 use crate::checksum;
 use crate::damage::{self, ETHERNET_BYTES};
 use crate::device::{DeviceStats, Offload, RxChecksum, RxFrame, TxFrame, TxQueue};
-use crate::mem::{Buf, Pool};
+use crate::mem::Pool;
 use crate::time::Instant;
 
 /// Bytes by which a frame may exceed the MTU: Ethernet header and one VLAN tag.
@@ -60,6 +60,9 @@ struct End {
     ready_since: Instant,
     arriving: BinaryHeap<Reverse<InFlight>>,
     gone: bool,
+    /// Frames that arrived, and their bytes; frames that found no slot or no room.
+    rx_frames: u64,
+    rx_bytes: u64,
     rx_dropped: u64,
 }
 
@@ -85,6 +88,8 @@ impl Hooks {
 }
 
 pub(super) struct Medium {
+    /// Frames sent by an end can go straight into the ring of the only other one, by sender.
+    straight: [bool; 2],
     topology: Topology,
     ends: Vec<End>,
     /// Of the direction from `a` to `b` at `a * ends + b`.
@@ -115,9 +120,12 @@ impl Medium {
             ready_since: Instant::ZERO,
             arriving: BinaryHeap::new(),
             gone: false,
+            rx_frames: 0,
+            rx_bytes: 0,
             rx_dropped: 0,
         };
-        Medium {
+        let mut medium = Medium {
+            straight: [false; 2],
             topology: config.topology,
             ends: pools.iter().map(end).collect(),
             links: (0..count * count).map(link).collect(),
@@ -130,7 +138,9 @@ impl Medium {
             replaced: (false, false),
             next_seq: 0,
             spare: Vec::new(),
-        }
+        };
+        medium.find_straight();
+        medium
     }
 
     pub(super) fn ends(&self) -> usize {
@@ -154,6 +164,7 @@ impl Medium {
         self.replaced.0 = true;
         let before = std::mem::replace(&mut self.hooks.filter, filter);
         self.hooked = self.hooks.any();
+        self.find_straight();
         before
     }
 
@@ -162,6 +173,7 @@ impl Medium {
         self.replaced.1 = true;
         let before = std::mem::replace(&mut self.hooks.observer, observer);
         self.hooked = self.hooks.any();
+        self.find_straight();
         before
     }
 
@@ -181,21 +193,27 @@ impl Medium {
             std::mem::swap(&mut self.hooks.observer, &mut hooks.observer);
         }
         self.hooked = self.hooks.any();
+        self.find_straight();
         hooks
     }
 
     /// The only other end, when frames sent by `from` can go straight into its ring.
+    #[inline]
     pub(super) fn straight_to(&self, from: usize) -> Option<usize> {
-        let to = from ^ 1;
-        let link = self.links.get(from * 2 + to)?;
-        let end = self.ends.get(to)?;
-        let straight = self.ends.len() == 2
-            && !self.hooked
-            && link.plain
-            && !end.gone
-            // Frames that still travel are not to be overtaken by ones sent after a link was mended.
-            && end.arriving.is_empty();
-        straight.then_some(to)
+        (self.straight.get(from) == Some(&true)).then_some(from ^ 1)
+    }
+
+    /// Finds out anew who may send straight: to be called whenever a link, a hook, an end or what is on the way changes.
+    pub(super) fn find_straight(&mut self) {
+        for from in 0..2 {
+            let to = from ^ 1;
+            let plain = self.links.get(from * 2 + to).is_some_and(|link| link.plain);
+            let ready = self.ends.get(to).is_some_and(|end| {
+                // Frames that still travel are not to be overtaken by ones sent after a link was mended.
+                !end.gone && end.arriving.is_empty()
+            });
+            self.straight[from] = self.ends.len() == 2 && !self.hooked && plain && ready;
+        }
     }
 
     /// The fast path: copies frames from the queue into slots of the receiver until its ring is full. Answers how many
@@ -209,44 +227,101 @@ impl Medium {
         queue: &mut TxQueue,
         stats: &mut DeviceStats,
     ) -> usize {
-        let Some(end) = self.ends.get_mut(to) else { return 0 };
-        let (frame_bytes, tso_max_bytes) = (self.frame_bytes, self.tso_max_bytes);
-        let checksum_offload = self.checksum_offload;
-        let mut room = self.ring_frames.saturating_sub(end.waiting());
+        let mut taken = 0;
+        loop {
+            taken += self.send_plain(from, to, now, queue, stats);
+            if queue.is_empty() {
+                return taken;
+            }
+            match self.send_any(from, to, now, queue, stats) {
+                true => taken += 1,
+                false => return taken,
+            }
+        }
+    }
+
+    /// Copies the frames at the front that consist of one part and ask for nothing, as long as there are slots and room.
+    #[inline(always)]
+    fn send_plain(
+        &mut self,
+        from: usize,
+        to: usize,
+        now: Instant,
+        queue: &mut TxQueue,
+        stats: &mut DeviceStats,
+    ) -> usize {
+        let (Some(end), Some(link)) = (self.ends.get_mut(to), self.links.get_mut(from * 2 + to)) else {
+            return 0;
+        };
         if end.waiting() == 0 {
             end.ready_since = now;
         }
-        let (mut bytes_sent, mut refused, mut overflowed) = (0, 0, 0);
-        let taken = queue.pop_while(|frame| {
-            let single = frame.single();
-            let bytes = single.map_or_else(|| frame.len(), |part| part.len());
-            if bytes > frame_bytes && !fits_as_gso(frame, bytes, tso_max_bytes) {
-                refused += 1;
-                return true;
-            }
-            if room == 0 {
-                return false;
-            }
-            room -= 1;
-            bytes_sent += bytes as u64;
-            match receive(&end.pool, frame, single, bytes, checksum_offload) {
-                Some(frame) => end.ready.push(frame),
-                None => overflowed += 1,
-            }
-            true
-        });
-        let sent = taken as u64 - refused;
-        end.rx_dropped += overflowed;
-        stats.tx_frames += sent;
-        stats.tx_bytes += bytes_sent;
-        stats.tx_dropped += refused;
-        stats.tx_full += u64::from(!queue.is_empty());
-        if let Some(link) = self.links.get_mut(from * 2 + to) {
-            link.stats.sent += sent;
-            link.stats.delivered += sent - overflowed;
-            link.stats.overflowed += overflowed;
+        let before = end.rx_frames;
+        // Counted in place: what would be kept in registers meanwhile is more than there are.
+        while end.waiting() < self.ring_frames
+            && let Some(frame) = queue.front()
+            && let Some(part) = frame.single()
+            && part.len() <= self.frame_bytes
+            && frame.offload.checksum.is_none()
+            && frame.offload.gso_bytes == 0
+            && let Some(copy) = end.pool.copy_from_slice(part)
+        {
+            let bytes = copy.len() as u64;
+            end.rx_frames += 1;
+            end.rx_bytes += bytes;
+            stats.tx_frames += 1;
+            stats.tx_bytes += bytes;
+            link.stats.sent += 1;
+            link.stats.delivered += 1;
+            end.ready.push(RxFrame::new(copy));
+            queue.pop();
         }
-        taken
+        (end.rx_frames - before) as usize
+    }
+
+    /// Sends the frame at the front, whatever it is: of several parts, to be completed or kept whole by the receiver, too long,
+    /// or one for which there is no slot. `false`: there is no room, and it stays.
+    #[inline(never)]
+    fn send_any(
+        &mut self,
+        from: usize,
+        to: usize,
+        now: Instant,
+        queue: &mut TxQueue,
+        stats: &mut DeviceStats,
+    ) -> bool {
+        let (Some(end), Some(frame)) = (self.ends.get_mut(to), queue.front()) else { return false };
+        let bytes = frame.len();
+        if bytes > self.frame_bytes && !fits_as_gso(&frame, bytes, self.tso_max_bytes) {
+            stats.tx_dropped += 1;
+            queue.pop();
+            return true;
+        }
+        if end.waiting() >= self.ring_frames {
+            stats.tx_full += 1;
+            return false;
+        }
+        if end.waiting() == 0 {
+            end.ready_since = now;
+        }
+        stats.tx_frames += 1;
+        stats.tx_bytes += bytes as u64;
+        let Some(link) = self.links.get_mut(from * 2 + to) else { return false };
+        link.stats.sent += 1;
+        match receive(&end.pool, &frame, self.checksum_offload) {
+            Some(received) => {
+                link.stats.delivered += 1;
+                end.rx_frames += 1;
+                end.rx_bytes += bytes as u64;
+                end.ready.push(received);
+            }
+            None => {
+                link.stats.overflowed += 1;
+                end.rx_dropped += 1;
+            }
+        }
+        queue.pop();
+        true
     }
 
     /// Whether a frame is too long to be sent at all.
@@ -344,6 +419,9 @@ impl Medium {
         if let Some(link) = self.link_mut(from, to) {
             link.stats.in_flight += 1;
         }
+        if let Some(straight) = self.straight.get_mut(to ^ 1) {
+            *straight = false;
+        }
         let end = &mut self.ends[to];
         end.arriving.push(Reverse(InFlight { at, seq, from, bytes, checksum, gro_bytes }));
         // An end that nobody polls holds a ring of frames and what is still on the way, not more.
@@ -382,6 +460,8 @@ impl Medium {
                         end.ready_since = frame.at;
                     }
                     let InFlight { checksum, gro_bytes, .. } = frame;
+                    end.rx_frames += 1;
+                    end.rx_bytes += buf.len() as u64;
                     end.ready.push(RxFrame { buf, checksum, gro_bytes });
                     stats.delivered += 1;
                 }
@@ -394,6 +474,7 @@ impl Medium {
                 self.spare.push(frame.bytes);
             }
         }
+        self.find_straight();
     }
 
     /// Whether nothing has arrived for an end, and nothing is on its way there.
@@ -404,7 +485,7 @@ impl Medium {
             .is_some_and(|end| end.arriving.is_empty() && end.ready.is_empty() && end.left.is_empty())
     }
 
-    /// Hands over up to `max` frames that have arrived by `now`; answers how many, and their bytes.
+    /// Hands over up to `max` frames that have arrived by `now`; answers how many.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -412,7 +493,7 @@ impl Medium {
         now: Instant,
         into: &mut Vec<RxFrame>,
         max: usize,
-    ) -> (usize, u64) {
+    ) -> usize {
         if !self.ends[to].arriving.is_empty() {
             self.arrive(to, now);
         }
@@ -424,8 +505,7 @@ impl Medium {
             end.left.extend(end.ready.drain(..));
             into.extend(end.left.drain(..end.left.len().min(max)));
         }
-        let taken = &into[before..];
-        (taken.len(), taken.iter().map(|frame| frame.buf.len() as u64).sum())
+        into.len() - before
     }
 
     /// When the next frame for an end arrives, or arrived.
@@ -437,8 +517,10 @@ impl Medium {
         end.arriving.peek().map(|Reverse(frame)| frame.at)
     }
 
-    pub(super) fn rx_dropped(&self, to: usize) -> u64 {
-        self.ends[to].rx_dropped
+    /// What an end has received, added to what it has sent.
+    pub(super) fn stats(&self, to: usize, sent: DeviceStats) -> DeviceStats {
+        let &End { rx_frames, rx_bytes, rx_dropped, .. } = &self.ends[to];
+        DeviceStats { rx_frames, rx_bytes, rx_dropped, ..sent }
     }
 
     /// An end was dropped: what was on its way there is lost. With the last end the hooks go, which may hold a handle of this
@@ -454,6 +536,7 @@ impl Medium {
             stats.in_flight -= 1;
             stats.cut += 1;
         }
+        self.find_straight();
         if self.ends.iter().all(|end| end.gone) { std::mem::take(&mut self.hooks) } else { Hooks::default() }
     }
 }
@@ -464,23 +547,15 @@ fn fits_as_gso(frame: &TxFrame<'_>, bytes: usize, tso_max_bytes: usize) -> bool 
 }
 
 /// Copies a queued frame into a slot of the receiver, as a NIC's DMA would.
-#[inline]
 fn receive(
     pool: &Pool,
     frame: &TxFrame<'_>,
-    single: Option<&Buf>,
-    bytes: usize,
     checksum_offload: bool,
 ) -> Option<RxFrame> {
-    let mut buf = pool.alloc(bytes)?;
-    match single {
-        Some(part) => {
-            buf.put_slice(part);
-        }
-        None => frame.parts().for_each(|part| {
-            buf.put_slice(part);
-        }),
-    }
+    let mut buf = pool.alloc(frame.len())?;
+    frame.parts().for_each(|part| {
+        buf.put_slice(part);
+    });
     let checksum = match frame.offload.checksum {
         None => RxChecksum::Unknown,
         Some(_) if checksum_offload => RxChecksum::Valid,

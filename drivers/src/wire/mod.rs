@@ -118,15 +118,8 @@ impl WireEnd {
         self.index
     }
 
-    #[inline(never)]
-    fn take(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> usize {
-        let (count, bytes) = self.medium.borrow_mut().take(self.index, now, into, max);
-        self.stats.rx_frames += count as u64;
-        self.stats.rx_bytes += bytes;
-        count
-    }
-
     /// Sends everything queued through links that do something to it, or past hooks.
+    #[inline(never)]
     fn send_through(&mut self, now: Instant, queue: &mut TxQueue) -> usize {
         let mut taken = 0;
         let mut hooks = self.medium.borrow_mut().take_hooks();
@@ -231,10 +224,11 @@ impl Device for WireEnd {
     }
 
     fn rx_burst(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> io::Result<usize> {
-        if self.medium.borrow().is_quiet(self.index) {
+        let mut medium = self.medium.borrow_mut();
+        if medium.is_quiet(self.index) {
             return Ok(0);
         }
-        Ok(self.take(now, into, max))
+        Ok(medium.take(self.index, now, into, max))
     }
 
     fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {
@@ -251,7 +245,7 @@ impl Device for WireEnd {
     }
 
     fn stats(&self) -> DeviceStats {
-        DeviceStats { rx_dropped: self.medium.borrow().rx_dropped(self.index), ..self.stats }
+        self.medium.borrow().stats(self.index, self.stats)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The frame that nearly all frames are: an IP packet without options or extensions, not a fragment, that carries the TCP segment
 //! which an established connection expects next, behind a plain header.
 //!
-//! Everything is read in place and compared in whole words before anything is changed. A connection that is found vouches for
-//! both addresses; the checksum is verified last. A frame that fails any of the questions is not judged here: it takes the
-//! general way, which asks them one by one and counts what is wrong.
+//! Everything is read in place and compared in whole words before anything is changed; a connection that is found vouches for
+//! both addresses. A frame that fails any of the questions is not judged here: it takes the general way, which asks them one by
+//! one and counts what is wrong.
 
 use demi_drivers::device::RxChecksum;
 use demi_drivers::{Buf, RxFrame};
@@ -106,14 +106,13 @@ impl PlainV6 {
 
 /// Whether a segment's checksum is right, or known to be. `sum` is that of the addresses and the header, `payload` what follows.
 #[inline(always)]
-fn is_intact(known: RxChecksum, trusted: bool, sum: Sum, payload: &[u8], len: u32) -> bool {
+fn is_intact(known: RxChecksum, sum: Sum, payload: &[u8]) -> bool {
     match known {
-        _ if trusted => true,
         RxChecksum::Valid => true,
         RxChecksum::Bad => false,
         RxChecksum::Unknown => {
-            let payload = payload.get(..len as usize).unwrap_or_default();
-            let pseudo = Sum::of_words([u16::from(protocol::TCP), len as u16 + PLAIN_BYTES as u16]);
+            let len = (PLAIN_BYTES + payload.len()) as u16;
+            let pseudo = Sum::of_words([u16::from(protocol::TCP), len]);
             sum.then(pseudo).then(checksum::sum(payload)).is_valid()
         }
     }
@@ -122,35 +121,44 @@ fn is_intact(known: RxChecksum, trusted: bool, sum: Sum, payload: &[u8], len: u3
 impl Stack {
     /// Takes a frame of the expected kind. Gives it back, and has done nothing, when it is any other.
     #[inline(always)]
-    pub(super) fn on_expected(&mut self, frame: RxFrame) -> Option<RxFrame> {
-        let mac = self.egress.mac;
+    pub(super) fn on_expected(&mut self, mut frame: RxFrame) -> Option<RxFrame> {
         let trusted = self.egress.capabilities.lossless_memory;
-        if let Some(found) = PlainV4::parse(&frame.buf, mac, !trusted) {
-            let payload = frame.buf.get(V4_BYTES + PLAIN_BYTES..).unwrap_or_default();
-            let Some(index) = self.tcp.expecting_v4(found.flow, &found.segment) else { return Some(frame) };
-            if !is_intact(frame.checksum, trusted, found.sum, payload, found.segment.len) {
-                return Some(frame);
-            }
-            self.egress.stats.v4.ip.in_receives += 1;
-            self.egress.stats.v4.ip.in_delivers += 1;
-            self.take_plain(index, &found.segment, frame.buf, V4_BYTES + PLAIN_BYTES);
-            return None;
+        if trusted {
+            frame.checksum = RxChecksum::Valid;
         }
-        self.on_expected_v6(frame, mac, trusted)
-    }
-
-    #[inline]
-    fn on_expected_v6(&mut self, frame: RxFrame, mac: Mac, trusted: bool) -> Option<RxFrame> {
-        let Some(found) = PlainV6::parse(&frame.buf, mac) else { return Some(frame) };
-        let payload = frame.buf.get(V6_BYTES + PLAIN_BYTES..).unwrap_or_default();
-        let PlainV6 { remote, local, ports, segment, sum } = found;
-        let Some(index) = self.tcp.expecting_v6(remote, local, ports, &segment) else { return Some(frame) };
-        if !is_intact(frame.checksum, trusted, sum, payload, segment.len) {
+        let Some(found) = PlainV4::parse(&frame.buf, self.egress.mac, !trusted) else {
+            return self.on_expected_v6(frame);
+        };
+        let headers = V4_BYTES + PLAIN_BYTES;
+        let payload = frame.buf.get(headers..headers + found.segment.len as usize);
+        if !is_intact(frame.checksum, found.sum, payload.unwrap_or_default()) {
             return Some(frame);
         }
-        self.egress.stats.v6.ip.in_receives += 1;
-        self.egress.stats.v6.ip.in_delivers += 1;
-        self.take_plain(index, &segment, frame.buf, V6_BYTES + PLAIN_BYTES);
+        // Whichever way it goes, nobody has to look at the checksum again.
+        frame.checksum = RxChecksum::Valid;
+        let Some(index) = self.tcp.expecting_v4(found.flow, &found.segment) else { return Some(frame) };
+        let stats = &mut self.egress.stats.v4.ip;
+        stats.in_receives += 1;
+        stats.in_delivers += 1;
+        self.take_plain(index, &found.segment, frame.buf, headers);
+        None
+    }
+
+    #[inline(never)]
+    fn on_expected_v6(&mut self, mut frame: RxFrame) -> Option<RxFrame> {
+        let Some(found) = PlainV6::parse(&frame.buf, self.egress.mac) else { return Some(frame) };
+        let headers = V6_BYTES + PLAIN_BYTES;
+        let payload = frame.buf.get(headers..headers + found.segment.len as usize);
+        if !is_intact(frame.checksum, found.sum, payload.unwrap_or_default()) {
+            return Some(frame);
+        }
+        frame.checksum = RxChecksum::Valid;
+        let PlainV6 { remote, local, ports, segment, .. } = found;
+        let Some(index) = self.tcp.expecting_v6(remote, local, ports, &segment) else { return Some(frame) };
+        let stats = &mut self.egress.stats.v6.ip;
+        stats.in_receives += 1;
+        stats.in_delivers += 1;
+        self.take_plain(index, &segment, frame.buf, headers);
         None
     }
 

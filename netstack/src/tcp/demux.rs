@@ -94,7 +94,13 @@ impl<P: Default> Tcp<P> {
         self.stats.in_segs += 1;
         if let Some(connection) = self.connections.at_mut(index) {
             connection.take_expected(&mut env!(self, now, out), segment, payload);
-            self.settle(now, index);
+            if connection.flush_due && !connection.flush_queued {
+                connection.flush_queued = true;
+                self.dirty.push(index);
+            }
+            if let Some(deadline) = connection.wants_timer() {
+                self.wheel.arm(index, deadline);
+            }
         }
     }
 

@@ -182,36 +182,53 @@ impl<P: Default> Tcp<P> {
         if self.dirty.is_empty() {
             return;
         }
-        let mut dirty = core::mem::take(&mut self.dirty);
+        // Those that want more queue themselves again, behind the others, and are not reached this time.
+        let queued = self.dirty.len();
         let mut done = 0;
-        for &index in &dirty {
+        while let Some(&index) = self.dirty.get(done).filter(|_| done < queued) {
             done += 1;
-            let Some(connection) = self.connections.at_mut(index) else { continue };
-            if !core::mem::take(&mut connection.flush_queued) {
-                continue;
-            }
-            // An environment each: the first then never has to lie in memory.
-            let result = if connection.flush_expected(&mut env!(self, now, out)) {
-                Ok(())
-            } else {
-                connection.flush(&mut env!(self, now, out))
-            };
-            // One that wants more queues itself again, behind the others.
-            self.settle(now, index);
-            if result == Err(Refused::Full) {
+            if self.flush_one(now, out, index) == Err(Refused::Full) {
                 break;
             }
         }
-        if done == dirty.len() {
-            dirty.clear();
+        if done == self.dirty.len() {
+            self.dirty.clear();
         } else {
-            dirty.drain(..done);
+            self.dirty.drain(..done);
         }
-        if !self.dirty.is_empty() {
-            // Those that were not reached come first next time.
-            dirty.append(&mut self.dirty);
+    }
+
+    #[inline(always)]
+    fn flush_one<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+    ) -> Result<(), Refused> {
+        let Some(connection) = self.connections.at_mut(index) else { return Ok(()) };
+        if !core::mem::take(&mut connection.flush_queued) {
+            return Ok(());
         }
-        self.dirty = dirty;
+        if connection.flush_expected(&mut env!(self, now, out)) {
+            if let Some(deadline) = connection.wants_timer() {
+                self.wheel.arm(index, deadline);
+            }
+            return Ok(());
+        }
+        self.flush_any(now, out, index)
+    }
+
+    #[inline(never)]
+    fn flush_any<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+    ) -> Result<(), Refused> {
+        let Some(connection) = self.connections.at_mut(index) else { return Ok(()) };
+        let result = connection.flush(&mut env!(self, now, out));
+        self.settle(now, index);
+        result
     }
 
     /// Whether [`flush`](Self::flush) has something to do.
@@ -246,9 +263,7 @@ impl<P: Default> Tcp<P> {
             connection.flush_queued = true;
             self.dirty.push(index);
         }
-        let deadline = connection.next_deadline();
-        if deadline < connection.armed_at {
-            connection.armed_at = deadline;
+        if let Some(deadline) = connection.wants_timer() {
             self.wheel.arm(index, deadline);
         }
         if connection.lifecycle {

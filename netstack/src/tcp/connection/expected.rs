@@ -7,7 +7,7 @@
 use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
 
-use super::super::output::{Output, PlainOut, Refused};
+use super::super::output::{Output, PlainOut};
 use super::super::rto::{clock_ms, elapsed_ns};
 use super::super::seq::{SeqNumber, timestamp_before};
 use super::{Connection, Env, Retransmit};
@@ -133,8 +133,10 @@ impl<P> Connection<P> {
         if !usual {
             return false;
         }
+        let (window, edge) = self.next_window();
         let flight = seq - self.snd_una;
-        let Some(len) = self.tx.last_whole(seq).map(|buf| buf.len() as u32) else { return false };
+        let Some(buf) = self.tx.last_whole(seq) else { return false };
+        let len = buf.len() as u32;
         let mss = u32::from(self.snd_mss);
         let fits = len <= mss
             && len <= self.snd_wnd.saturating_sub(flight)
@@ -151,18 +153,17 @@ impl<P> Connection<P> {
             seq: seq.get(),
             ack: self.rcv_nxt.get(),
             push: true,
-            window: self.advance_window(),
+            window,
             timestamps: Timestamps {
                 value: clock_ms(now).wrapping_add(self.ts_offset),
                 echo: self.ts_recent,
             },
         };
         let segment = PlainOut { flow: &self.flow, header, tos: self.tos, ttl: self.ttl };
-        let Some(buf) = self.tx.last_whole(seq) else { return false };
-        let sent: Result<(), Refused> = env.out.send_plain(&mut self.path, &segment, buf);
-        if sent.is_err() {
+        if env.out.send_plain(&mut self.path, &segment, buf).is_err() {
             return false;
         }
+        self.rcv_adv = edge;
         self.flush_due = false;
         self.segments_out += 1;
         env.stats.out_segs += 1;

@@ -535,6 +535,14 @@ impl<P> Connection<P> {
     /// The window field of the next segment (RFC 9293 §3.8.6.2.2), and with it a new right edge.
     #[inline]
     fn advance_window(&mut self) -> u16 {
+        let (field, edge) = self.next_window();
+        self.rcv_adv = edge;
+        field
+    }
+
+    /// The window field of the next segment, and the right edge it moves to.
+    #[inline(always)]
+    fn next_window(&self) -> (u16, SeqNumber) {
         let offered = self.offered_window();
         let free = self.recv_cap.saturating_sub(self.rx.bytes());
         let step = u32::from(self.rcv_mss).min(self.recv_cap / 2);
@@ -549,8 +557,7 @@ impl<P> Connection<P> {
             field = offered.div_ceil(1 << scale).min(65_535);
         }
         let edge = self.rcv_nxt + (field << scale);
-        self.rcv_adv = edge.later(self.rcv_adv);
-        field as u16
+        (field as u16, edge.later(self.rcv_adv))
     }
 
     /// Ends the connection at once: nothing is sent, and whoever waits is told why.

@@ -17,6 +17,16 @@ impl<P> Connection<P> {
         self.retransmit_at.min(self.ack_at).min(self.rare_at)
     }
 
+    /// The earliest deadline, when the wheel would call too late for it; it is taken for armed then.
+    #[inline(always)]
+    pub(crate) fn wants_timer(&mut self) -> Option<Instant> {
+        let deadline = self.next_deadline();
+        (deadline < self.armed_at).then(|| {
+            self.armed_at = deadline;
+            deadline
+        })
+    }
+
     /// Does what is due.
     pub(crate) fn on_timer<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         if self.ack_at <= env.now {
