@@ -152,7 +152,8 @@ impl TxQueue {
         }
         let at = self.tail & self.places.len().wrapping_sub(1);
         if let Some(place) = self.places.get_mut(at) {
-            place.head = Some(head);
+            // An empty place: there is nothing to drop.
+            std::mem::forget(place.head.replace(head));
             place.offload = offload;
             place.more = more;
             self.tail += 1;

@@ -32,6 +32,8 @@ pub(crate) struct Egress {
     pub(crate) name: String,
     pub(crate) capabilities: Capabilities,
     pub(crate) mac: Mac,
+    /// Who fills in the checksums of TCP and UDP packets that leave by the device.
+    pub(crate) transport_checksum: ChecksumBy,
     /// Largest IP packet.
     pub(crate) mtu: u16,
     pub(crate) pool: Pool,
@@ -76,7 +78,7 @@ pub(crate) struct Upper {
 
 /// Who fills in the checksum.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ChecksumBy {
+pub(crate) enum ChecksumBy {
     Us,
     Device,
     Nobody,
@@ -100,6 +102,13 @@ impl Egress {
         Egress {
             name: device.name().to_owned(),
             mac: Mac(capabilities.mac),
+            transport_checksum: if capabilities.lossless_memory {
+                ChecksumBy::Nobody
+            } else if capabilities.tx_checksum {
+                ChecksumBy::Device
+            } else {
+                ChecksumBy::Us
+            },
             mtu,
             pool: device.pool().clone(),
             routes,
@@ -204,13 +213,10 @@ impl Egress {
 
     #[inline]
     fn checksum_by(&self, upper: &Upper, way: Way) -> ChecksumBy {
-        if upper.checksum_at >= upper.header_len
-            || way == Way::Loopback
-            || self.capabilities.lossless_memory && upper.offloadable
-        {
+        if upper.checksum_at >= upper.header_len || way == Way::Loopback {
             ChecksumBy::Nobody
-        } else if upper.offloadable && self.capabilities.tx_checksum {
-            ChecksumBy::Device
+        } else if upper.offloadable {
+            self.transport_checksum
         } else {
             ChecksumBy::Us
         }

@@ -116,15 +116,22 @@ impl Path {
         Sum::of_words([self.address_sum, u16::from(fields.protocol), fields.payload_len])
     }
 
-    /// Writes Ethernet and IP headers to `front`, and answers what lies behind them there.
+    /// Writes Ethernet and IP headers to `front`, and answers what lies behind them there; nothing when it is too short.
     #[inline]
     pub(crate) fn write<'a>(&self, front: &'a mut [u8], fields: &PacketFields) -> &'a mut [u8] {
-        if self.v6 { self.write_v6(front, fields) } else { self.write_v4(front, fields) }
+        let Some((headers, behind)) = front.split_at_mut_checked(self.header_len()) else { return &mut [] };
+        if self.v6 {
+            self.write_v6(headers, fields);
+        } else {
+            self.write_v4(headers, fields);
+        }
+        behind
     }
 
-    #[inline]
-    fn write_v4<'a>(&self, front: &'a mut [u8], fields: &PacketFields) -> &'a mut [u8] {
-        let Some((headers, behind)) = front.split_first_chunk_mut::<V4_LEN>() else { return &mut [] };
+    /// Writes the headers of a path that is IPv4.
+    #[inline(always)]
+    pub(crate) fn write_v4(&self, front: &mut [u8], fields: &PacketFields) {
+        let Some(headers) = front.first_chunk_mut::<V4_LEN>() else { return };
         headers.copy_from_slice(&self.template[..V4_LEN]);
         let total_len = fields.payload_len.saturating_add(ipv4::HEADER_LEN as u16);
         let first = 0x4500 | u16::from(fields.tos);
@@ -135,12 +142,12 @@ impl Path {
         headers[ip + 2..ip + 4].copy_from_slice(&total_len.to_be_bytes());
         headers[ip + 8..ip + 10].copy_from_slice(&ttl_protocol.to_be_bytes());
         headers[ip + 10..ip + 12].copy_from_slice(&sum.finish().to_be_bytes());
-        behind
     }
 
-    #[inline]
-    fn write_v6<'a>(&self, front: &'a mut [u8], fields: &PacketFields) -> &'a mut [u8] {
-        let Some((headers, behind)) = front.split_first_chunk_mut::<V6_LEN>() else { return &mut [] };
+    /// Writes the headers of a path that is IPv6.
+    #[inline(always)]
+    pub(crate) fn write_v6(&self, front: &mut [u8], fields: &PacketFields) {
+        let Some(headers) = front.first_chunk_mut::<V6_LEN>() else { return };
         headers.copy_from_slice(&self.template);
         let ip = ethernet::HEADER_LEN;
         headers[ip] = 0x60 | fields.tos >> 4;
@@ -148,7 +155,6 @@ impl Path {
         headers[ip + 4..ip + 6].copy_from_slice(&fields.payload_len.to_be_bytes());
         headers[ip + 6] = fields.protocol;
         headers[ip + 7] = fields.ttl;
-        behind
     }
 }
 

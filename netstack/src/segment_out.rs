@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use demi_drivers::device::ChecksumOffload;
-use demi_drivers::{Buf, Capabilities, Offload, Pool};
+use demi_drivers::{Buf, Offload, Pool};
 
-use crate::egress::{Egress, Upper};
+use crate::egress::{ChecksumBy, Egress, Upper};
 use crate::neighbor::LOOPBACK;
-use crate::path::{PacketFields, Path};
+use crate::path::{PacketFields, Path, V4_LEN, V6_LEN};
 use crate::tcp::output::{Flow, Output, PlainOut, Refused, SegmentOut};
 use crate::wire::{checksum, protocol, tcp};
 
@@ -78,78 +78,66 @@ impl Output for Egress {
     }
 
     #[inline(always)]
-    fn send_plain(
-        &mut self,
-        path: &mut Path,
-        segment: &PlainOut<'_>,
-        payload: &mut Buf,
-    ) -> Result<(), Refused> {
-        match self.emit_plain(path, segment, payload) {
-            true => Ok(()),
-            false => self.send_plain_any(path, segment, payload),
+    fn send_plain(&mut self, path: &mut Path, segment: &PlainOut, payload: &mut Buf) -> bool {
+        let known = self.tx.room() > 0
+            && path.neighbor != LOOPBACK
+            && self.neighbors.is_current(path.neighbor, path.generation);
+        if !known {
+            return false;
+        }
+        if path.is_v6() {
+            self.send_plain_v6(path, segment, payload)
+        } else {
+            self.emit_plain::<V4_LEN>(path, segment, payload)
         }
     }
 }
 
 impl Egress {
-    /// As [`Output::send_plain`], the general way.
     #[inline(never)]
-    fn send_plain_any(
-        &mut self,
-        path: &mut Path,
-        segment: &PlainOut<'_>,
-        payload: &mut Buf,
-    ) -> Result<(), Refused> {
-        self.send(segment.flow, path, &segment.to_general(&segment.options()), core::slice::from_mut(payload))
+    fn send_plain_v6(&mut self, path: &Path, segment: &PlainOut, payload: &mut Buf) -> bool {
+        self.emit_plain::<V6_LEN>(path, segment, payload)
     }
 
-    /// Sends a segment at a stroke. `false`, with nothing done: the way is not known, or not the wire's; there is no room; or the
-    /// headers cannot go right in front of the payload.
+    /// Sends a segment over a path that is known to hold, whose Ethernet and IP headers are of `FRONT` bytes. `false`, with nothing
+    /// done: its headers cannot go right in front of the payload.
     #[inline(always)]
-    fn emit_plain(&mut self, path: &mut Path, segment: &PlainOut<'_>, payload: &mut Buf) -> bool {
+    fn emit_plain<const FRONT: usize>(&mut self, path: &Path, segment: &PlainOut, payload: &mut Buf) -> bool {
+        let headers = FRONT + tcp::PLAIN_BYTES;
         let packet_len = tcp::PLAIN_BYTES + payload.len();
-        let usual = self.tx.room() > 0
-            && path.neighbor != LOOPBACK
-            && self.neighbors.is_current(path.neighbor, path.generation)
-            && packet_len <= usize::from(u16::MAX);
-        if !usual {
+        let Some((front, rest)) = payload.front_mut(headers) else { return false };
+        let (Ok(payload_len), Some((ip, tcp_header))) =
+            (u16::try_from(packet_len), front.split_first_chunk_mut::<FRONT>())
+        else {
             return false;
-        }
-        let v6 = path.is_v6();
-        let front_len = path.header_len();
-        let fields = PacketFields {
-            protocol: protocol::TCP,
-            tos: segment.tos,
-            ttl: segment.ttl,
-            payload_len: packet_len as u16,
         };
-        let Capabilities { lossless_memory, tx_checksum, .. } = self.capabilities;
-        let headers_len = front_len + tcp::PLAIN_BYTES;
-        let Some((front, rest)) = payload.front_mut(headers_len) else { return false };
-        let Some(header) = path.write(front, &fields).first_chunk_mut() else { return false };
+        let Some(header) = tcp_header.first_chunk_mut::<{ tcp::PLAIN_BYTES }>() else { return false };
+        let &PlainOut { tos, ttl, .. } = segment;
+        let fields = PacketFields { protocol: protocol::TCP, tos, ttl, payload_len };
+        if FRONT == V6_LEN {
+            path.write_v6(ip, &fields);
+        } else {
+            path.write_v4(ip, &fields);
+        }
         let sum = segment.header.emit(header);
-        if !lossless_memory {
-            let pseudo = path.pseudo_header(&fields);
-            let checksum = if tx_checksum {
-                pseudo.folded()
-            } else {
-                pseudo.then(sum).then(checksum::sum(rest)).finish()
+        let pseudo = path.pseudo_header(&fields);
+        let by = self.transport_checksum;
+        if by != ChecksumBy::Nobody {
+            let checksum = match by {
+                ChecksumBy::Us => pseudo.then(sum).then(checksum::sum(rest)).finish(),
+                _ => pseudo.folded(),
             };
-            if let Some(field) = header[tcp::CHECKSUM_OFFSET..].first_chunk_mut() {
-                *field = checksum.to_be_bytes();
-            }
+            header[tcp::CHECKSUM_OFFSET..tcp::CHECKSUM_OFFSET + 2].copy_from_slice(&checksum.to_be_bytes());
         }
-        let Some(frame) = payload.widened(headers_len) else { return false };
+        let Some(frame) = payload.widened(headers) else { return false };
         let offload = Offload {
-            checksum: (tx_checksum && !lossless_memory).then_some(ChecksumOffload {
-                start: front_len as u16,
-                offset: tcp::CHECKSUM_OFFSET as u16,
-            }),
+            checksum: (by == ChecksumBy::Device)
+                .then_some(ChecksumOffload { start: FRONT as u16, offset: tcp::CHECKSUM_OFFSET as u16 }),
             gso_bytes: 0,
-            header_bytes: headers_len as u16,
-            ipv6: v6,
+            header_bytes: headers as u16,
+            ipv6: FRONT == V6_LEN,
         };
-        self.stats.version(v6).ip.out_requests += 1;
+        self.stats.version(FRONT == V6_LEN).ip.out_requests += 1;
         self.tx.push(frame, offload);
         true
     }

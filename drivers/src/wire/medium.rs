@@ -487,13 +487,7 @@ impl Medium {
 
     /// Hands over up to `max` frames that have arrived by `now`; answers how many.
     #[inline]
-    pub(super) fn take(
-        &mut self,
-        to: usize,
-        now: Instant,
-        into: &mut Vec<RxFrame>,
-        max: usize,
-    ) -> usize {
+    pub(super) fn take(&mut self, to: usize, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> usize {
         if !self.ends[to].arriving.is_empty() {
             self.arrive(to, now);
         }
@@ -547,11 +541,7 @@ fn fits_as_gso(frame: &TxFrame<'_>, bytes: usize, tso_max_bytes: usize) -> bool 
 }
 
 /// Copies a queued frame into a slot of the receiver, as a NIC's DMA would.
-fn receive(
-    pool: &Pool,
-    frame: &TxFrame<'_>,
-    checksum_offload: bool,
-) -> Option<RxFrame> {
+fn receive(pool: &Pool, frame: &TxFrame<'_>, checksum_offload: bool) -> Option<RxFrame> {
     let mut buf = pool.alloc(frame.len())?;
     frame.parts().for_each(|part| {
         buf.put_slice(part);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use demi_drivers::{Buf, Pool};
 
-use crate::wire::tcp::{OptionBytes, Plain, flags};
+use crate::wire::tcp::Plain;
 
 /// The two ends of a connection, as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,40 +53,15 @@ pub enum Refused {
     Unreachable,
 }
 
-/// Where a segment with a plain header comes from and goes to, and what its IP header says.
+/// A segment with a plain header.
 #[derive(Clone, Copy, Debug)]
-pub struct PlainOut<'a> {
-    /// The two ends.
-    pub flow: &'a Flow,
+pub struct PlainOut {
     /// The TCP header.
     pub header: Plain,
     /// Type of service or traffic class, ECN bits included.
     pub tos: u8,
     /// Time To Live or Hop Limit.
     pub ttl: u8,
-}
-
-impl PlainOut<'_> {
-    /// The segment's options, encoded.
-    pub fn options(&self) -> OptionBytes {
-        OptionBytes::for_segment(Some(self.header.timestamps), &[])
-    }
-
-    /// The segment as [`Output::send`] takes it, `options` being its [`options`](Self::options).
-    pub fn to_general<'o>(&self, options: &'o OptionBytes) -> SegmentOut<'o> {
-        let header = &self.header;
-        SegmentOut {
-            seq: header.seq,
-            ack: header.ack,
-            flags: flags::ACK | if header.push { flags::PSH } else { 0 },
-            window: header.window,
-            urgent: 0,
-            options: options.as_slice(),
-            tos: self.tos,
-            ttl: self.ttl,
-            gso_bytes: 0,
-        }
-    }
 }
 
 /// The way out for segments.
@@ -126,20 +101,10 @@ pub trait Output {
         payload: &mut [Buf],
     ) -> Result<(), Refused>;
 
-    /// As [`send`](Self::send), of what nearly all segments are: one buffer behind a plain header. An implementation can do it
-    /// at a stroke.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    #[inline]
-    fn send_plain(
-        &mut self,
-        path: &mut Self::Path,
-        segment: &PlainOut<'_>,
-        payload: &mut Buf,
-    ) -> Result<(), Refused> {
-        let options = segment.options();
-        let general = segment.to_general(&options);
-        self.send(segment.flow, path, &general, core::slice::from_mut(payload))
+    /// As [`send`](Self::send), at a stroke, of what nearly all segments are: one buffer behind a plain header. `false`: this cannot
+    /// be done so, nothing has been done, and [`send`](Self::send) decides.
+    fn send_plain(&mut self, path: &mut Self::Path, segment: &PlainOut, payload: &mut Buf) -> bool {
+        let _ = (path, segment, payload);
+        false
     }
 }

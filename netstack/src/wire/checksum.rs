@@ -123,7 +123,7 @@ fn sum_tail(bytes: &[u8]) -> u64 {
 }
 
 /// The sum of what lies before the last bytes, fewer than [`LANES_MIN_BYTES`], and those.
-#[inline(never)]
+#[inline]
 fn sum_lanes(bytes: &[u8]) -> (u64, &[u8]) {
     let mut words = 0u64;
     let mut rest = bytes;
@@ -157,10 +157,21 @@ fn sum_lanes(bytes: &[u8]) -> (u64, &[u8]) {
 /// The sum of `bytes`.
 #[inline]
 pub fn sum(bytes: &[u8]) -> Sum {
-    let (mut words, rest) = if bytes.len() < LANES_MIN_BYTES { (0, bytes) } else { sum_lanes(bytes) };
-    // Headers and small payloads: whole machine words, the carry added back in, in two chains that do not wait for each other.
+    if bytes.len() < LANES_MIN_BYTES { sum_short(bytes, 0) } else { sum_long(bytes) }
+}
+
+#[inline(never)]
+fn sum_long(bytes: &[u8]) -> Sum {
+    let (words, rest) = sum_lanes(bytes);
+    sum_short(rest, words)
+}
+
+/// `words` and the sum of headers and small payloads: whole machine words, the carry added back in, in two chains that do not wait
+/// for each other.
+#[inline(always)]
+fn sum_short(bytes: &[u8], mut words: u64) -> Sum {
     let mut other = 0u64;
-    let (blocks, tail) = rest.as_chunks::<32>();
+    let (blocks, tail) = bytes.as_chunks::<32>();
     for block in blocks {
         let (octets, _) = block.as_chunks::<8>();
         let &[a, b, c, d] = octets else { break };
@@ -168,12 +179,14 @@ pub fn sum(bytes: &[u8]) -> Sum {
         other = add(add(other, u64::from_ne_bytes(b)), u64::from_ne_bytes(d));
     }
     words = add(words, other);
-    let (octets, tail) = tail.as_chunks::<8>();
-    for octet in octets {
-        words = add(words, u64::from_ne_bytes(*octet));
-    }
     if !tail.is_empty() {
-        words = add(words, sum_tail(tail));
+        let (octets, tail) = tail.as_chunks::<8>();
+        for octet in octets {
+            words = add(words, u64::from_ne_bytes(*octet));
+        }
+        if !tail.is_empty() {
+            words = add(words, sum_tail(tail));
+        }
     }
     Sum { words, odd: bytes.len() % 2 == 1 }
 }

@@ -159,8 +159,8 @@ impl<P> Connection<P> {
                 echo: self.ts_recent,
             },
         };
-        let segment = PlainOut { flow: &self.flow, header, tos: self.tos, ttl: self.ttl };
-        if env.out.send_plain(&mut self.path, &segment, buf).is_err() {
+        let segment = PlainOut { header, tos: self.tos, ttl: self.ttl };
+        if !env.out.send_plain(&mut self.path, &segment, buf) {
             return false;
         }
         self.rcv_adv = edge;
