@@ -25,9 +25,9 @@ pub struct Path {
     pub(crate) neighbor: u16,
     /// The folded sum of both addresses.
     address_sum: u16,
+    v6: bool,
     /// Ethernet and IP headers; lengths, checksum, protocol, TTL and TOS are written for each packet.
     template: [u8; V6_LEN],
-    v6: bool,
 }
 
 const _: () = assert!(size_of::<Path>() <= 64);

@@ -94,12 +94,11 @@ impl<P: Default> Tcp<P> {
         self.stats.in_segs += 1;
         if let Some(connection) = self.connections.at_mut(index) {
             connection.take_expected(&mut env!(self, now, out), segment, payload);
-            if connection.flush_due && !connection.flush_queued {
+            // The flush at the end of the turn sends what this has caused, or arms the timer of the acknowledgement that nothing
+            // has carried by then.
+            if (connection.flush_due || segment.len > 0) && !connection.flush_queued {
                 connection.flush_queued = true;
                 self.dirty.push(index);
-            }
-            if let Some(deadline) = connection.wants_timer() {
-                self.wheel.arm(index, deadline);
             }
         }
     }

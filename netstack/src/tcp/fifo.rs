@@ -8,16 +8,29 @@ use std::collections::VecDeque;
 /// The queue. While `front` is empty, so is `rest`.
 pub(crate) struct Fifo<T> {
     front: Option<T>,
-    rest: VecDeque<T>,
+    /// A pointer instead of a ring's four words: most never need it.
+    #[allow(clippy::box_collection)]
+    rest: Option<Box<VecDeque<T>>>,
 }
 
 impl<T> Default for Fifo<T> {
     fn default() -> Self {
-        Fifo { front: None, rest: VecDeque::new() }
+        Fifo { front: None, rest: None }
     }
 }
 
 impl<T> Fifo<T> {
+    /// What lies behind the front, when there is any.
+    #[inline]
+    fn behind(&self) -> Option<&VecDeque<T>> {
+        self.rest.as_deref().filter(|rest| !rest.is_empty())
+    }
+
+    #[inline]
+    fn behind_mut(&mut self) -> Option<&mut VecDeque<T>> {
+        self.rest.as_deref_mut().filter(|rest| !rest.is_empty())
+    }
+
     /// Whether nothing is queued.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -31,12 +44,23 @@ impl<T> Fifo<T> {
 
     #[inline]
     pub(crate) fn back(&self) -> Option<&T> {
-        self.rest.back().or(self.front.as_ref())
+        match self.behind() {
+            None => self.front.as_ref(),
+            Some(rest) => rest.back(),
+        }
     }
 
     #[inline]
     pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
-        if self.rest.is_empty() { self.front.as_mut() } else { self.rest.back_mut() }
+        if self.rest.is_none() {
+            return self.front.as_mut();
+        }
+        self.back_mut_any()
+    }
+
+    fn back_mut_any(&mut self) -> Option<&mut T> {
+        let Fifo { front, rest } = self;
+        rest.as_deref_mut().and_then(VecDeque::back_mut).or(front.as_mut())
     }
 
     /// The `index`th from the front.
@@ -44,7 +68,7 @@ impl<T> Fifo<T> {
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         match index.checked_sub(1) {
             None => self.front.as_ref(),
-            Some(behind) => self.rest.get(behind),
+            Some(behind) => self.rest.as_ref()?.get(behind),
         }
     }
 
@@ -53,7 +77,7 @@ impl<T> Fifo<T> {
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         match index.checked_sub(1) {
             None => self.front.as_mut(),
-            Some(behind) => self.rest.get_mut(behind),
+            Some(behind) => self.rest.as_mut()?.get_mut(behind),
         }
     }
 
@@ -68,40 +92,46 @@ impl<T> Fifo<T> {
 
     #[inline(never)]
     fn push_behind(&mut self, value: T) {
-        self.rest.push_back(value);
+        self.rest.get_or_insert_default().push_back(value);
     }
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<T> {
         let front = self.front.take();
-        if !self.rest.is_empty() {
-            self.front = self.rest.pop_front();
+        if let Some(rest) = self.behind_mut() {
+            self.front = rest.pop_front();
         }
         front
     }
 
     pub(crate) fn pop_back(&mut self) -> Option<T> {
-        self.rest.pop_back().or_else(|| self.front.take())
+        match self.behind_mut() {
+            None => self.front.take(),
+            Some(rest) => rest.pop_back(),
+        }
     }
 
     /// All of them, from the `first`th on.
     pub(crate) fn iter_from(&self, first: usize) -> impl Iterator<Item = &T> {
         let front = self.front.as_ref().filter(|_| first == 0);
-        let skipped = first.saturating_sub(1).min(self.rest.len());
-        front.into_iter().chain(self.rest.range(skipped..))
+        let rest = self.rest.as_deref().into_iter().flat_map(move |rest| {
+            let skipped = first.saturating_sub(1).min(rest.len());
+            rest.range(skipped..)
+        });
+        front.into_iter().chain(rest)
     }
 
     /// How many at the front satisfy `is`, of a queue in which those that do come first. O(log n).
     pub(crate) fn partition_point(&self, mut is: impl FnMut(&T) -> bool) -> usize {
         match &self.front {
-            Some(front) if is(front) => 1 + self.rest.partition_point(is),
+            Some(front) if is(front) => 1 + self.behind().map_or(0, |rest| rest.partition_point(is)),
             _ => 0,
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.front = None;
-        self.rest.clear();
+        self.rest = None;
     }
 }
 

@@ -2,15 +2,14 @@
 
 use demi_drivers::transport::Handle;
 
-struct Slot<T> {
-    /// Counts the users; a handle is good as long as it matches.
-    generation: u32,
-    value: Option<T>,
-}
-
 /// The table. Positions are reused, last freed first; memory is kept.
+///
+/// Generations lie apart from the values: they are small enough to stay at hand for all of them, and a value that fills whole
+/// cache lines goes on doing so.
 pub(crate) struct Slots<T> {
-    slots: Vec<Slot<T>>,
+    values: Vec<Option<T>>,
+    /// Count the users of each position; a handle is good as long as it matches.
+    generations: Vec<u32>,
     free: Vec<u32>,
     limit: usize,
 }
@@ -18,12 +17,13 @@ pub(crate) struct Slots<T> {
 impl<T> Slots<T> {
     /// A table for at most `limit` values.
     pub(crate) fn new(limit: usize) -> Self {
-        Slots { slots: Vec::new(), free: Vec::new(), limit: limit.min(u32::MAX as usize >> 2) }
+        let limit = limit.min(u32::MAX as usize >> 2);
+        Slots { values: Vec::new(), generations: Vec::new(), free: Vec::new(), limit }
     }
 
     /// Values in the table.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.values.len() - self.free.len()
     }
 
     /// Whether nothing more fits.
@@ -34,24 +34,25 @@ impl<T> Slots<T> {
     /// Puts a value in; the value again when the table is full.
     pub(crate) fn insert(&mut self, value: T) -> Result<Handle, T> {
         if let Some(index) = self.free.pop()
-            && let Some(slot) = self.slots.get_mut(index as usize)
+            && let (Some(place), Some(&generation)) =
+                (self.values.get_mut(index as usize), self.generations.get(index as usize))
         {
-            slot.value = Some(value);
-            return Ok(Handle { index, generation: slot.generation });
+            *place = Some(value);
+            return Ok(Handle { index, generation });
         }
-        if self.slots.len() >= self.limit {
+        if self.values.len() >= self.limit {
             return Err(value);
         }
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot { generation: 1, value: Some(value) });
+        let index = self.values.len() as u32;
+        self.values.push(Some(value));
+        self.generations.push(1);
         Ok(Handle { index, generation: 1 })
     }
 
     /// Takes the value at a position out; handles to it go stale.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let slot = self.slots.get_mut(index as usize)?;
-        let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        let value = self.values.get_mut(index as usize)?.take()?;
+        self.invalidate(index);
         self.free.push(index);
         Some(value)
     }
@@ -59,51 +60,54 @@ impl<T> Slots<T> {
     /// The value at a position, whoever it belongs to.
     #[inline]
     pub(crate) fn at(&self, index: u32) -> Option<&T> {
-        self.slots.get(index as usize)?.value.as_ref()
+        self.values.get(index as usize)?.as_ref()
     }
 
     /// The value at a position, whoever it belongs to.
     #[inline]
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.slots.get_mut(index as usize)?.value.as_mut()
+        self.values.get_mut(index as usize)?.as_mut()
+    }
+
+    #[inline]
+    fn is_current(&self, handle: Handle) -> bool {
+        self.generations.get(handle.index as usize) == Some(&handle.generation)
     }
 
     /// The value a handle stands for.
     #[inline]
     pub(crate) fn get(&self, handle: Handle) -> Option<&T> {
-        let slot = self.slots.get(handle.index as usize)?;
-        if slot.generation == handle.generation { slot.value.as_ref() } else { None }
+        if self.is_current(handle) { self.at(handle.index) } else { None }
     }
 
     /// The value a handle stands for.
     #[inline]
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        let slot = self.slots.get_mut(handle.index as usize)?;
-        if slot.generation == handle.generation { slot.value.as_mut() } else { None }
+        if self.is_current(handle) { self.at_mut(handle.index) } else { None }
     }
 
     /// The handle of the value at a position.
     pub(crate) fn handle_of(&self, index: u32) -> Option<Handle> {
-        let slot = self.slots.get(index as usize)?;
-        slot.value.as_ref()?;
-        Some(Handle { index, generation: slot.generation })
+        self.at(index)?;
+        let generation = *self.generations.get(index as usize)?;
+        Some(Handle { index, generation })
     }
 
     /// Positions there are, taken or not.
     pub(crate) fn positions(&self) -> u32 {
-        self.slots.len() as u32
+        self.values.len() as u32
     }
 
     /// Makes all handles to a value stale and leaves it in place.
     pub(crate) fn invalidate(&mut self, index: u32) {
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            slot.generation = slot.generation.wrapping_add(1);
+        if let Some(generation) = self.generations.get_mut(index as usize) {
+            *generation = generation.wrapping_add(1);
         }
     }
 
     /// All values. For control paths: no datapath loops over all sockets.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+        self.values.iter().flatten()
     }
 }
 

@@ -20,6 +20,7 @@ use crate::transports::{Late, TransportCell};
 pub(crate) type Held = Cell<Option<Buf>>;
 
 /// One connection. Dropping it closes it.
+#[repr(C)] // What every call asks for comes first.
 pub(crate) struct Connection {
     cell: Rc<TransportCell>,
     id: StreamId,

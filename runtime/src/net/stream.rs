@@ -51,9 +51,10 @@ use crate::transports::TransportCell;
 /// fn wants_send<T: Send>() {}
 /// wants_send::<demi::net::TcpStream>();
 /// ```
+#[repr(C)] // What every read asks for comes first, within one cache line.
 pub struct TcpStream {
-    connection: Connection,
     held: Held,
+    connection: Connection,
 }
 
 impl TcpStream {
