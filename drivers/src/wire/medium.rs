@@ -477,28 +477,32 @@ impl Medium {
         self.find_straight();
     }
 
-    /// Whether nothing has arrived for an end, and nothing is on its way there.
-    #[inline]
-    pub(super) fn is_quiet(&self, to: usize) -> bool {
-        self.ends
-            .get(to)
-            .is_some_and(|end| end.arriving.is_empty() && end.ready.is_empty() && end.left.is_empty())
+    /// Hands over what an end has received, when that is all of it and all that there can be: nothing is on the way, `max` is
+    /// enough, and `into` is empty.
+    #[inline(always)]
+    pub(super) fn take_all(&mut self, to: usize, into: &mut Vec<RxFrame>, max: usize) -> Option<usize> {
+        let end = self.ends.get_mut(to)?;
+        let ready = end.ready.len();
+        let simple = end.arriving.is_empty() && end.left.is_empty() && into.is_empty() && ready <= max;
+        if !simple {
+            return None;
+        }
+        if ready > 0 {
+            std::mem::swap(into, &mut end.ready);
+        }
+        Some(ready)
     }
 
     /// Hands over up to `max` frames that have arrived by `now`; answers how many.
-    #[inline]
+    #[inline(never)]
     pub(super) fn take(&mut self, to: usize, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> usize {
         if !self.ends[to].arriving.is_empty() {
             self.arrive(to, now);
         }
         let end = &mut self.ends[to];
         let before = into.len();
-        if end.left.is_empty() && before == 0 && end.ready.len() <= max {
-            std::mem::swap(into, &mut end.ready);
-        } else {
-            end.left.extend(end.ready.drain(..));
-            into.extend(end.left.drain(..end.left.len().min(max)));
-        }
+        end.left.extend(end.ready.drain(..));
+        into.extend(end.left.drain(..end.left.len().min(max)));
         into.len() - before
     }
 

@@ -225,10 +225,10 @@ impl Device for WireEnd {
 
     fn rx_burst(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> io::Result<usize> {
         let mut medium = self.medium.borrow_mut();
-        if medium.is_quiet(self.index) {
-            return Ok(0);
+        match medium.take_all(self.index, into, max) {
+            Some(taken) => Ok(taken),
+            None => Ok(medium.take(self.index, now, into, max)),
         }
-        Ok(medium.take(self.index, now, into, max))
     }
 
     fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {

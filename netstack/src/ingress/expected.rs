@@ -29,6 +29,29 @@ fn octet<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     u64::from(word(bytes, at)) << 32 | u64::from(word(bytes, at + 4))
 }
 
+/// The eight bytes from `at` on, as they lie there.
+#[inline(always)]
+fn raw<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    let mut octet = [0; 8];
+    octet.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(octet)
+}
+
+/// Whether the bytes of `found` are those of `wanted` wherever `mask` is not zero.
+#[inline(always)]
+fn matches(found: u64, mask: [u8; 8], wanted: [u8; 8]) -> bool {
+    found & u64::from_ne_bytes(mask) == u64::from_ne_bytes(wanted)
+}
+
+/// A frame begins with the station it is for.
+const STATION: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0];
+
+#[inline(always)]
+fn station(mac: Mac) -> [u8; 8] {
+    let [a, b, c, d, e, f] = mac.0;
+    [a, b, c, d, e, f, 0, 0]
+}
+
 /// The headers of an IPv4 packet of the expected kind.
 struct PlainV4 {
     flow: FlowV4,
@@ -43,11 +66,11 @@ impl PlainV4 {
         let bytes = frame.first_chunk::<{ V4_BYTES + PLAIN_BYTES }>()?;
         let (ip, tcp) = bytes.split_first_chunk::<V4_BYTES>()?;
         let total_len = usize::from((word(ip, 14) & 0xffff) as u16);
-        let usual = ip[..6] == mac.0
-            // Ethertype, version and five words of header; any type of service.
-            && word(ip, 12) >> 8 == 0x0008_0045
-            // No fragment, any TTL, TCP.
-            && word(ip, 20) & 0x3fff_00ff == u32::from(protocol::TCP)
+        let usual = matches(raw(ip, 0), STATION, station(mac))
+            // Ethertype, version and five words of header; any type of service, length and identification.
+            && matches(raw(ip, 12), [0xff, 0xff, 0xff, 0, 0, 0, 0, 0], [8, 0, 0x45, 0, 0, 0, 0, 0])
+            // No fragment; any TTL, TCP, any checksum and address.
+            && matches(raw(ip, 20), [0x3f, 0xff, 0, 0xff, 0, 0, 0, 0], [0, 0, 0, protocol::TCP, 0, 0, 0, 0])
             && total_len >= ipv4::HEADER_LEN + PLAIN_BYTES
             && total_len <= frame.len() - HEADER_LEN;
         if !usual {
@@ -83,9 +106,9 @@ impl PlainV6 {
         let bytes = frame.first_chunk::<{ V6_BYTES + PLAIN_BYTES }>()?;
         let (ip, tcp) = bytes.split_first_chunk::<V6_BYTES>()?;
         let payload_len = (word(ip, 18) >> 16) as usize;
-        let usual = ip[..6] == mac.0
+        let usual = matches(raw(ip, 0), STATION, station(mac))
             // Ethertype and version; any traffic class and flow label.
-            && word(ip, 12) >> 12 == 0x0008_6dd6
+            && matches(raw(ip, 12), [0xff, 0xff, 0xf0, 0, 0, 0, 0, 0], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 0])
             && ip[20] == protocol::TCP
             && payload_len >= PLAIN_BYTES
             && payload_len <= frame.len() - V6_BYTES;

@@ -104,6 +104,12 @@ impl<T> Fifo<T> {
         front
     }
 
+    /// Drops the only one there is; `false`: there is none, or there may be more.
+    #[inline(always)]
+    pub(crate) fn pop_only(&mut self) -> bool {
+        self.rest.is_none() && self.front.take().is_some()
+    }
+
     pub(crate) fn pop_back(&mut self) -> Option<T> {
         match self.behind_mut() {
             None => self.front.take(),
@@ -156,6 +162,9 @@ mod tests {
                     0 | 1 => {
                         fifo.push_back(value);
                         model.push_back(value);
+                    }
+                    2 if fifo.pop_only() => {
+                        prop_assert_eq!(model.pop_front().map(|_| model.len()), Some(0));
                     }
                     2 => prop_assert_eq!(fifo.pop_front(), model.pop_front()),
                     _ => prop_assert_eq!(fifo.pop_back(), model.pop_back()),

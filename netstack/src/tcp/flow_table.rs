@@ -5,8 +5,6 @@
 
 use std::net::IpAddr;
 
-use hashbrown::HashTable;
-
 use super::output::Flow;
 
 /// Whom a four-tuple belongs to.
@@ -19,15 +17,22 @@ pub(crate) enum Owner {
 }
 
 const TIME_WAIT_BIT: u32 = 1 << 31;
+/// The owner of an empty place: no position is this high.
+const NOBODY: u32 = u32::MAX;
+/// Places of the smallest table.
+const PLACES_MIN: usize = 16;
 
 #[derive(Clone, Copy)]
 struct Entry {
     hash: u32,
-    /// Position, and `TIME_WAIT_BIT`.
+    /// Position, and `TIME_WAIT_BIT`; or `NOBODY`.
     owner: u32,
 }
 
+const EMPTY: Entry = Entry { hash: 0, owner: NOBODY };
+
 impl Entry {
+    #[inline]
     fn owner(self) -> Owner {
         if self.owner & TIME_WAIT_BIT != 0 {
             Owner::TimeWait(self.owner & !TIME_WAIT_BIT)
@@ -66,6 +71,12 @@ impl FlowV4 {
     }
 }
 
+/// Both halves of a hash in one.
+#[inline]
+fn halve(hash: u64) -> u32 {
+    (hash ^ hash >> 32) as u32
+}
+
 /// Both ports of `flow` as [`FlowV4`] has them.
 fn ports(flow: &Flow) -> u32 {
     u32::from(flow.remote_port) << 16 | u32::from(flow.local_port)
@@ -78,9 +89,12 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The table.
+/// The table: open addressing with linear probing, at most half full, so that a lookup nearly always ends on the cache line where
+/// it began. An entry that leaves is replaced by one that had to step aside for it: there are no graves to step over.
 pub(crate) struct FlowTable {
-    entries: HashTable<Entry>,
+    /// A power of two of them.
+    places: Box<[Entry]>,
+    len: usize,
     key: [u64; 2],
 }
 
@@ -91,16 +105,10 @@ fn fold_multiply(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// What the table is addressed with: 32 bits spread over 64, since hashbrown looks at both ends.
-#[inline]
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(hash)
-}
-
 impl FlowTable {
     /// An empty table whose hash is keyed by two random numbers.
     pub(crate) fn new(key: [u64; 2]) -> Self {
-        FlowTable { entries: HashTable::new(), key }
+        FlowTable { places: vec![EMPTY; PLACES_MIN].into_boxed_slice(), len: 0, key }
     }
 
     /// The hash of a four-tuple.
@@ -113,10 +121,10 @@ impl FlowTable {
     }
 
     /// The hash of a four-tuple of IPv4.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash_v4(&self, flow: FlowV4) -> u32 {
         let [key0, key1] = self.key;
-        self.finish(fold_multiply(flow.addresses ^ key0, u64::from(flow.ports) ^ key1))
+        halve(fold_multiply(flow.addresses ^ key0, u64::from(flow.ports) ^ key1))
     }
 
     /// The hash of a four-tuple of IPv6, given as [`FlowV4`] has it.
@@ -128,55 +136,106 @@ impl FlowTable {
             state = fold_multiply(bits as u64 ^ key0, state ^ key1);
             state = fold_multiply((bits >> 64) as u64 ^ key0, state ^ key1);
         }
-        self.finish(state)
+        halve(state)
     }
 
-    /// A second round: the product of two small numbers has empty high bits.
-    #[inline]
-    fn finish(&self, folded: u64) -> u32 {
-        (fold_multiply(folded, self.key[0] | 1) >> 16) as u32
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.places.len().wrapping_sub(1)
     }
 
     /// Whom `flow` belongs to; `is` says whether an owner's four-tuple is that of the lookup.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(Owner) -> bool) -> Option<Owner> {
-        self.entries
-            .find(spread(hash), |entry| entry.hash == hash && is(entry.owner()))
-            .map(|entry| entry.owner())
+        let mut at = hash as usize;
+        loop {
+            let entry = *self.places.get(at & self.mask())?;
+            if entry.hash == hash && entry.owner != NOBODY && is(entry.owner()) {
+                return Some(entry.owner());
+            }
+            if entry.owner == NOBODY {
+                return None;
+            }
+            at += 1;
+        }
     }
 
     /// Adds an owner whose four-tuple is not in the table.
     pub(crate) fn insert(&mut self, hash: u32, owner: Owner) {
-        let entry = Entry { hash, owner: encode(owner) };
-        self.entries.insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+        if self.len >= self.places.len() / 2 {
+            let larger = vec![EMPTY; self.places.len() * 2].into_boxed_slice();
+            for entry in core::mem::replace(&mut self.places, larger) {
+                if entry.owner != NOBODY {
+                    self.place(entry);
+                }
+            }
+        }
+        self.len += 1;
+        self.place(Entry { hash, owner: encode(owner) });
+    }
+
+    /// Puts an entry in the first empty place from its own on; there is one.
+    fn place(&mut self, entry: Entry) {
+        let (mask, mut at) = (self.mask(), entry.hash as usize);
+        while self.places[at & mask].owner != NOBODY {
+            at += 1;
+        }
+        self.places[at & mask] = entry;
+    }
+
+    /// Where an owner lies.
+    fn locate(&self, hash: u32, owner: Owner) -> Option<usize> {
+        let (mask, owner, mut at) = (self.mask(), encode(owner), hash as usize);
+        while self.places[at & mask].owner != NOBODY {
+            if self.places[at & mask].owner == owner {
+                return Some(at & mask);
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Takes an owner out.
     pub(crate) fn remove(&mut self, hash: u32, owner: Owner) {
-        let owner = encode(owner);
-        if let Ok(found) = self.entries.find_entry(spread(hash), |entry| entry.owner == owner) {
-            found.remove();
+        let Some(mut hole) = self.locate(hash, owner) else { return };
+        self.len -= 1;
+        let mask = self.mask();
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let entry = self.places[at];
+            if entry.owner == NOBODY {
+                break;
+            }
+            // One that would not be found any more, were it to stay behind the hole, moves into it.
+            let stepped = at.wrapping_sub(entry.hash as usize) & mask;
+            if stepped >= at.wrapping_sub(hole) & mask {
+                self.places[hole] = entry;
+                hole = at;
+            }
         }
+        self.places[hole] = EMPTY;
     }
 
     /// Puts `new` in the place of `old`, which has the same four-tuple.
     pub(crate) fn replace(&mut self, hash: u32, old: Owner, new: Owner) {
-        let old = encode(old);
-        if let Some(entry) = self.entries.find_mut(spread(hash), |entry| entry.owner == old) {
-            entry.owner = encode(new);
+        if let Some(at) = self.locate(hash, old) {
+            self.places[at].owner = encode(new);
         }
     }
 
     /// Four-tuples in the table.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -201,6 +260,37 @@ mod tests {
         table.remove(hash, Owner::Connection(8));
         table.remove(hash, Owner::Connection(8));
         assert_eq!((table.len(), table.find(hash, |owner| owner == Owner::Connection(8))), (1, None));
+    }
+
+    proptest! {
+        #[test]
+        fn holds_what_a_map_holds(
+            // Few hashes, so that entries step aside for each other and around the table's end.
+            steps in proptest::collection::vec((any::<bool>(), 0u32..12, 0u32..40), 1..300),
+        ) {
+            let mut table = FlowTable::new([1, 2]);
+            let mut model: HashMap<u32, u32> = HashMap::new();
+            for (add, hash, index) in steps {
+                let hash = hash.wrapping_sub(6);
+                match model.get(&index) {
+                    None if add => {
+                        table.insert(hash, Owner::Connection(index));
+                        model.insert(index, hash);
+                    }
+                    Some(&hash) if !add => {
+                        table.remove(hash, Owner::Connection(index));
+                        model.remove(&index);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(table.len(), model.len());
+                for index in 0..40 {
+                    let owner = Owner::Connection(index);
+                    let found = (0..12).find_map(|hash: u32| table.find(hash.wrapping_sub(6), |it| it == owner));
+                    prop_assert_eq!(found.is_some(), model.contains_key(&index));
+                }
+            }
+        }
     }
 
     #[test]

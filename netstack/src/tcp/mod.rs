@@ -209,7 +209,7 @@ impl<P: Default> Tcp<P> {
         if !core::mem::take(&mut connection.flush_queued) {
             return Ok(());
         }
-        if !connection.flush_due || connection.flush_expected(&mut env!(self, now, out)) {
+        if !connection.flush_due || connection.flush_expected(now, out, &mut self.stats) {
             if let Some(deadline) = connection.wants_timer() {
                 self.wheel.arm(index, deadline);
             }

@@ -125,8 +125,17 @@ impl SendQueue {
     }
 
     /// Drops what lies before `upto`: it has been acknowledged. Amortised O(1).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn acknowledge(&mut self, upto: SeqNumber) {
+        if upto == self.end && self.chunks.pop_only() {
+            (self.start, self.cursor) = (upto, 0);
+        } else {
+            self.acknowledge_some(upto);
+        }
+    }
+
+    #[inline(never)]
+    fn acknowledge_some(&mut self, upto: SeqNumber) {
         let upto = upto.earlier(self.end);
         if upto.at_or_before(self.start) {
             return;

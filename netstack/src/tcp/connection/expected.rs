@@ -4,12 +4,13 @@
 //! Header prediction in both directions. Each begins with a question that changes nothing; whatever it denies goes the general
 //! way, which would do the same. What is here runs for nearly every segment, so nothing of the cold part is touched.
 
-use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
+use demi_drivers::{Buf, Instant};
 
 use super::super::output::{Output, PlainOut};
 use super::super::rto::{clock_ms, elapsed_ns};
 use super::super::seq::{SeqNumber, timestamp_before};
+use super::super::stats::TcpStats;
 use super::{Connection, Env, Retransmit};
 use crate::wire::tcp::{HEADER_BYTES, Header, Options, Plain, Timestamps, flags};
 
@@ -123,7 +124,12 @@ impl<P> Connection<P> {
     /// Sends what an established connection with nothing to recover has to send, if that is one whole buffer that fits a segment
     /// and all windows. `false`: it is not that, or there was no way out; nothing has happened, and the general way decides.
     #[inline(always)]
-    pub(crate) fn flush_expected<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> bool {
+    pub(crate) fn flush_expected<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        stats: &mut TcpStats,
+    ) -> bool {
         let seq = self.snd_nxt;
         let usual = self.state == TcpState::Established
             && self.slow == 0
@@ -142,7 +148,6 @@ impl<P> Connection<P> {
             && len <= self.snd_wnd.saturating_sub(flight)
             && len <= self.window.cwnd.saturating_sub(flight);
         // Nagle waits for the earlier partial segment; after a pause the congestion window is out of date.
-        let now = env.now;
         let waits = !self.nodelay && flight > 0 && self.snd_small.after(self.snd_una);
         let stale = flight == 0 && elapsed_ns(now, self.last_send_at) > self.rtt.rto_ns();
         if !fits || waits || stale {
@@ -160,13 +165,13 @@ impl<P> Connection<P> {
             },
         };
         let segment = PlainOut { header, tos: self.tos, ttl: self.ttl };
-        if !env.out.send_plain(&mut self.path, &segment, buf) {
+        if !out.send_plain(&mut self.path, &segment, buf) {
             return false;
         }
         self.rcv_adv = edge;
         self.flush_due = false;
         self.segments_out += 1;
-        env.stats.out_segs += 1;
+        stats.out_segs += 1;
         self.ack_went_out(true);
         self.last_send_at = now;
         let end = seq + len;

@@ -549,16 +549,17 @@ impl<P> Connection<P> {
         let offered = self.offered_window();
         let free = self.recv_cap.saturating_sub(self.rx.bytes());
         let step = u32::from(self.rcv_mss).min(self.recv_cap / 2);
+        let (scale, unit) = (self.rcv_scale, 1 << self.rcv_scale);
         // The edge moves right by a worthwhile step or not at all, and never left.
-        let wanted = if free >= offered.saturating_add(step) { free } else { offered };
-        let scale = self.rcv_scale;
-        let mut field = (wanted >> scale).min(65_535);
-        // What the scale cannot say is rounded up, so that the edge does not move left; but never beyond the buffer's end, or
-        // segments smaller than the scale's unit would push the edge on for ever, whether anybody reads or not. Rounded down,
-        // the field says less than was offered before, which RFC 7323 §2.4 allows for, and what was offered is still taken.
-        if field << scale < offered && offered.div_ceil(1 << scale) << scale <= free + (1 << scale) {
-            field = offered.div_ceil(1 << scale).min(65_535);
+        let mut field = if free >= offered + step { free >> scale } else { 0 };
+        if field << scale < offered {
+            // What the scale cannot say is rounded up, so that the edge does not move left; but never beyond the buffer's end, or
+            // segments smaller than the scale's unit would push the edge on for ever, whether anybody reads or not. Rounded down,
+            // the field says less than was offered before, which RFC 7323 §2.4 allows for, and what was offered is still taken.
+            let up = (offered + unit - 1) >> scale;
+            field = if up << scale <= free + unit { up } else { offered >> scale };
         }
+        let field = field.min(65_535);
         let edge = self.rcv_nxt + (field << scale);
         (field as u16, edge.later(self.rcv_adv))
     }
