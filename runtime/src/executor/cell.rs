@@ -29,7 +29,7 @@ use std::rc::Rc;
 
 use super::Executor;
 use super::join::JoinError;
-use super::waker::Key;
+use super::waker::{Key, copy_of};
 
 /// The future is gone and the stage holds what came of it (or held it).
 pub(crate) const COMPLETE: u8 = 1;
@@ -37,13 +37,15 @@ pub(crate) const COMPLETE: u8 = 1;
 pub(crate) const ABORTED: u8 = 2;
 /// There is no `JoinHandle` any more: nobody will take the output.
 pub(crate) const DETACHED: u8 = 4;
+/// The `JoinHandle` has taken the output: nothing is left in the stage.
+pub(crate) const TAKEN: u8 = 8;
 
 /// What all tasks have in common.
 pub(crate) struct Header {
     vtable: &'static Vtable,
     flags: Cell<u8>,
     refs: Cell<u32>,
-    key: Cell<Key>,
+    key: Key,
     /// Who awaits the `JoinHandle`.
     joiner: Cell<Option<Waker>>,
     /// Where the block goes back to. Keeps the arena alive as long as any task's memory is in use.
@@ -56,12 +58,14 @@ pub(crate) struct Vtable {
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> bool,
     /// Drops the future and puts an error in its place.
     finish_with: unsafe fn(NonNull<Header>, JoinError),
-    /// Moves the output to where the pointer says, a `Poll<Result<T, JoinError>>`.
+    /// Moves the output to where the pointer says, a `Poll<Result<T, JoinError>>` that is `Pending`.
     take_output: unsafe fn(NonNull<Header>, *mut ()),
     /// Drops the output.
     drop_output: unsafe fn(NonNull<Header>),
     /// Drops what is left of the task and frees its block.
     free: unsafe fn(NonNull<Header>),
+    /// The block's layout.
+    layout: Layout,
 }
 
 enum Stage<F: Future> {
@@ -84,6 +88,7 @@ impl<F: Future> TaskCell<F> {
         take_output: Self::take_output,
         drop_output: Self::drop_output,
         free: Self::free,
+        layout: Layout::new::<Self>(),
     };
 
     /// # Safety
@@ -115,13 +120,17 @@ impl<F: Future> TaskCell<F> {
     }
 
     /// # Safety
-    /// As [`stage`](Self::stage); `into` is a valid `Poll<Result<F::Output, JoinError>>`.
+    /// As [`stage`](Self::stage), and the task is complete; `into` is a `Poll<Result<F::Output, JoinError>>`, which is `Pending`.
     unsafe fn take_output(header: NonNull<Header>, into: *mut ()) {
         // SAFETY: the caller's promise.
         let stage = unsafe { Self::stage(header) };
-        if let Stage::Finished(output) = core::mem::replace(stage, Stage::Consumed) {
-            // SAFETY: the caller's promise.
-            unsafe { *into.cast::<Poll<Result<F::Output, JoinError>>>() = Poll::Ready(output) };
+        match core::mem::replace(stage, Stage::Consumed) {
+            // SAFETY: the caller's promise; what is overwritten is `Pending`, which has nothing to drop.
+            Stage::Finished(output) => unsafe {
+                into.cast::<Poll<Result<F::Output, JoinError>>>().write(Poll::Ready(output));
+            },
+            // Consumed before: of a complete task there is no other case, and so no future to drop.
+            other => core::mem::forget(other),
         }
     }
 
@@ -154,25 +163,38 @@ impl<F: Future> TaskCell<F> {
 pub(crate) struct TaskRef(NonNull<Header>);
 
 impl TaskRef {
-    /// Moves `future` into a block of `home`. The reference is the executor's own.
+    /// A block of `home` for a task of this type, with nothing in it yet: [`fill`](Self::fill) it.
     #[inline]
-    pub(crate) fn new<F: Future>(home: &Rc<Executor>, future: F) -> TaskRef {
-        let block = home.allocate_block(Layout::new::<TaskCell<F>>()).cast::<TaskCell<F>>();
+    pub(crate) fn allocate<F: Future>(home: &Rc<Executor>) -> NonNull<Header> {
+        home.allocate_block(Layout::new::<TaskCell<F>>()).cast()
+    }
+
+    /// Moves `future` into a block, as the task that `key` names. The reference is the executor's own.
+    ///
+    /// # Safety
+    /// `block` is new, from [`allocate`](Self::allocate) for the same type and `home`.
+    #[inline]
+    pub(crate) unsafe fn fill<F: Future>(
+        block: NonNull<Header>,
+        home: &Rc<Executor>,
+        key: Key,
+        future: F,
+    ) -> TaskRef {
         // SAFETY: the block is new, large enough and aligned.
         unsafe {
-            block.write(TaskCell {
+            block.cast::<TaskCell<F>>().write(TaskCell {
                 header: Header {
                     vtable: const { &TaskCell::<F>::VTABLE },
                     flags: Cell::new(0),
                     refs: Cell::new(1),
-                    key: Cell::new(Key::new(0, 0, 0)),
+                    key,
                     joiner: Cell::new(None),
                     home: Rc::clone(home),
                 },
                 stage: UnsafeCell::new(Stage::Running(future)),
             });
         }
-        TaskRef(block.cast())
+        TaskRef(block)
     }
 
     /// Gives the reference to the slot table.
@@ -199,14 +221,17 @@ impl TaskRef {
         unsafe { self.0.as_ref() }
     }
 
-    /// Moves the output into `into`, if there is one and it was not taken before.
+    /// Moves the output out; `None`: that was done before.
     ///
     /// # Safety
     /// `COMPLETE` is set, the caller is the `JoinHandle`, and `T` is the future's output.
     #[inline]
-    pub(crate) unsafe fn take_output<T>(&self, into: &mut Poll<Result<T, JoinError>>) {
+    pub(crate) unsafe fn take_output<T>(&self) -> Poll<Result<T, JoinError>> {
+        let mut output = Poll::Pending;
+        self.header().set(TAKEN);
         // SAFETY: rule 2 gives the stage to the `JoinHandle`; the caller promises the type.
-        unsafe { (self.header().vtable.take_output)(self.0, core::ptr::from_mut(into).cast()) }
+        unsafe { (self.header().vtable.take_output)(self.0, core::ptr::from_mut(&mut output).cast()) }
+        output
     }
 
     /// Drops the output, if there is one.
@@ -233,15 +258,37 @@ impl Clone for TaskRef {
 }
 
 impl Drop for TaskRef {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        let refs = &self.header().refs;
-        refs.set(refs.get() - 1);
-        if refs.get() == 0 {
+        let header = self.header();
+        header.refs.set(header.refs.get() - 1);
+        if header.refs.get() == 0 {
             // SAFETY: this was the last reference.
-            unsafe { (self.header().vtable.free)(self.0) }
+            unsafe { free(self.0) }
         }
     }
+}
+
+/// Drops what is left of a task and frees its block.
+///
+/// # Safety
+/// The last reference is gone.
+#[inline(never)]
+unsafe fn free(task: NonNull<Header>) {
+    // SAFETY: the task lives until its block is released below, or by `Vtable::free`.
+    let header = unsafe { task.as_ref() };
+    let joiner = header.joiner.take();
+    if !header.has(TAKEN) || joiner.is_some() {
+        header.joiner.set(joiner);
+        // SAFETY: the caller's promise.
+        return unsafe { (header.vtable.free)(task) };
+    }
+    let layout = header.vtable.layout;
+    // SAFETY: nobody else reaches the task any more, and its own reference to the home is not dropped with it: it is taken
+    // out here.
+    let home = unsafe { (&raw const (*task.as_ptr()).home).read() };
+    // SAFETY: the block came from this arena with this layout (`new`), and is unused now: the stage was emptied.
+    unsafe { home.release_block(task.cast(), layout) };
 }
 
 /// Polls a task that is in its slot.
@@ -276,12 +323,7 @@ impl Header {
 
     #[inline]
     pub(crate) fn key(&self) -> Key {
-        self.key.get()
-    }
-
-    #[inline]
-    pub(crate) fn set_key(&self, key: Key) {
-        self.key.set(key);
+        self.key
     }
 
     #[inline]
@@ -297,7 +339,7 @@ impl Header {
             // The earlier waker's drop is foreign code: it runs with the cell empty.
             other => {
                 drop(other);
-                self.joiner.set(Some(waker.clone()));
+                self.joiner.set(Some(copy_of(waker)));
             }
         }
     }

@@ -8,7 +8,7 @@ use core::task::{Context, Poll};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::cell::{ABORTED, COMPLETE, DETACHED, TaskRef};
+use super::cell::{ABORTED, COMPLETE, DETACHED, TAKEN, TaskRef};
 use crate::task::Id;
 
 /// Awaits a spawned task's output. Dropping it detaches the task, which runs on.
@@ -76,17 +76,16 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let header = self.task.header();
-        let mut output = Poll::Pending;
-        if header.has(COMPLETE) {
-            // SAFETY: complete, we are the `JoinHandle`, and `new`'s caller promised the type.
-            unsafe { self.task.take_output(&mut output) };
-            assert!(output.is_ready(), "JoinHandle polled after it has completed");
-        } else {
+        if !header.has(COMPLETE) {
             header.set_joiner(cx.waker());
+            return Poll::Pending;
         }
+        // SAFETY: complete, we are the `JoinHandle`, and `new`'s caller promised the type.
+        let output = unsafe { self.task.take_output() };
+        assert!(output.is_ready(), "JoinHandle polled after it has completed");
         output
     }
 }
@@ -95,6 +94,9 @@ impl<T> Drop for JoinHandle<T> {
     #[inline]
     fn drop(&mut self) {
         let header = self.task.header();
+        if header.has(TAKEN) {
+            return;
+        }
         header.set(DETACHED);
         if header.has(COMPLETE) {
             // SAFETY: complete, and we are the `JoinHandle`.

@@ -174,18 +174,19 @@ impl Executor {
         if unsafe { self.tables(|tables| tables.slots.is_full()) } {
             self.grow();
         }
-        let task = TaskRef::new(self, future);
-        // SAFETY: a new task of this type, with no other `JoinHandle`.
-        let handle = unsafe { JoinHandle::new(task.clone()) };
+        let block = TaskRef::allocate::<F>(self);
         if self.closed.get() {
+            // SAFETY: the block is new, and for this type.
+            let task = unsafe { TaskRef::fill(block, self, Key::new(0, 0, 0), future) };
+            // SAFETY: a new task of this type, with no other `JoinHandle`.
+            let handle = unsafe { JoinHandle::new(task.clone()) };
             self.refuse(task);
             return handle;
         }
-        let header = task.into_raw();
-        // SAFETY: `grow` made room, and the closure runs no foreign code.
+        // SAFETY: `grow` made room, and the closure runs no foreign code. Nobody looks at the task before it is there, below.
         let at = unsafe {
             self.tables(|tables| {
-                let at = tables.slots.insert(header);
+                let at = tables.slots.insert(block);
                 if let Some((slot, _)) = at {
                     tables.slots.queue_any(slot);
                     tables.ready.push(slot);
@@ -194,8 +195,12 @@ impl Executor {
             })
         };
         let Some((slot, generation)) = at else { unreachable!("`grow` has made room or panicked") };
-        // SAFETY: the executor's reference keeps the header alive.
-        unsafe { header.as_ref() }.set_key(Key::new(self.number(), generation, slot));
+        // SAFETY: the block is new, and for this type.
+        let task = unsafe { TaskRef::fill(block, self, Key::new(self.number(), generation, slot), future) };
+        // SAFETY: a new task of this type, with no other `JoinHandle`.
+        let handle = unsafe { JoinHandle::new(task.clone()) };
+        // The executor's reference, which the slot stands for.
+        let _ = task.into_raw();
         self.counters.spawned.set(self.counters.spawned.get() + 1);
         handle
     }
@@ -330,7 +335,7 @@ impl Executor {
     }
 
     /// A task's future is gone: vacates the slot, tells who awaits it, and lets the executor's reference go.
-    #[inline]
+    #[inline(always)]
     fn complete(&self, header: NonNull<Header>) {
         self.running.set(None);
         // SAFETY: the slot table's reference becomes ours, once: `running` is reset, and the slot is vacated below.
@@ -343,7 +348,14 @@ impl Executor {
             // SAFETY: complete, and the `JoinHandle` is gone.
             unsafe { task.drop_output() };
         } else if let Some(joiner) = header.take_joiner() {
-            joiner.wake();
+            match waker::key_of(&joiner) {
+                // One of our own tasks, as nearly always.
+                Some(key) if key.executor() == self.number() => {
+                    core::mem::forget(joiner);
+                    self.wake_local(key);
+                }
+                _ => joiner.wake(),
+            }
         }
     }
 
