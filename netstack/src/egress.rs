@@ -317,6 +317,15 @@ impl Egress {
         events
     }
 
+    /// Drops everything that waits to be sent or looped back: there is no device to take it.
+    #[cold]
+    pub(crate) fn clear(&mut self) {
+        self.tx.clear();
+        self.loopback.clear();
+        self.failed.clear();
+        self.neighbors.drop_waiting();
+    }
+
     /// Queues a frame of the stack's own; it may use the reserve beyond the queue's capacity.
     pub(crate) fn push_control(&mut self, frame: Buf) -> bool {
         let room = self.tx.room() > 0 || self.tx.len() < self.tx_capacity() + CONTROL_RESERVE;

@@ -61,6 +61,7 @@
 mod addr;
 mod config;
 mod egress;
+mod gone;
 mod hash;
 mod icmp;
 mod ingress;

@@ -229,6 +229,12 @@ impl Neighbors {
         self.waiting += 1;
     }
 
+    /// Drops the packets that wait anywhere.
+    pub(crate) fn drop_waiting(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.waiting.clear());
+        self.waiting = 0;
+    }
+
     /// A neighbour told its link address (ARP reply, neighbour advertisement, gratuitous ARP). Believed for known entries only.
     /// Answers the slot whose waiting packets can go, if any.
     pub(crate) fn advertised(

@@ -6,6 +6,8 @@
 
 use core::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use demi_drivers::park::Parker;
@@ -13,6 +15,7 @@ use demi_drivers::{Device, Instant, RxFrame};
 
 use crate::config::StackConfig;
 use crate::egress::Egress;
+use crate::gone::Gone;
 use crate::hash::Random;
 use crate::icmp::{self, Limiter, Told};
 use crate::path::Path;
@@ -44,7 +47,7 @@ pub struct Stack {
     rx: Vec<RxFrame>,
     rx_burst: usize,
     /// Why the device is gone.
-    failed: Option<(io::ErrorKind, String)>,
+    gone: Option<Rc<Gone>>,
 }
 
 impl Stack {
@@ -83,7 +86,7 @@ impl Stack {
             parker: Parker::new(),
             rx: Vec::with_capacity(config.limits.rx_burst),
             rx_burst: config.limits.rx_burst.max(1),
-            failed: None,
+            gone: None,
             device,
         })
     }
@@ -211,6 +214,9 @@ impl Stack {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if self.gone.is_some() {
+            return None;
+        }
         let now = self.egress.now;
         let own = (!self.egress.loopback.is_empty()).then_some(now);
         // A device with a descriptor ends the wait when it has room; without one, and for lack of slots, ask again soon.
@@ -223,7 +229,7 @@ impl Stack {
     }
 
     pub(crate) fn park_on_device(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let fd = self.device.wait_fd();
+        let fd = if self.gone.is_none() { self.device.wait_fd() } else { None };
         if self.egress.tx.is_empty() {
             self.parker.park(fd, timeout)
         } else {
@@ -231,26 +237,32 @@ impl Stack {
         }
     }
 
+    /// The descriptor that tells of frames. That of a device which is gone would end every wait at once.
+    pub(crate) fn live_fd(&self) -> Option<BorrowedFd<'_>> {
+        if self.gone.is_none() { self.device.wait_fd() } else { None }
+    }
+
+    /// Ends everything that was open over the device.
+    #[cold]
     fn fail(&mut self, error: io::Error) -> io::Error {
-        let kind = error.kind();
-        self.failed = Some((kind, error.to_string()));
-        self.udp.fail_all(kind);
+        let gone = Rc::new(Gone::new(&error));
+        self.gone = Some(Rc::clone(&gone));
+        self.tcp.fail_all(self.egress.now, &gone);
+        self.udp.fail_all(&gone);
+        self.egress.clear();
         error
     }
 
     /// An error once the device is gone.
     #[inline]
     pub(crate) fn check_alive(&self) -> io::Result<()> {
-        if self.failed.is_some() { self.failure() } else { Ok(()) }
+        if self.gone.is_some() { self.failure() } else { Ok(()) }
     }
 
     #[cold]
     #[inline(never)]
     fn failure(&self) -> io::Result<()> {
-        match &self.failed {
-            None => Ok(()),
-            Some((kind, message)) => Err(io::Error::new(*kind, message.clone())),
-        }
+        self.gone.as_ref().map_or(Ok(()), |gone| Err(gone.to_error()))
     }
 }
 

@@ -49,7 +49,7 @@ impl Transport for Stack {
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.device.wait_fd()
+        self.live_fd()
     }
 
     fn watch(&mut self, fd: RawFd) -> io::Result<()> {
@@ -210,6 +210,7 @@ impl Transport for Stack {
     }
 
     fn connect_datagram(&mut self, socket: DatagramId, remote: Option<SocketAddr>) -> io::Result<()> {
+        self.check_alive()?;
         self.udp.connect(&self.egress, socket, remote)
     }
 

@@ -8,7 +8,7 @@
 //! and several writes share a segment. Only what the peer counts (duplicate acknowledgements, resets) goes out at once.
 //!
 //! **Cost.** A segment costs one lookup in the flow table. No call but [`Tcp::usage`] and closing a listener looks at more
-//! than one connection; a flush looks at those that have something to send.
+//! than one connection, and the end of the device at all of them; a flush looks at those that have something to send.
 
 mod config;
 mod congestion;
@@ -34,6 +34,7 @@ mod time_wait;
 mod timer;
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
@@ -42,8 +43,8 @@ pub use config::TcpConfig;
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
-use connection::Connection;
 pub(crate) use connection::Incoming;
+use connection::{Connection, Failure};
 pub(crate) use flow_table::FlowV4;
 use flow_table::{FlowTable, Owner};
 use isn::Secret;
@@ -54,6 +55,8 @@ use rto::RtoBounds;
 use slots::Slots;
 use time_wait::TimeWait;
 use timer::Wheel;
+
+use crate::gone::Gone;
 
 /// What the IP layer says of a received segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,8 @@ pub struct Tcp<P> {
     resets: RateLimit,
     /// Connections whose handle has been given up.
     orphans: usize,
+    /// Why there is no device any more.
+    gone: Option<Rc<Gone>>,
 }
 
 /// What a connection acts through, borrowed from a layer's fields beside its connections.
@@ -143,6 +148,7 @@ impl<P: Default> Tcp<P> {
             secret,
             config,
             orphans: 0,
+            gone: None,
         }
     }
 
@@ -253,6 +259,29 @@ impl<P: Default> Tcp<P> {
     /// The layer's limits and defaults.
     pub fn config(&self) -> &TcpConfig {
         &self.config
+    }
+
+    /// The device is gone: every connection and listener ends with the error that ended it, and whoever waits is woken. What
+    /// was received in order stays readable; nothing is sent any more.
+    pub(crate) fn fail_all(&mut self, now: Instant, gone: &Rc<Gone>) {
+        self.gone = Some(Rc::clone(gone));
+        for index in 0..self.connections.positions() {
+            let Some(connection) = self.connections.at_mut(index) else { continue };
+            connection.flush_queued = false;
+            if !matches!(connection.state, TcpState::Closed | TcpState::TimeWait) {
+                connection.fail(Failure::Gone(Rc::clone(gone)));
+                self.settle(now, index);
+            }
+        }
+        self.dirty.clear();
+        while let Some((index, record)) = self.time_wait.evict() {
+            self.flows.remove(record.hash, Owner::TimeWait(index));
+        }
+        for listener in self.listeners.slots.iter_mut() {
+            if let Some(waker) = listener.waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Acts on what a connection has left behind: something to send, an earlier deadline, a new state.

@@ -106,6 +106,11 @@ impl<T> Slots<T> {
     }
 
     /// All values. For control paths: no datapath loops over all sockets.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.values.iter_mut().flatten()
+    }
+
+    /// All values. For control paths: no datapath loops over all sockets.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.values.iter().flatten()
     }

@@ -95,6 +95,9 @@ impl<P: Default> Tcp<P> {
                 return Poll::Ready(Ok((StreamId(handle), connection.peer_addr())));
             }
         }
+        if let Some(gone) = &self.gone {
+            return Poll::Ready(Err(gone.to_error()));
+        }
         listener.waker = Some(cx.waker().clone());
         Poll::Pending
     }

@@ -9,6 +9,7 @@ mod table;
 use core::task::{Context, Poll};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use demi_drivers::Buf;
 use demi_drivers::transport::{DatagramId, DatagramOptions, Handle};
@@ -17,13 +18,14 @@ use slab::Slab;
 use crate::addr::{as_seen_by, canonical, unspecified_like};
 use crate::config::Limits;
 use crate::egress::{Egress, Upper};
+use crate::gone::Gone;
 use crate::hash::Random;
 use crate::path::udp_overhead;
 use crate::stats::UdpStats;
 use crate::tcp::output::{Flow, Refused};
 use crate::wire::{protocol, udp};
 
-use socket::{Datagram, Socket};
+use socket::{Datagram, Socket, SocketError};
 use table::{Binding, Table};
 
 /// Hop limit of datagrams whose socket names none.
@@ -119,7 +121,7 @@ impl Udp {
         if let Some(index) = self.table.lookup_connected(flow)
             && let Some(socket) = self.sockets.get_mut(index as usize)
         {
-            socket.error = Some(error);
+            socket.tell(error);
             socket.wake_both();
         }
     }
@@ -136,9 +138,11 @@ impl Udp {
     }
 
     /// The device is gone: every socket hears of it.
-    pub(crate) fn fail_all(&mut self, error: io::ErrorKind) {
+    pub(crate) fn fail_all(&mut self, gone: &Rc<Gone>) {
+        self.senders.clear();
         for (_, socket) in &mut self.sockets {
-            socket.error = Some(error);
+            socket.waits_to_send = false;
+            socket.error = Some(SocketError::Gone(Rc::clone(gone)));
             socket.wake_both();
         }
     }
@@ -359,8 +363,8 @@ impl Udp {
         remote: Option<SocketAddr>,
     ) -> Poll<io::Result<()>> {
         let socket = self.socket_mut(id)?;
-        if let Some(error) = socket.error.take() {
-            return Poll::Ready(Err(error.into()));
+        if let Some(error) = socket.take_error() {
+            return Poll::Ready(Err(error));
         }
         let Some(payload) = buf else { return Poll::Ready(Ok(())) };
         let flow = match remote {

@@ -4,6 +4,7 @@ use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use demi_drivers::Buf;
 use demi_drivers::transport::DatagramOptions;
@@ -12,6 +13,7 @@ use super::table::Binding;
 use super::{broadcast, family, unreachable_network};
 use crate::addr::canonical;
 use crate::egress::Egress;
+use crate::gone::Gone;
 use crate::path::Path;
 use crate::tcp::output::Flow;
 
@@ -32,6 +34,15 @@ impl Datagram {
     }
 }
 
+/// What a socket's next call fails with.
+#[derive(Clone, Debug)]
+pub(super) enum SocketError {
+    /// An ICMP error about a datagram: the next call's alone.
+    Told(io::ErrorKind),
+    /// The device is no more: every call's from now on.
+    Gone(Rc<Gone>),
+}
+
 /// A socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -45,7 +56,7 @@ pub(super) struct Socket {
     queue: VecDeque<Datagram>,
     recv_waker: Option<Waker>,
     pub(super) send_waker: Option<Waker>,
-    pub(super) error: Option<io::ErrorKind>,
+    pub(super) error: Option<SocketError>,
     pub(super) binding: Binding,
     /// Both ends, when connected.
     pub(super) flow: Option<Flow>,
@@ -132,10 +143,33 @@ impl Socket {
         before - self.queue.len()
     }
 
+    /// An ICMP error was about a datagram of ours.
+    pub(super) fn tell(&mut self, error: io::ErrorKind) {
+        self.error = Some(SocketError::Told(error));
+    }
+
+    /// The pending error.
+    #[inline]
+    pub(super) fn take_error(&mut self) -> Option<io::Error> {
+        if self.error.is_none() { None } else { self.take_any_error() }
+    }
+
+    #[cold]
+    fn take_any_error(&mut self) -> Option<io::Error> {
+        match self.error.take()? {
+            SocketError::Told(kind) => Some(kind.into()),
+            SocketError::Gone(gone) => {
+                let error = gone.to_error();
+                self.error = Some(SocketError::Gone(gone));
+                Some(error)
+            }
+        }
+    }
+
     /// Reports a pending error, or remembers who waits for a datagram.
     pub(super) fn wait_to_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if let Some(error) = self.error.take() {
-            return Poll::Ready(error.into());
+        if let Some(error) = self.take_error() {
+            return Poll::Ready(error);
         }
         match &mut self.recv_waker {
             Some(waker) => waker.clone_from(cx.waker()),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use demi_drivers::Instant;
 use demi_drivers::transport::{StreamOptions, TcpInfo, TcpState};
@@ -11,9 +12,10 @@ use super::super::config::TcpConfig;
 use super::super::congestion::Congestion;
 use super::super::seq::SeqNumber;
 use super::{Connection, cap_bytes};
+use crate::gone::Gone;
 
 /// Why a connection ended other than by FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// A RST answered the SYN.
     Refused,
@@ -27,10 +29,12 @@ pub(crate) enum Failure {
     NetworkUnreachable,
     /// A firewall on the way said no.
     Prohibited,
+    /// Our own device is no more.
+    Gone(Rc<Gone>),
 }
 
 impl Failure {
-    pub(crate) fn to_error(self) -> io::Error {
+    pub(crate) fn to_error(&self) -> io::Error {
         let (kind, text) = match self {
             Failure::Refused => (
                 io::ErrorKind::ConnectionRefused,
@@ -51,6 +55,7 @@ impl Failure {
             Failure::Prohibited => {
                 (io::ErrorKind::HostUnreachable, "host is unreachable: a firewall prohibits it")
             }
+            Failure::Gone(gone) => return gone.to_error(),
         };
         io::Error::new(kind, text)
     }
@@ -67,9 +72,13 @@ impl<P> Connection<P> {
         SocketAddr::new(self.flow.remote, self.flow.remote_port)
     }
 
-    /// Why the connection ended, once.
+    /// Why the connection ended: once, but for a device that is gone, which no half of a stream may take for an orderly end.
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
-        self.cold.failure.take().map(Failure::to_error)
+        let failure = self.cold.failure.take()?;
+        if let Failure::Gone(gone) = &failure {
+            self.cold.failure = Some(Failure::Gone(Rc::clone(gone)));
+        }
+        Some(failure.to_error())
     }
 
     /// An ICMP error quoted a segment of ours that began with `seq`.

@@ -570,6 +570,12 @@ impl<P> Connection<P> {
         self.finish();
     }
 
+    /// Ends a connection whose peer has not answered for too long, for the reason that routers gave, if any did.
+    pub(crate) fn give_up(&mut self) {
+        let failure = self.cold.soft_failure.take().unwrap_or(Failure::TimedOut);
+        self.fail(failure);
+    }
+
     /// Ends the connection at once.
     pub(crate) fn finish(&mut self) {
         self.set_state(TcpState::Closed);

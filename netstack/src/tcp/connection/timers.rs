@@ -8,7 +8,7 @@ use demi_drivers::transport::TcpState;
 
 use super::super::output::Output;
 use super::super::rto::elapsed_ns;
-use super::{AckDue, Connection, Env, Failure, Retransmit, nanos};
+use super::{AckDue, Connection, Env, Retransmit, nanos};
 
 impl<P> Connection<P> {
     /// The earliest deadline.
@@ -60,7 +60,7 @@ impl<P> Connection<P> {
         self.cold.timeouts += 1;
         if self.cold.timeouts > retries || self.user_timeout_is_over(env) {
             env.stats.attempt_fails += 1;
-            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            self.give_up();
             return;
         }
         self.rtt.back_off(env.bounds);
@@ -81,7 +81,7 @@ impl<P> Connection<P> {
         let retries = if self.orphan { env.config.orphan_retries } else { env.config.retries };
         if self.cold.timeouts > retries || self.user_timeout_is_over(env) {
             env.stats.abort_on_timeout += 1;
-            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            self.give_up();
             return;
         }
         // RFC 5681 §3.1: the threshold falls once for data that times out again and again.
@@ -114,7 +114,7 @@ impl<P> Connection<P> {
         let user_timeout = self.cold.options.user_timeout.is_some() && self.user_timeout_is_over(env);
         if (probes > limit && (!answered || self.orphan)) || user_timeout {
             env.stats.abort_on_timeout += 1;
-            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            self.give_up();
             return;
         }
         self.cold.window_probes += 1;
@@ -165,7 +165,7 @@ impl<P> Connection<P> {
         if over {
             env.stats.abort_on_timeout += 1;
             self.send_reset(env);
-            self.fail(self.cold.soft_failure.unwrap_or(Failure::TimedOut));
+            self.give_up();
             return;
         }
         self.cold.keepalive_probes += 1;
