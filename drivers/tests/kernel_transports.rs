@@ -106,6 +106,7 @@ suite![
     datagrams_of_any_size_arrive_whole,
     dropped_waits_lose_nothing,
     a_watched_descriptor_ends_the_park,
+    a_descriptor_no_longer_watched_does_not_end_the_park,
     the_wait_descriptor_tells_that_something_came,
     a_transport_is_dropped_with_everything_open,
     the_limit_of_sockets_is_an_error_with_a_cure,
@@ -1136,6 +1137,30 @@ fn a_watched_descriptor_ends_the_park(open: Open) {
         net.turn();
         net.transport.park(Some(Duration::from_micros(10))).unwrap();
     }
+}
+
+fn a_descriptor_no_longer_watched_does_not_end_the_park(open: Open) {
+    let mut net = open(Limits::default());
+    let (bell, ringer) = std::os::unix::net::UnixStream::pair().unwrap();
+    net.transport.watch(bell.as_raw_fd()).unwrap();
+    net.transport.park(Some(Duration::from_micros(10))).unwrap();
+    net.transport.unwatch(bell.as_raw_fd());
+    while net.turn() > 0 {}
+    // What the kernel has to say of the poll that was under way ends a park, once.
+    net.transport.park(Some(Duration::from_micros(10))).unwrap();
+    while net.turn() > 0 {}
+    (&ringer).write_all(b"!").unwrap();
+    // A wait may end early for reasons of its own; with the bell, each would.
+    let limit = Duration::from_millis(5);
+    let lasts = (0..100).any(|_| {
+        let start = std::time::Instant::now();
+        net.transport.park(Some(limit)).unwrap();
+        net.turn();
+        start.elapsed() >= limit
+    });
+    assert!(lasts, "every wait was ended");
+    net.transport.unwatch(bell.as_raw_fd());
+    net.settle();
 }
 
 fn the_wait_descriptor_tells_that_something_came(open: Open) {

@@ -57,6 +57,10 @@ impl Transport for Stack {
         Ok(())
     }
 
+    fn unwatch(&mut self, fd: RawFd) {
+        self.parker.unwatch(fd);
+    }
+
     fn usage(&self) -> TransportUsage {
         let mut usage = self.tcp.usage();
         usage.datagrams = self.udp.len();

@@ -132,6 +132,12 @@ impl Epoll {
         self.control(fd, libc::EPOLLIN, Token::Watched)
     }
 
+    /// Ends what [`watch`](Self::watch) began.
+    pub(super) fn unwatch(&self, fd: RawFd) {
+        // SAFETY: a removal reads no event. One that fails says that `fd` is not registered, which is what is wanted.
+        unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, ptr::null_mut()) };
+    }
+
     fn control(&self, fd: RawFd, events: libc::c_int, token: Token) -> io::Result<()> {
         let mut event = libc::epoll_event { events: events as u32, u64: token.encode() };
         // SAFETY: `event` is readable during the call.

@@ -295,6 +295,10 @@ impl Transport for Posix {
         self.epoll.watch(fd).map_err(|e| explain(e, format!("cannot watch descriptor {fd}")))
     }
 
+    fn unwatch(&mut self, fd: RawFd) {
+        self.epoll.unwatch(fd);
+    }
+
     fn usage(&self) -> TransportUsage {
         TransportUsage {
             streams: self.streams.len(),

@@ -121,6 +121,9 @@ pub trait Transport {
     /// What the system call that registers the descriptor said.
     fn watch(&mut self, fd: RawFd) -> io::Result<()>;
 
+    /// Ends what [`watch`](Self::watch) began. One that is not watched is none of its business.
+    fn unwatch(&mut self, fd: RawFd);
+
     /// What the transport still holds.
     fn usage(&self) -> TransportUsage;
 

@@ -198,7 +198,7 @@ impl Uring {
     /// Polls every watched descriptor once more: what is readable still ends the wait again.
     pub(super) fn arm_watched(&mut self) {
         for (index, (fd, armed)) in self.watched.iter_mut().enumerate() {
-            if !*armed {
+            if !*armed && *fd >= 0 {
                 *armed = true;
                 let entry = opcode::PollAdd::new(Fd(*fd), libc::POLLIN as u32).build();
                 let handle = Handle { index: index as u32, generation: 0 };

@@ -31,7 +31,7 @@ use self::buffers::Buffers;
 use self::datagram::Datagram;
 use self::listener::Listener;
 use self::message::Messages;
-use self::ring::{Completion, Ring};
+use self::ring::{Completion, Op, Ring};
 use self::stream::{Phase, Stream};
 use crate::mem::{Buf, Pool, PoolConfig};
 use crate::sockets::closing::Closing;
@@ -299,6 +299,18 @@ impl Transport for Uring {
         }
         self.watched.push((fd, false));
         Ok(())
+    }
+
+    fn unwatch(&mut self, fd: RawFd) {
+        // The place stays: what the kernel says of the poll that is under way names it.
+        for (index, (watched, armed)) in self.watched.iter_mut().enumerate() {
+            if *watched == fd {
+                *watched = -1;
+                if *armed {
+                    self.ring.cancel(Op::Watch, Handle { index: index as u32, generation: 0 });
+                }
+            }
+        }
     }
 
     fn usage(&self) -> TransportUsage {

@@ -8,7 +8,7 @@ mod cell;
 mod open;
 mod stack;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -31,6 +31,8 @@ const BLIND_PARK: Duration = Duration::from_micros(100);
 /// The transports of one runtime.
 pub struct TransportSet {
     cells: Vec<Rc<TransportCell>>,
+    /// The descriptor by which the first one waits for each of the others.
+    watched: Vec<Cell<Option<RawFd>>>,
     stream: StreamOptions,
     listen: ListenOptions,
     /// Waits when there is no transport at all: a runtime of tasks and timers only.
@@ -60,20 +62,22 @@ impl TransportSet {
     pub fn from_vec(transports: Vec<Box<dyn Transport>>) -> TransportSet {
         let mut transports = transports.into_iter();
         let mut cells = Vec::with_capacity(transports.len());
-        let mut park_limit = None;
+        let (mut watched, mut park_limit) = (Vec::new(), None);
         if let Some(mut first) = transports.next() {
             let others: Vec<_> = transports.collect();
             for other in &others {
-                match other.wait_fd() {
-                    Some(fd) if first.watch(fd.as_raw_fd()).is_ok() => {}
-                    _ => park_limit = Some(BLIND_PARK),
+                let fd = other.wait_fd().map(|fd| fd.as_raw_fd()).filter(|fd| first.watch(*fd).is_ok());
+                if fd.is_none() {
+                    park_limit = Some(BLIND_PARK);
                 }
+                watched.push(Cell::new(fd));
             }
             cells.extend(std::iter::once(first).chain(others).map(|t| Rc::new(TransportCell::new(t))));
         }
         let config = Config::default();
         TransportSet {
             cells,
+            watched,
             stream: config.stream_options(),
             listen: config.listen_options(),
             parker: RefCell::new(Parker::new()),
@@ -97,12 +101,37 @@ impl TransportSet {
         for cell in &self.cells {
             match cell.poll(now) {
                 Ok(seen) => events += seen,
-                Err(error) => keep_first(&mut failed, error),
+                Err(error) => {
+                    self.unwatch_dead();
+                    keep_first(&mut failed, error);
+                }
             }
         }
         match failed {
             None => Ok(events),
             Some(error) => Err(error),
+        }
+    }
+
+    /// Waits no longer for transports that have nothing to wait for any more: the descriptor of a device that is gone would
+    /// end every park at once.
+    #[cold]
+    fn unwatch_dead(&self) {
+        let Some((first, others)) = self.cells.split_first() else { return };
+        for (cell, watched) in others.iter().zip(&self.watched) {
+            let dead = cell.look(|transport| Ok(transport.wait_fd().is_none()));
+            if matches!(dead, Ok(true))
+                && let Some(fd) = watched.take()
+            {
+                // A first transport that is running (its waker turned the loop) is told by the next error.
+                let told = first.call(|transport| {
+                    transport.unwatch(fd);
+                    Ok(())
+                });
+                if told.is_err() {
+                    watched.set(Some(fd));
+                }
+            }
         }
     }
 

@@ -25,6 +25,8 @@ struct Log {
     calls: RefCell<Vec<String>>,
     /// Woken and dropped in the middle of `poll`.
     wakers: RefCell<Vec<Waker>>,
+    /// The device is gone.
+    dead: Cell<bool>,
 }
 
 impl Log {
@@ -95,7 +97,7 @@ impl Transport for Mock {
         wakers.iter().for_each(Waker::wake_by_ref);
         drop(wakers);
         self.log.note("polled".into());
-        Ok(count)
+        if self.log.dead.get() { no() } else { Ok(count) }
     }
 
     fn flush(&mut self, _: Instant) -> io::Result<()> {
@@ -112,12 +114,16 @@ impl Transport for Mock {
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd)
+        self.fd.as_ref().map(AsFd::as_fd).filter(|_| !self.log.dead.get())
     }
 
     fn watch(&mut self, fd: RawFd) -> io::Result<()> {
         self.log.note(format!("watches {fd}"));
         Ok(())
+    }
+
+    fn unwatch(&mut self, fd: RawFd) {
+        self.log.note(format!("unwatches {fd}"));
     }
 
     fn usage(&self) -> TransportUsage {
@@ -411,6 +417,25 @@ fn the_first_transport_parks_for_all() {
         "one with nothing to wait on is polled"
     );
     assert_eq!(set.usage().streams, 2);
+}
+
+#[test]
+fn the_first_transport_stops_watching_one_that_is_dead() {
+    let (_kept, other) = UnixStream::pair().unwrap();
+    let (first, mut second) = (Mock::new("posix"), Mock::new("tap:a"));
+    let (log, log_of_second) = (first.log.clone(), second.log.clone());
+    let fd = AsRawFd::as_raw_fd(&other);
+    second.fd = Some(other);
+    let set = TransportSet::from_vec(vec![Box::new(first), Box::new(second)]);
+    log_of_second.dead.set(true);
+    for _ in 0..2 {
+        set.poll(Instant::ZERO).unwrap_err();
+    }
+    set.park(None).unwrap();
+    let told = log.take();
+    let expected = [format!("watches {fd}"), "polled".into(), format!("unwatches {fd}"), "polled".into()];
+    assert_eq!(told[..4], expected);
+    assert_eq!(told[4..], ["parked None"], "once, and the loop sleeps");
 }
 
 #[test]
