@@ -2,6 +2,7 @@
 
 mod cancel;
 mod compat;
+mod several;
 mod split;
 mod support;
 mod tcp;
