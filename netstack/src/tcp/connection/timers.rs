@@ -64,7 +64,7 @@ impl<P> Connection<P> {
             return;
         }
         self.rtt.back_off(env.bounds);
-        self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        self.retransmit_at = self.next_try_at(env);
         self.cold.syn_due = true;
         self.flush_due = true;
     }
@@ -87,7 +87,7 @@ impl<P> Connection<P> {
         // RFC 5681 §3.1: the threshold falls once for data that times out again and again.
         self.enter_loss(env, self.cold.timeouts == 1);
         self.rtt.back_off(env.bounds);
-        self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        self.retransmit_at = self.next_try_at(env);
     }
 
     /// Whether what is outstanding has been so for longer than the application wants to wait (RFC 5482).
@@ -98,6 +98,16 @@ impl<P> Connection<P> {
             .stalled_since
             .get_or_insert(Instant::from_nanos(env.now.as_nanos().saturating_sub(waited_ns)));
         self.cold.options.user_timeout.is_some_and(|limit| env.now.since(since) >= limit)
+    }
+
+    /// When to try again after a timeout: the time to give up, should that come first, so that a wait which has doubled does
+    /// not double the user timeout, too (as Linux).
+    fn next_try_at<O>(&self, env: &Env<'_, O>) -> Instant {
+        let backed_off = env.now.plus_nanos(self.rtt.rto_ns());
+        match (self.cold.options.user_timeout, self.cold.stalled_since) {
+            (Some(limit), Some(since)) => backed_off.min((since + limit).max(env.now)),
+            _ => backed_off,
+        }
     }
 
     /// The peer's window is still closed (RFC 9293 §3.8.6.1).
@@ -122,7 +132,7 @@ impl<P> Connection<P> {
             let _ = self.send_probe(env);
             self.rtt.back_off(env.bounds);
             self.retransmit = Retransmit::Persist;
-            self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+            self.retransmit_at = self.next_try_at(env);
         }
     }
 
