@@ -29,6 +29,8 @@ pub struct WireConfig {
     pub ring_frames: usize,
     /// Memory of each end.
     pub pool: PoolConfig,
+    /// Memory of the first ends, one by one, where it is not to be [`pool`](Self::pool).
+    pub end_pools: Vec<PoolConfig>,
     /// What every direction does to frames, until [`WireHandle::set_link`](super::WireHandle::set_link) changes one.
     pub link: LinkConfig,
     /// Ends compute the TCP and UDP checksums they are asked to ([`Capabilities::tx_checksum`]), and tell of frames whose
@@ -56,6 +58,7 @@ impl Default for WireConfig {
             mtu: 1500,
             ring_frames: 1024,
             pool: PoolConfig::default(),
+            end_pools: Vec::new(),
             link: LinkConfig::default(),
             checksum_offload: false,
             lossless_memory: false,

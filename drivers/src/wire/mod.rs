@@ -70,7 +70,8 @@ impl Wire {
                 ),
             ));
         }
-        let pools = (0..config.ends).map(|_| Pool::new(&config.pool)).collect::<io::Result<Vec<_>>>()?;
+        let own = |index| config.end_pools.get(index).unwrap_or(&config.pool);
+        let pools = (0..config.ends).map(|index| Pool::new(own(index))).collect::<io::Result<Vec<_>>>()?;
         let medium = Rc::new(RefCell::new(Medium::new(seed, &config, &pools)));
         let ends = pools.into_iter().enumerate().map(|(index, pool)| {
             let [high, low] = (index as u16 + 1).to_be_bytes();

@@ -75,6 +75,15 @@ fn a_plain_wire_is_a_bounded_ring_that_pushes_back() {
 }
 
 #[test]
+fn an_end_may_have_memory_of_its_own() {
+    let config =
+        WireConfig { ends: 3, end_pools: vec![PoolConfig::small(4), PoolConfig::small(8)], ..small() };
+    let ends = Wire::new(1, config).unwrap();
+    let slots: Vec<_> = ends.iter().map(|end| end.pool().stats().slots).collect();
+    assert_eq!(slots, [4, 8, 2048]);
+}
+
+#[test]
 fn an_empty_pool_loses_frames_and_counts_them() {
     let config = WireConfig { pool: PoolConfig::small(4), ..small() };
     let mut ends = Wire::new(1, config).unwrap();
