@@ -14,7 +14,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Parser;
-use demi::net::{TcpListener, TcpStream, UdpSocket};
+use demi::net::{KeepAlive, TcpListener, TcpStream, UdpSocket};
 use demi::signal::{Signal, SignalKind, ctrl_c, signal};
 use demi::task::JoinSet;
 use futures::future::{Either, select};
@@ -29,25 +29,31 @@ struct Args {
     /// Seconds that open connections get to finish after ctrl-C.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     grace: u64,
+    /// Seconds after which a client that answers nothing is given up: by its system's silence if it owes us an
+    /// acknowledgement, else by asking it. When left out, the device's own time, which is many minutes.
+    #[arg(long, value_name = "SECONDS")]
+    dead_after: Option<u64>,
 }
 
 #[demi::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let dead_after = args.dead_after.map(Duration::from_secs);
     let listener = TcpListener::bind(args.listen).await?;
     let address = listener.local_addr()?;
     let datagrams = UdpSocket::bind(address).await?;
+    let asked = signal(SignalKind::user_defined1())?;
     println!("listening on {address} ({})", listener.device());
 
     let udp = demi::spawn(echo_datagrams(datagrams));
-    demi::spawn(tell_usage(signal(SignalKind::user_defined1())?));
+    demi::spawn(tell_usage(asked));
     let mut connections = JoinSet::new();
     let mut ctrl_c = pin!(ctrl_c());
     loop {
         match select(ctrl_c.as_mut(), pin!(listener.accept())).await {
             Either::Left((signal, _)) => break signal?,
             Either::Right((Ok((stream, _peer)), _)) => {
-                connections.spawn(echo(stream));
+                connections.spawn(echo(stream, dead_after));
                 while connections.try_join_next().is_some() {}
             }
             // A connection that died in the queue, or no descriptor left: the next accept says whether it lasts.
@@ -70,8 +76,13 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// Echoes until the peer closes its side, then closes ours. Errors end this connection only.
-async fn echo(mut stream: TcpStream) {
+async fn echo(mut stream: TcpStream, dead_after: Option<Duration>) {
     let _ = stream.set_nodelay(true);
+    if let Some(limit) = dead_after {
+        let (idle, interval) = (limit / 2, limit / 4);
+        let _ = stream.set_user_timeout(Some(limit));
+        let _ = stream.set_keepalive(Some(KeepAlive { idle, interval, probes: 2 }));
+    }
     while let Ok(Some(buf)) = stream.pop().await {
         if stream.push(buf).await.is_err() {
             break;

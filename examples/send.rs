@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::Parser;
@@ -21,6 +21,10 @@ struct Args {
     /// Where to send it.
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
+    /// Seconds after which a peer that answers nothing is given up. When left out, the device's own time, which is many
+    /// minutes.
+    #[arg(long, value_name = "SECONDS")]
+    dead_after: Option<u64>,
     /// The file; standard input when left out.
     file: Option<PathBuf>,
 }
@@ -36,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
         None => Box::new(std::io::stdin()),
     };
     let mut stream = TcpStream::connect(args.to).await?;
+    stream.set_user_timeout(args.dead_after.map(Duration::from_secs))?;
     let (start, mut sent) = (Instant::now(), 0u64);
     loop {
         let mut buf = stream.alloc(CHUNK).await?;

@@ -45,16 +45,3 @@ fn kernel_server_answers_our_client(lab: &Lab) {
 }
 
 matrix!(kernel_server, crate::echo::kernel_server_answers_our_client);
-
-fn relay_passes_datagrams_on(lab: &Lab) {
-    let listen = lab.case.socat("UDP");
-    let _server = lab
-        .start_foreign("socat", &format!("-d -d {listen}-RECVFROM:7000,fork,reuseaddr EXEC:cat"))
-        .ready_when("receiving on");
-    let mut relay = lab.serve("relay", 7001, &format!("--to {}", lab.case.foreign(7000)));
-    let target = format!("{}:{}", lab.case.socat("UDP"), lab.case.server(7001));
-    let reply = lab.client("socat").args(&format!("-t 2 - {target}")).input("through the relay").run();
-    assert_eq!(reply.stdout, b"through the relay", "{}\n{}", reply.report(), relay.report());
-}
-
-matrix!(relay, crate::echo::relay_passes_datagrams_on, lossless);

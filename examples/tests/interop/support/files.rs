@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::command::must;
@@ -54,9 +54,13 @@ fn make(name: &'static str, bytes: u64) -> Large {
     if !complete && let Err(error) = write(&large, bytes) {
         panic!("{}: {error}", large.path().display());
     }
-    let digest = must(&format!("sha256sum {}", large.path().display()));
-    let digest = digest.split_whitespace().next().unwrap_or_default().to_owned();
-    Large { digest, ..large }
+    Large { digest: digest(&large.path()), ..large }
+}
+
+/// SHA-256 of a file.
+pub(crate) fn digest(path: &Path) -> String {
+    let line = must(&format!("sha256sum {}", path.display()));
+    line.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 /// Writes words of a xorshift generator: incompressible, and the same in every run.

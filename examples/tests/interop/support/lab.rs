@@ -133,6 +133,23 @@ impl Lab {
         rules.lines().filter_map(after).sum()
     }
 
+    /// Cuts the cable: every frame is lost, in both directions. Neither end is told.
+    pub(crate) fn cut(&self) {
+        self.lose(1000);
+    }
+
+    /// Mends what [`cut`](Self::cut) has cut. For cases without loss of their own.
+    pub(crate) fn mend(&self) {
+        let (namespace, _) = self.hooks();
+        namespace.run("nft delete table netdev faults");
+    }
+
+    /// Takes the link of the host under test down, or up again: its device is told, as when somebody pulls a plug.
+    pub(crate) fn set_link(&self, up: bool) {
+        let link = if self.case.device == Device::Tap { TAP } else { "eth0" };
+        self.host.ip(&format!("link set {link} {}", if up { "up" } else { "down" }));
+    }
+
     /// From now on loses that many frames of a thousand, at random, in each direction.
     fn lose(&self, permille: u32) {
         let (namespace, hooks) = self.hooks();

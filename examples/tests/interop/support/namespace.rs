@@ -1,7 +1,10 @@
 //! Network namespaces that remove themselves. A name carries the process id of the run that made it, so that runs side
 //! by side do not meet, and so that what a killed run left can be told from what is in use.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -45,6 +48,23 @@ impl Namespace {
     #[track_caller]
     pub(crate) fn run(&self, line: &str) -> String {
         must(&format!("ip netns exec {} {line}", self.name))
+    }
+
+    /// Runs `call` inside, on a thread of its own, whose sockets are this namespace's.
+    #[track_caller]
+    pub(crate) fn inside<T: Send>(&self, call: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.name);
+        let namespace = File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let result = thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                // SAFETY: changes the calling thread's namespace, and no memory.
+                let answer = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+                assert_eq!(answer, 0, "{path}: {}", io::Error::last_os_error());
+                call()
+            });
+            inside.join()
+        });
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Sets a kernel parameter inside.
