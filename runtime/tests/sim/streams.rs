@@ -318,6 +318,17 @@ fn any_starved_streams(seed: u64) -> Sim {
     sim
 }
 
+/// As [`any_starved_streams`], with plenty of memory at one of the two ends: the one that sends, receives, or both.
+fn any_half_starved_streams(seed: u64) -> Sim {
+    let mut sim = any(seed, false);
+    let rng = &mut Rng::new(sim.seed() ^ 0x51a8);
+    let wire = sim.wire();
+    let starved = PoolConfig { slots: scaled(rng, 64, 256) as usize, ..wire.pool.clone() };
+    wire.pool.slots = 8192;
+    wire.end_pools = if rng.chance(0.5) { vec![starved] } else { vec![wire.pool.clone(), starved] };
+    sim
+}
+
 fn any(seed: u64, impatient: bool) -> Sim {
     let mut sim = Sim::new(seed);
     let rng = &mut Rng::new(sim.seed());
@@ -412,6 +423,11 @@ fn dropping_any_future_at_any_await_loses_no_byte() {
 #[test]
 fn exhausted_pools_hold_streams_up_and_lose_nothing() {
     sweep("starved_streams", any_starved_streams);
+}
+
+#[test]
+fn a_pool_exhausted_at_one_end_holds_streams_up_and_loses_nothing() {
+    sweep("half_starved_streams", any_half_starved_streams);
 }
 
 #[test]
