@@ -3,7 +3,7 @@
 //! Nothing of it is the process's: several can live on one thread, one inside another's task, or many side by side in a
 //! simulation.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::fmt;
 use core::task::Poll;
 use std::io;
@@ -29,7 +29,9 @@ pub(crate) struct Inner {
     id: u64,
     seed: u64,
     executor: Rc<Executor>,
-    transports: Rc<TransportSet>,
+    transports: OnceCell<Rc<TransportSet>>,
+    /// What the transports are opened from when that is left to their first use; or why they cannot be.
+    late: RefCell<Option<io::Result<Config>>>,
     clock: Clock,
     timers: RefCell<Wheel>,
     blocking: Blocking,
@@ -58,7 +60,24 @@ impl Inner {
 
     #[inline]
     pub(crate) fn transports(&self) -> &Rc<TransportSet> {
-        &self.transports
+        self.transports.get_or_init(|| self.open_late())
+    }
+
+    /// Opens the transports of a program, which ends if that fails.
+    #[cold]
+    fn open_late(&self) -> Rc<TransportSet> {
+        let opened = match self.late.take() {
+            Some(Ok(config)) => self.open(&config),
+            Some(Err(error)) => Err(error),
+            None => Ok(TransportSet::from_vec(Vec::new())),
+        };
+        Rc::new(opened.unwrap_or_else(|error| crate::entry::fail(&error)))
+    }
+
+    fn open(&self, config: &Config) -> io::Result<TransportSet> {
+        let transports = TransportSet::open(config, self.seed)?;
+        transports.watch(self.executor.bell_fd())?;
+        Ok(transports)
     }
 
     /// The time of the loop's turn.
@@ -139,21 +158,49 @@ impl Builder {
     /// # Errors
     /// A configuration that cannot be, a device that cannot be opened: one line that names cause and cure.
     pub fn build(self) -> io::Result<Runtime> {
-        static IDS: AtomicU64 = AtomicU64::new(1);
         let config = match &self.transports {
             Some(_) => self.config.check()?,
             None => self.config.load()?,
         };
+        let runtime = Self::assemble(&config, self.paused)?;
+        let inner = &runtime.inner;
+        let transports = match self.transports {
+            Some(transports) => {
+                let transports = TransportSet::from_vec(transports).with_options_of(&config);
+                transports.watch(inner.executor.bell_fd())?;
+                transports
+            }
+            None => inner.open(&config)?,
+        };
+        let _ = inner.transports.set(Rc::new(transports));
+        Ok(runtime)
+    }
+
+    /// Makes the runtime of a program's `main`, which opens no device before a socket needs it or `main` waits for
+    /// something: a program can read its arguments, and print its help, whatever is wrong with its device. What is wrong
+    /// then ends the program.
+    ///
+    /// # Errors
+    /// Those of the system alone.
+    pub(crate) fn build_late(self) -> io::Result<Runtime> {
+        let paused = self.paused;
+        let made = self.config.load().and_then(|config| Ok((Self::assemble(&config, paused)?, config)));
+        let (runtime, late) = match made {
+            Ok((runtime, config)) => (runtime, Ok(config)),
+            Err(error) => (Self::assemble(&Config::default(), paused)?, Err(error)),
+        };
+        runtime.inner.late.replace(Some(late));
+        Ok(runtime)
+    }
+
+    /// A runtime without its transports.
+    fn assemble(config: &Config, paused: bool) -> io::Result<Runtime> {
+        static IDS: AtomicU64 = AtomicU64::new(1);
         let core = config.cores.as_ref().and_then(|cores| cores.numbers().first().copied());
         let pinned = core.map(Pinned::to).transpose()?;
         let seed = config.seed.map_or_else(random_seed, Ok)?;
         let executor = Executor::new()?;
-        let transports = match self.transports {
-            Some(transports) => TransportSet::from_vec(transports).with_options_of(&config),
-            None => TransportSet::open(&config, seed)?,
-        };
-        transports.watch(executor.bell_fd())?;
-        let clock = if self.paused { Clock::virtual_time() } else { Clock::real() };
+        let clock = if paused { Clock::virtual_time() } else { Clock::real() };
         let timers = RefCell::new(Wheel::new(clock.turn()));
         let blocking = Blocking::new();
         if let (Some(core), Some(pinned)) = (core, &pinned) {
@@ -163,7 +210,8 @@ impl Builder {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             seed,
             executor,
-            transports: Rc::new(transports),
+            transports: OnceCell::new(),
+            late: RefCell::new(None),
             clock,
             timers,
             blocking,
@@ -263,6 +311,12 @@ impl Runtime {
         let running = Running(&self.inner);
         let output = context::enter(&self.inner, || {
             let mut main = self.inner.executor.scoped(future);
+            if self.inner.transports.get().is_none() && self.inner.executor.collect_wakes() {
+                self.inner.executor.run(1);
+                if let Poll::Ready(output) = main.take() {
+                    return output;
+                }
+            }
             let mut idler = Idler::default();
             loop {
                 let turn = self.inner.turn();
@@ -326,12 +380,17 @@ impl Runtime {
         inner.ended.set(true);
         context::enter(inner, || {
             inner.executor.shut_down();
+            let Some(transports) = inner.transports.get() else {
+                // None was ever needed.
+                inner.blocking.shut_down(inner.drain);
+                return Drained::Clean;
+            };
             let until = inner.clock.read() + inner.drain;
             let mut idler = Idler::default();
-            let mut closing = inner.transports.usage().closing;
+            let mut closing = transports.usage().closing;
             while closing > 0 && inner.clock.read() < until {
                 let turn = inner.turn();
-                closing = inner.transports.usage().closing;
+                closing = transports.usage().closing;
                 if closing > 0 {
                     idler.after(inner, turn, Some(until));
                 }
