@@ -151,7 +151,16 @@ impl Pool {
                 "the pool is larger than the address space",
             ));
         };
-        let region = Region::map(total, config.huge_pages)?;
+        let region = Region::map(total, config.huge_pages).map_err(|error| {
+            let PoolConfig { slots, slot_bytes, large_slots, large_slot_bytes, .. } = config;
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "no memory for a pool of {slots} slots of {slot_bytes} bytes and {large_slots} of {large_slot_bytes}: \
+                     {error}: take fewer"
+                ),
+            )
+        })?;
         let class = |offset: usize, stride: usize, total: usize| Class {
             free: Cell::new(None),
             out: Cell::new(0),

@@ -67,3 +67,32 @@ fn map(bytes: usize, flags: i32) -> io::Result<NonNull<u8>> {
     }
     NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap answered the null page"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Huge pages that the machine has free now.
+    fn free_huge_pages() -> usize {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let line = meminfo.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    #[test]
+    fn without_enough_huge_pages_ordinary_ones_do() {
+        let bytes = (free_huge_pages() + 1) * HUGE_PAGE;
+        let region = Region::map(bytes, true).unwrap();
+        assert!(!region.huge(), "the machine has no {bytes} bytes of huge pages");
+        assert!(region.bytes() >= bytes);
+        for at in [0, bytes - 1] {
+            // SAFETY: `at` lies in the mapping, which is writable and nobody else's.
+            unsafe {
+                let byte = region.base().as_ptr().add(at);
+                assert_eq!(byte.read(), 0);
+                byte.write(1);
+                assert_eq!(byte.read(), 1);
+            }
+        }
+    }
+}

@@ -151,3 +151,64 @@ fn where_io_uring_is_forbidden_uring_says_so_and_auto_does_without() {
     let _server = lab.start_foreign("socat", "-d -d TCP4-LISTEN:7000 EXEC:cat").ready_when("listening on");
     assert!(ping("auto").must().contains("1 sent, 1 answered"));
 }
+
+#[test]
+fn help_is_printed_whatever_is_wrong_with_the_device() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    for name in ["echo", "relay", "kv", "http", "ping", "send"] {
+        for (variable, value) in [
+            ("DEMI_DEVICE", "tape:demi0"),
+            ("DEMI_DEVICE", "packet:eth7"),
+            ("DEMI_DEVICE", "tap:demi7"),
+            ("DEMI_DEVISE", "posix"),
+            ("DEMI_CONFIG", "/no/such/file"),
+        ] {
+            let help = Client::new(&namespace, &example(name)).env(variable, value).args("--help").must();
+            assert!(
+                help.contains("Usage:") && help.contains("--help"),
+                "{name} with {variable}={value}: {help}"
+            );
+        }
+    }
+    assert_eq!(namespace.links(), Vec::<String>::new());
+}
+
+#[test]
+fn a_wrong_argument_is_told_before_a_wrong_device() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    let client = Client::new(&namespace, &example("echo")).env("DEMI_DEVICE", "packet:eth7");
+    let ended = client.args("--listen here").limit_s(20).run();
+    assert_eq!(ended.status.and_then(|status| status.code()), Some(2), "{}", ended.report());
+    assert!(ended.stderr.contains("--listen") && !ended.stderr.contains("eth7"), "{}", ended.report());
+}
+
+#[test]
+fn an_interface_that_is_no_tap_is_named() {
+    if !machine_is_ours() {
+        return;
+    }
+    let lab = Lab::new(Case::new(Device::Packet, Ip::V4, 0));
+    assert_one_line(&echo_with(lab.host(), "DEMI_DEVICE", "tap:eth0"), &["tap:eth0"]);
+    assert_eq!(lab.host().links(), ["eth0"]);
+}
+
+#[test]
+fn memory_that_is_not_there_is_told_with_what_was_asked_for() {
+    if !machine_is_ours() {
+        return;
+    }
+    let namespace = Namespace::new("mistake");
+    let ended = Client::new(&namespace, "prlimit")
+        .args(&format!("--as={} {} --listen 127.0.0.1:7000", 1 << 30, example("echo")))
+        .env("DEMI_DEVICE", "posix")
+        .env("DEMI_POOL_SLOTS", "16777216")
+        .limit_s(20)
+        .run();
+    assert_one_line(&ended, &["pool", "16777216"]);
+}
