@@ -206,6 +206,14 @@ impl Transport for Stack {
         self.tcp.tcp_info(stream)
     }
 
+    fn quickack(&self, stream: StreamId) -> io::Result<bool> {
+        self.tcp.quickack(stream)
+    }
+
+    fn set_quickack(&mut self, stream: StreamId, quickack: bool) -> io::Result<()> {
+        self.tcp.set_quickack(stream, quickack)
+    }
+
     // ---- datagrams ----
 
     fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {

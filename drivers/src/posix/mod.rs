@@ -508,6 +508,14 @@ impl Transport for Posix {
         info::tcp_info(&self.stream_ref(stream)?.socket)
     }
 
+    fn quickack(&self, stream: StreamId) -> io::Result<bool> {
+        options::quickack(&self.stream_ref(stream)?.socket)
+    }
+
+    fn set_quickack(&mut self, stream: StreamId, quickack: bool) -> io::Result<()> {
+        options::set_quickack(&self.stream_ref(stream)?.socket, quickack)
+    }
+
     fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {
         self.room_for_socket()?;
         let handle = self.datagrams.insert(Datagram {

@@ -147,6 +147,16 @@ pub(crate) fn bound_delivery(socket: &impl AsFd, limit: Duration) {
     let _ = SockRef::from(socket).set_tcp_user_timeout(Some(limit));
 }
 
+/// Whether the kernel acknowledges at once.
+pub(crate) fn quickack(socket: &impl AsFd) -> io::Result<bool> {
+    SockRef::from(socket).tcp_quickack().map_err(|e| explain(e, "cannot read TCP_QUICKACK"))
+}
+
+/// Makes the kernel acknowledge at once, or not, until it knows better.
+pub(crate) fn set_quickack(socket: &impl AsFd, quickack: bool) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_quickack(quickack).map_err(|e| explain(e, "cannot set TCP_QUICKACK"))
+}
+
 /// Takes the error the kernel keeps for the socket (`SO_ERROR`).
 pub(crate) fn take_error(socket: &impl AsFd) -> io::Result<Option<io::Error>> {
     SockRef::from(socket).take_error()

@@ -268,6 +268,19 @@ pub trait Transport {
     /// `NotConnected`; `Unsupported`.
     fn tcp_info(&self, stream: StreamId) -> io::Result<TcpInfo>;
 
+    /// Whether what arrives is acknowledged at once, as things are now (Linux's `TCP_QUICKACK`).
+    ///
+    /// # Errors
+    /// `NotConnected`; `Unsupported`.
+    fn quickack(&self, stream: StreamId) -> io::Result<bool>;
+
+    /// Acknowledges what has arrived and what will at once, or waits for data to carry acknowledgements; until the
+    /// transport finds, from what the connection does, that the other is better.
+    ///
+    /// # Errors
+    /// As [`quickack`](Self::quickack).
+    fn set_quickack(&mut self, stream: StreamId, quickack: bool) -> io::Result<()>;
+
     // ---- datagrams ----
 
     /// Opens a UDP socket. Port 0 takes a free one.

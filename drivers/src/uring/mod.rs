@@ -524,6 +524,14 @@ impl Transport for Uring {
         Ok(info)
     }
 
+    fn quickack(&self, stream: StreamId) -> io::Result<bool> {
+        options::quickack(&self.stream_ref(stream)?.socket)
+    }
+
+    fn set_quickack(&mut self, stream: StreamId, quickack: bool) -> io::Result<()> {
+        options::set_quickack(&self.stream_ref(stream)?.socket, quickack)
+    }
+
     fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {
         self.room_for_socket()?;
         let socket = open::datagram(local, options)?;

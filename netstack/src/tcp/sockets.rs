@@ -437,6 +437,23 @@ impl<P: Default> Tcp<P> {
         self.connections.get(stream.0).map(Connection::info).ok_or_else(stale)
     }
 
+    /// Whether what arrives is acknowledged at once, as things are now.
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    pub fn quickack(&self, stream: StreamId) -> io::Result<bool> {
+        self.connections.get(stream.0).map(Connection::quickack).ok_or_else(stale)
+    }
+
+    /// Acknowledges at once, or with the data that goes the other way; see
+    /// [`Transport::set_quickack`](demi_drivers::Transport::set_quickack).
+    ///
+    /// # Errors
+    /// `NotConnected` when the handle is stale.
+    pub fn set_quickack(&mut self, stream: StreamId, quickack: bool) -> io::Result<()> {
+        self.on_stream(stream, |connection| connection.set_quickack(quickack)).ok_or_else(stale)
+    }
+
     /// What the layer holds: streams, listeners, closing connections and TIME-WAIT records. Counts all connections: not for
     /// the datapath.
     pub fn usage(&self) -> TransportUsage {

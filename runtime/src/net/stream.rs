@@ -214,6 +214,34 @@ impl TcpStream {
         self.connection.change_options(|options| options.nodelay = nodelay)
     }
 
+    /// Whether what arrives is acknowledged at once, as things are now (`TCP_QUICKACK`).
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection is gone.
+    pub fn quickack(&self) -> io::Result<bool> {
+        self.connection.call(|transport, id| transport.quickack(id))
+    }
+
+    /// Acknowledges what has arrived and what will at once, or waits for data to carry the acknowledgements
+    /// (`TCP_QUICKACK`). It does not last: how the connection goes on decides anew, so set it after each receive that needs it.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// stream.set_quickack(true)?;
+    /// assert!(stream.quickack()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection is gone.
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        self.connection.call(|transport, id| transport.set_quickack(id, quickack))
+    }
+
     /// Time To Live, or Hop Limit, of outgoing packets.
     ///
     /// # Errors

@@ -223,6 +223,12 @@ impl Transport for Mock {
     fn tcp_info(&self, _: StreamId) -> io::Result<TcpInfo> {
         no()
     }
+    fn quickack(&self, _: StreamId) -> io::Result<bool> {
+        no()
+    }
+    fn set_quickack(&mut self, _: StreamId, _: bool) -> io::Result<()> {
+        no()
+    }
     fn bind_datagram(&mut self, _: SocketAddr, _: &DatagramOptions) -> io::Result<DatagramId> {
         no()
     }

@@ -300,6 +300,10 @@ fn options_are_put_in_force_and_read_back() {
         assert!(!client.nodelay().unwrap());
         client.set_nodelay(true).unwrap();
         assert!(client.nodelay().unwrap());
+        for quickack in [true, false, true] {
+            client.set_quickack(quickack).unwrap();
+            assert_eq!(client.quickack().unwrap(), quickack);
+        }
         client.set_ttl(9).unwrap();
         assert_eq!(client.ttl().unwrap(), 9);
         assert_eq!(client.set_ttl(0).unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -11,6 +11,9 @@ use super::{AckDue, Connection, Env, slow};
 /// A buffer out of order stands for at least this much of the window: it occupies a slot of memory however short it is.
 const BYTES_A_BUFFER: u32 = 512;
 
+/// Segments that are acknowledged at once after somebody asked for it, unless replies carry that (Linux's `TCP_MAX_QUICKACKS`).
+const QUICK_ACKS: u8 = 16;
+
 impl<P> Connection<P> {
     /// Takes the payload and FIN of an acceptable segment (RFC 9293 §3.10.7.4, seventh and eighth step).
     pub(super) fn take_payload<O: Output<Path = P>>(
@@ -141,6 +144,23 @@ impl<P> Connection<P> {
             }
         }
         self.wake_reader();
+    }
+
+    /// Whether the next segment is acknowledged at once: the connection is not in an exchange whose replies do it.
+    pub(crate) fn quickack(&self) -> bool {
+        !self.interactive
+    }
+
+    /// Linux's `TCP_QUICKACK`: acknowledges what waits for it and the next segments at once, or leaves it to replies and the
+    /// timer. What the connection does from here on decides anew.
+    pub(crate) fn set_quickack(&mut self, quickack: bool) {
+        self.interactive = !quickack;
+        if quickack {
+            self.quick_acks = self.quick_acks.max(QUICK_ACKS);
+            if self.ack_due == AckDue::Delayed {
+                self.ack_now();
+            }
+        }
     }
 
     /// The next acknowledgement tells that the bytes from `start` to `end` arrived again (RFC 2883).

@@ -24,6 +24,21 @@ fn a_young_connection_acknowledges_at_once_and_a_settled_one_waits() {
 }
 
 #[test]
+fn quick_acknowledgements_can_be_asked_for_and_declined() {
+    let mut t = settled(Script::plain(), "mss 1000");
+    assert_eq!(t.turn("P. 1:101 ack 1"), NONE);
+    t.tcp.set_quickack(t.stream(), true).unwrap();
+    assert_eq!(t.end(), [". 1 ack 101"], "what waits goes at once");
+    assert_eq!(t.turn("P. 101:201 ack 1"), [". 1 ack 201"]);
+    assert!(t.tcp.quickack(t.stream()).unwrap());
+    t.tcp.set_quickack(t.stream(), false).unwrap();
+    assert!(!t.tcp.quickack(t.stream()).unwrap());
+    assert_eq!(t.turn("P. 201:301 ack 1"), NONE, "a reply may carry it");
+    assert_eq!(t.wait_ms(41), [". 1 ack 301"]);
+    assert!(t.tcp.quickack(t.stream()).unwrap(), "no reply came: it does not last");
+}
+
+#[test]
 fn every_second_full_segment_is_acknowledged_at_once() {
     let mut t = settled(Script::plain(), "mss 1000");
     t.turn("P. 1:1001 ack 1");
