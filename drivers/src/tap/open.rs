@@ -76,7 +76,9 @@ fn open_tun(name: &str) -> io::Result<File> {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
                 "the kernel's module tun is missing: modprobe tun (in a container: --device /dev/net/tun)"
             }
-            Some(libc::EACCES | libc::EPERM) => "run as root, or give the user access to it",
+            Some(libc::EACCES | libc::EPERM) => {
+                "run as root, or have root let everybody open it: chmod 666 /dev/net/tun"
+            }
             _ => "",
         };
         explain(&error, &format!("{name}: open {path}"), cure)

@@ -15,4 +15,5 @@ mod mistakes;
 mod ping;
 mod support;
 mod transfer;
+mod unprivileged;
 mod vanish;
