@@ -91,11 +91,41 @@ pub(crate) fn apply_datagram(
     if old.ttl != new.ttl || old.tos != new.tos {
         apply_ip(socket, v6, (old.ttl, old.tos), (new.ttl, new.tos))?;
     }
+    if old.dont_fragment != new.dont_fragment {
+        // ip(7): WANT, the default, cuts what is larger than the path's MTU; DO refuses it.
+        let discover = if new.dont_fragment { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_WANT };
+        set_number(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)
+            .map_err(|e| explain(e, "cannot set IP_MTU_DISCOVER"))?;
+        if v6 {
+            set_number(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, discover)
+                .map_err(|e| explain(e, "cannot set IPV6_MTU_DISCOVER"))?;
+        }
+    }
     apply_buffers(
         &sock,
         (old.send_buffer_bytes, old.recv_buffer_bytes),
         (new.send_buffer_bytes, new.recv_buffer_bytes),
     )
+}
+
+/// Sets an option whose value is a number, for those that `socket2` has no call for.
+fn set_number(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: `value` is readable for its size during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// TTL and type of service. An IPv6 socket may carry IPv4 as well, so it gets both families' options.

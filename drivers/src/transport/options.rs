@@ -103,6 +103,8 @@ pub struct DatagramOptions {
     pub reuse_address: bool,
     /// Allow several sockets on one address.
     pub reuse_port: bool,
+    /// Refuse datagrams that the path carries in fragments only, instead of cutting them (Linux's `IP_PMTUDISC_DO`).
+    pub dont_fragment: bool,
 }
 
 /// States of RFC 9293 §3.3.2, with Linux's numbers.

@@ -182,6 +182,9 @@ fn options_are_put_in_force_and_read_back() {
         assert!(!socket.broadcast().unwrap());
         socket.set_broadcast(true).unwrap();
         socket.set_ttl(7).unwrap();
+        assert!(!socket.dont_fragment().unwrap());
+        socket.set_dont_fragment(true).unwrap();
+        assert!(socket.dont_fragment().unwrap());
         assert!(socket.broadcast().unwrap());
         assert_eq!(socket.ttl().unwrap(), 7);
         assert_eq!(socket.set_tos(256).unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -384,6 +384,23 @@ impl UdpSocket {
         self.change_options(|options| options.tos = tos)
     }
 
+    /// Whether datagrams that the path carries in fragments only are refused.
+    ///
+    /// # Errors
+    /// As [`options`](Self::options).
+    pub fn dont_fragment(&self) -> io::Result<bool> {
+        Ok(self.options()?.dont_fragment)
+    }
+
+    /// Refuses datagrams that are larger than the path's packets, instead of sending them in fragments: Linux's
+    /// `IP_PMTUDISC_DO`. Sending one is then an error that says what fits.
+    ///
+    /// # Errors
+    /// As [`set_options`](Self::set_options).
+    pub fn set_dont_fragment(&self, dont_fragment: bool) -> io::Result<()> {
+        self.change_options(|options| options.dont_fragment = dont_fragment)
+    }
+
     /// A buffer with room for `capacity` bytes from the memory that this socket sends from, once one is free.
     ///
     /// # Errors
