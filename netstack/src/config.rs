@@ -1,6 +1,7 @@
 //! What a stack is told when it is made: its addresses and gateways, its secret, and the limits of its tables.
 
 use crate::addr::Cidr;
+use crate::reassembly::ReassemblyLimits;
 use crate::tcp::TcpConfig;
 use std::net::IpAddr;
 
@@ -86,8 +87,21 @@ pub struct Limits {
     pub udp_datagrams: Option<usize>,
     /// First and last port given to UDP sockets that ask for any (RFC 6056).
     pub ephemeral_ports: (u16, u16),
+    /// Packets that may wait for their other fragments; one source has a quarter of them.
+    pub reassembly_packets: usize,
+    /// Fragments that may wait in all; one source has a quarter of them. `None`: a quarter as many as the pool has slots, at
+    /// most 2,048, which is what Linux lets them hold.
+    pub reassembly_fragments: Option<usize>,
     /// ICMP errors sent a second (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f); the count is varied at random.
     pub icmp_errors_per_second: u32,
+}
+
+impl Limits {
+    /// What fragments may hold, in a pool of so many slots.
+    pub(crate) fn reassembly(&self, pool_slots: usize) -> ReassemblyLimits {
+        let fragments = self.reassembly_fragments.unwrap_or((pool_slots / 4).min(2048));
+        ReassemblyLimits { packets: self.reassembly_packets, fragments }
+    }
 }
 
 impl Default for Limits {
@@ -104,6 +118,8 @@ impl Default for Limits {
             udp_recv_buffer_bytes: 212_992,
             udp_datagrams: None,
             ephemeral_ports: (32768, 60999),
+            reassembly_packets: 256,
+            reassembly_fragments: None,
             icmp_errors_per_second: 1000,
         }
     }

@@ -12,6 +12,7 @@ use demi_drivers::{Buf, Capabilities, Device, Instant, Offload, Pool, TxQueue};
 use smallvec::SmallVec;
 
 use crate::config::StackConfig;
+use crate::fragment::Idents;
 use crate::hash::{Keyed, Random};
 use crate::neighbor::{Found, GROUP, LOOPBACK, NeighborLimits, Neighbors, Solicit, Waiting};
 use crate::path::{PacketFields, Path};
@@ -20,7 +21,7 @@ use crate::stats::Stats;
 use crate::tcp::output::Refused;
 use crate::wire::checksum::{self, Sum};
 use crate::wire::ethernet::{self, EtherType, Mac};
-use crate::wire::{arp, ipv6, ndisc, protocol};
+use crate::wire::{arp, ipv4, ipv6, ndisc, protocol};
 
 /// Frames of the stack's own (ARP, ICMP) that are queued beyond the transmit queue's capacity: back-pressure on data must not
 /// keep it from being resolved.
@@ -43,6 +44,8 @@ pub(crate) struct Egress {
     /// Packets to ourselves, without Ethernet header.
     pub(crate) loopback: VecDeque<Buf>,
     loopback_limit: usize,
+    /// Identifications of packets that are cut.
+    pub(crate) idents: Idents,
     pub(crate) stats: Stats,
     /// The time of the latest poll or flush.
     pub(crate) now: Instant,
@@ -53,7 +56,7 @@ pub(crate) struct Egress {
 
 /// Which way a packet goes once its template is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Wire,
     Loopback,
     /// To the neighbour in this slot, when its link address is known.
@@ -116,6 +119,7 @@ impl Egress {
             tx: TxQueue::new(limits.tx_queue_frames.max(1)),
             loopback: VecDeque::new(),
             loopback_limit: limits.loopback_packets.max(1),
+            idents: Idents::new(random),
             stats: Stats::default(),
             now: Instant::ZERO,
             asked: Vec::new(),
@@ -223,7 +227,7 @@ impl Egress {
     }
 
     /// Hands a frame of several parts, or one that does not go to the wire at once, on its way.
-    fn dispatch_parts(&mut self, way: Way, mut head: Buf, rest: &[Buf], offload: Offload) {
+    pub(crate) fn dispatch_parts(&mut self, way: Way, mut head: Buf, rest: &[Buf], offload: Offload) {
         match way {
             Way::Wire => self.tx.push_parts(head, rest.iter().cloned(), offload),
             Way::Loopback => {
@@ -241,7 +245,12 @@ impl Egress {
     /// Finds the way from `local` to `remote` and builds the template.
     #[cold]
     #[inline(never)]
-    fn find_way(&mut self, local: IpAddr, remote: IpAddr, path: &mut Path) -> Result<Way, Refused> {
+    pub(crate) fn find_way(
+        &mut self,
+        local: IpAddr,
+        remote: IpAddr,
+        path: &mut Path,
+    ) -> Result<Way, Refused> {
         path.generation = 0;
         let Some(hop) = self.routes.next_hop(remote) else {
             self.stats.version(remote.is_ipv6()).ip.out_no_routes += 1;
@@ -447,8 +456,13 @@ impl Egress {
         let upper =
             Upper { protocol, tos: 0, ttl, header_len: 0, checksum_at: 0, offloadable: false, gso_bytes: 0 };
         let sent = message.map(|mut message| {
+            let (mtu, path) = (self.mtu, &mut Path::default());
+            let overhead = if remote.is_ipv6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+            if len + overhead > usize::from(mtu) {
+                return self.emit_cut(local, remote, path, &upper, &mut message, mtu, |_| Sum::default());
+            }
             let parts = core::slice::from_mut(&mut message);
-            self.emit(local, remote, &mut Path::default(), &upper, parts, |_| Sum::default())
+            self.emit(local, remote, path, &upper, parts, |_| Sum::default())
         });
         if sent != Some(Ok(())) {
             self.stats.version(local.is_ipv6()).ip.out_discards += 1;

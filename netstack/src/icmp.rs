@@ -71,6 +71,8 @@ pub(crate) enum Complaint {
         /// From the start of the IP header.
         pointer: u32,
     },
+    /// A fragment did not arrive in time.
+    ReassemblyTime,
     /// An IPv6 header field made no sense.
     Problem {
         /// Code of the message.
@@ -100,12 +102,14 @@ pub(crate) fn complain_v4(
     let message = match complaint {
         Complaint::PortUnreachable => icmpv4::Repr::Unreachable { code: 3, quote },
         Complaint::ProtocolUnreachable { .. } => icmpv4::Repr::Unreachable { code: 2, quote },
+        Complaint::ReassemblyTime => icmpv4::Repr::TimeExceeded { code: 1, quote },
         Complaint::Problem { code, pointer } => {
             icmpv4::Repr::ParameterProblem { code, pointer: pointer as u8, quote }
         }
     };
     match complaint {
         Complaint::Problem { .. } => stats.out_parm_probs += 1,
+        Complaint::ReassemblyTime => stats.out_time_excds += 1,
         _ => stats.out_dest_unreachs += 1,
     }
     stats.out_msgs += 1;
@@ -137,9 +141,11 @@ pub(crate) fn complain_v6(
         Complaint::ProtocolUnreachable { pointer } => {
             icmpv6::Repr::ParameterProblem { code: 1, pointer, quote }
         }
+        Complaint::ReassemblyTime => icmpv6::Repr::TimeExceeded { code: 1, quote },
         Complaint::Problem { code, pointer } => icmpv6::Repr::ParameterProblem { code, pointer, quote },
     };
     match complaint {
+        Complaint::ReassemblyTime => stats.out_time_excds += 1,
         Complaint::PortUnreachable => stats.out_dest_unreachs += 1,
         _ => stats.out_parm_probs += 1,
     }

@@ -61,12 +61,14 @@
 mod addr;
 mod config;
 mod egress;
+mod fragment;
 mod gone;
 mod hash;
 mod icmp;
 mod ingress;
 mod neighbor;
 mod path;
+mod reassembly;
 mod route;
 mod segment_out;
 mod stack;

@@ -118,8 +118,10 @@ pub(crate) struct Neighbors {
     free: Vec<u16>,
     /// Where the search for an entry to evict goes on.
     hand: usize,
-    /// Not later than any entry's deadline.
+    /// Not later than any entry's deadline, nor than `alarm`.
     next_deadline: Instant,
+    /// When somebody else wants the stack's attention: one comparison a turn then serves all that is rare.
+    alarm: Instant,
     waiting: usize,
     limits: NeighborLimits,
     pub(crate) counters: NeighborCounters,
@@ -149,6 +151,7 @@ impl Neighbors {
             free: Vec::new(),
             hand: 0,
             next_deadline: Instant::FAR_FUTURE,
+            alarm: Instant::FAR_FUTURE,
             waiting: 0,
             limits: NeighborLimits {
                 entries: limits.entries.clamp(1, u16::MAX - RESERVED),
@@ -312,7 +315,14 @@ impl Neighbors {
         (self.next_deadline != Instant::FAR_FUTURE).then_some(self.next_deadline)
     }
 
-    /// Whether [`poll`](Self::poll) has something to do.
+    /// Makes the table due at `at`, too, for somebody else's sake; in place of what was set before.
+    pub(crate) fn set_alarm(&mut self, at: Instant) {
+        self.alarm = at;
+        // Too early does no harm: the next poll puts it right.
+        self.next_deadline = self.next_deadline.min(at);
+    }
+
+    /// Whether [`poll`](Self::poll), or whoever set the alarm, has something to do.
     #[inline]
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         now >= self.next_deadline
@@ -328,7 +338,7 @@ impl Neighbors {
         if now < self.next_deadline {
             return 0;
         }
-        self.next_deadline = Instant::FAR_FUTURE;
+        self.next_deadline = self.alarm;
         let mut events = 0;
         for slot in RESERVED..self.entries.len() as u16 {
             if now >= self.entry(slot).deadline {

@@ -16,9 +16,10 @@ use demi_drivers::{Device, Instant, RxFrame};
 use crate::config::StackConfig;
 use crate::egress::Egress;
 use crate::gone::Gone;
-use crate::hash::Random;
+use crate::hash::{Keyed, Random};
 use crate::icmp::{self, Limiter, Told};
 use crate::path::Path;
+use crate::reassembly::Reassembly;
 use crate::route::Routes;
 use crate::stats::Stats;
 use crate::tcp::{IcmpError, Tcp, TcpStats};
@@ -42,6 +43,7 @@ pub struct Stack {
     pub(crate) tcp: Tcp<Path>,
     pub(crate) udp: Udp,
     pub(crate) icmp_limiter: Limiter,
+    pub(crate) reassembly: Reassembly,
     pub(crate) parker: Parker,
     /// Received frames: kept for its memory.
     rx: Vec<RxFrame>,
@@ -83,6 +85,7 @@ impl Stack {
             tcp: Tcp::new(config.tcp, random.next_key(), Instant::ZERO),
             udp: Udp::new(&config.limits, pool_slots, &mut random),
             icmp_limiter: Limiter::new(config.limits.icmp_errors_per_second, &mut random),
+            reassembly: Reassembly::new(config.limits.reassembly(pool_slots), Keyed::new(&mut random)),
             parker: Parker::new(),
             rx: Vec::with_capacity(config.limits.rx_burst),
             rx_burst: config.limits.rx_burst.max(1),
@@ -131,12 +134,27 @@ impl Stack {
             events += self.take_loopback();
         }
         if self.egress.neighbors.is_due(now) {
-            events += self.egress.poll_neighbors();
-            self.report_unreachable();
+            events += self.poll_rare();
         }
         events += self.tcp.poll_timers(now, &mut self.egress);
         self.wake_senders();
         Ok(events)
+    }
+
+    /// Runs the timers of all that is off the datapath: neighbours, reassembly.
+    #[cold]
+    #[inline(never)]
+    fn poll_rare(&mut self) -> usize {
+        let mut events = self.egress.poll_neighbors();
+        self.report_unreachable();
+        events += self.poll_reassembly();
+        self.set_alarm();
+        events
+    }
+
+    /// Sees that [`poll_rare`](Self::poll_rare) runs when something of it is due: called by whoever sets a deadline of it.
+    pub(crate) fn set_alarm(&mut self) {
+        self.egress.neighbors.set_alarm(self.reassembly.deadline());
     }
 
     #[inline(never)]

@@ -67,8 +67,20 @@ counters! {
         in_delivers => "InDelivers",
         /// Fragments received.
         reasm_reqds => "ReasmReqds",
-        /// Fragments dropped.
+        /// Packets made whole of their fragments.
+        reasm_oks => "ReasmOKs",
+        /// Failures: fragments dropped, and packets given up.
         reasm_fails => "ReasmFails",
+        /// Packets given up because a fragment did not arrive in time.
+        reasm_timeout => "ReasmTimeout",
+        /// Fragments dropped because they overlapped with others (RFC 5722).
+        reasm_overlaps => "ReasmOverlaps",
+        /// Packets cut into fragments.
+        frag_oks => "FragOKs",
+        /// Packets that were to be cut and could not be sent.
+        frag_fails => "FragFails",
+        /// Fragments made.
+        frag_creates => "FragCreates",
         /// Packets that protocols asked to send.
         out_requests => "OutRequests",
         /// Good packets not sent for lack of memory or room.
@@ -105,6 +117,8 @@ counters! {
         out_echo_replies => "OutEchoReplies",
         /// "Destination unreachable" sent.
         out_dest_unreachs => "OutDestUnreachs",
+        /// "Time exceeded" sent: a packet's fragments did not all arrive.
+        out_time_excds => "OutTimeExcds",
         /// "Parameter problem" sent.
         out_parm_probs => "OutParmProblems",
         /// Errors not sent because too many were.

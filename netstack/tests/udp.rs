@@ -386,9 +386,9 @@ fn misuse_is_refused_with_a_reason() {
     );
     assert_eq!(send(host, taken, b"x", Some("10.0.0.2:0")).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(send(host, taken, b"x", Some("[fd00::2]:7")).unwrap_err().kind(), ErrorKind::InvalidInput);
-    let error = send(host, taken, &[0; 1473], Some("10.0.0.2:7")).unwrap_err();
+    let error = send(host, taken, &[0; 65_508], Some("10.0.0.2:7")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("1472"), "{error}");
+    assert!(error.to_string().contains("65507"), "{error}");
     host.close_datagram(taken);
     assert_eq!(send(host, taken, b"x", Some("10.0.0.2:7")).unwrap_err().kind(), ErrorKind::NotConnected);
     let again = bind(host, "0.0.0.0:7");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use demi_drivers::{Buf, Offload};
 
 use super::{Link, Packet};
+use crate::egress::Egress;
 use crate::icmp::{self, Quoted, Told};
 use crate::path::{PacketFields, Path};
 use crate::stack::Stack;
@@ -39,7 +40,7 @@ impl Stack {
                 }
                 stats.out_msgs += 1;
                 stats.out_echo_replies += 1;
-                if let Some(station) = link.station.filter(|_| in_place(packet, &buf)) {
+                if let Some(station) = link.station.filter(|_| self.egress.echoes_in_place(packet, &buf)) {
                     return self.echo_in_place(packet, IpAddr::V4(dst), station, buf);
                 }
                 let reply = icmpv4::Repr::EchoReply { ident, seq, data };
@@ -94,7 +95,8 @@ impl Stack {
                 let stats = &mut self.egress.stats.v6.icmp;
                 stats.out_msgs += 1;
                 stats.out_echo_replies += 1;
-                if let Some(station) = link.station.filter(|_| !packet.group && in_place(packet, &buf)) {
+                let in_place = !packet.group && self.egress.echoes_in_place(packet, &buf);
+                if let Some(station) = link.station.filter(|_| in_place) {
                     return self.echo_in_place(packet, IpAddr::V6(ours), station, buf);
                 }
                 let reply = icmpv6::Repr::EchoReply { ident, seq, data };
@@ -183,8 +185,14 @@ impl Stack {
     }
 }
 
-/// Whether a reply can be written over the request: its IP header is plain, and nobody else looks at it.
-fn in_place(packet: &Packet, buf: &Buf) -> bool {
-    let plain = if packet.meta.dst.is_ipv6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
-    packet.header_len == plain && buf.is_unique() && buf.headroom() >= ethernet::HEADER_LEN
+impl Egress {
+    /// Whether a reply can be written over the request: its IP header is plain, nobody else looks at it, and it need not be
+    /// cut.
+    fn echoes_in_place(&self, packet: &Packet, buf: &Buf) -> bool {
+        let plain = if packet.meta.dst.is_ipv6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+        packet.header_len == plain
+            && buf.is_unique()
+            && buf.headroom() >= ethernet::HEADER_LEN
+            && buf.len() <= usize::from(self.mtu)
+    }
 }

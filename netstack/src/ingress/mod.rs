@@ -6,6 +6,7 @@
 
 mod control;
 mod expected;
+mod fragments;
 mod neighbors;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -146,9 +147,7 @@ impl Stack {
             return;
         }
         if packet.is_fragment() {
-            stats.reasm_reqds += 1;
-            stats.reasm_fails += 1;
-            return;
+            return self.on_fragment_v4(link, group, buf);
         }
         let total_len = packet.total_len();
         let packet = Packet {
@@ -209,9 +208,8 @@ impl Stack {
             next @ (protocol::TCP | protocol::UDP | protocol::ICMPV6) => (next, Ok((0, 6))),
             next => match ipv6_ext::upper_layer(next, packet.payload()) {
                 Ok(upper) if upper.fragment.is_some() => {
-                    stats.reasm_reqds += 1;
-                    stats.reasm_fails += 1;
-                    return;
+                    buf.truncate(total_len);
+                    return self.on_fragment_v6(link, group, &upper, buf);
                 }
                 Ok(upper) => (upper.protocol, Ok((upper.offset, upper.named_at))),
                 Err(stop) => (next, Err(stop)),

@@ -23,7 +23,7 @@ use crate::hash::Random;
 use crate::path::udp_overhead;
 use crate::stats::UdpStats;
 use crate::tcp::output::{Flow, Refused};
-use crate::wire::{protocol, udp};
+use crate::wire::{ipv6, protocol, udp};
 
 use socket::{Datagram, Socket, SocketError};
 use table::{Binding, Table};
@@ -132,7 +132,7 @@ impl Udp {
             && let Some(socket) = self.sockets.get_mut(index as usize)
         {
             // RFC 8201 §4: never below the smallest MTU a link may have; RFC 791: 576 bytes get through everywhere.
-            let floor = if flow.local.is_ipv6() { crate::wire::ipv6::MIN_MTU } else { 576 };
+            let floor = if flow.local.is_ipv6() { ipv6::MIN_MTU } else { 576 };
             socket.path_mtu = socket.path_mtu.min(mtu.max(floor));
         }
     }
@@ -374,7 +374,7 @@ impl Udp {
         let v6 = flow.local.is_ipv6();
         let limit = usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6));
         if payload.len() > limit {
-            return Poll::Ready(Err(too_long(payload.len(), limit)));
+            return self.poll_send_large(cx, egress, id, buf, &flow);
         }
         let upper = Upper {
             protocol: protocol::UDP,
@@ -403,11 +403,83 @@ impl Udp {
                 egress.stats.version(v6).udp.out_datagrams += 1;
                 Poll::Ready(Ok(()))
             }
-            Err(Refused::Unreachable) => {
+            Err(refused) => self.refused(cx, egress, id, &flow, refused),
+        }
+    }
+
+    /// Sends a datagram that is larger than the path's packets, in fragments, unless the socket forbids that.
+    #[cold]
+    #[inline(never)]
+    fn poll_send_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        egress: &mut Egress,
+        id: DatagramId,
+        buf: &mut Option<Buf>,
+        flow: &Flow,
+    ) -> Poll<io::Result<()>> {
+        let socket = self.socket_mut(id)?;
+        let Some(payload) = buf else { return Poll::Ready(Ok(())) };
+        let v6 = flow.local.is_ipv6();
+        let largest = if v6 { udp_overhead(true) - ipv6::HEADER_LEN } else { udp_overhead(false) };
+        let limit = if socket.options.dont_fragment && !egress.routes.is_local(flow.remote) {
+            usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6))
+        } else {
+            usize::from(u16::MAX) - largest
+        };
+        if payload.len() > limit {
+            return Poll::Ready(Err(too_long(payload.len(), limit)));
+        }
+        let upper = Upper {
+            protocol: protocol::UDP,
+            tos: socket.options.tos,
+            ttl: socket.options.ttl.unwrap_or(if flow.remote.is_multicast() { 1 } else { DEFAULT_TTL }),
+            header_len: udp::HEADER_LEN,
+            checksum_at: 6,
+            offloadable: false,
+            gso_bytes: 0,
+        };
+        let header = udp::Repr {
+            src_port: flow.local_port,
+            dst_port: flow.remote_port,
+            payload_len: payload.len() as u16,
+        };
+        let mtu = socket.path_mtu;
+        let path = socket.path_of(flow);
+        let sent = egress.emit_cut(flow.local, flow.remote, path, &upper, payload, mtu, |out| {
+            if let Some(out) = out.first_chunk_mut() {
+                header.emit(out, 0);
+            }
+            header.sum()
+        });
+        match sent {
+            Ok(()) => {
+                *buf = None;
+                egress.stats.version(v6).udp.out_datagrams += 1;
+                Poll::Ready(Ok(()))
+            }
+            // Room for some of the fragments is not enough.
+            Err(Refused::Full) if !egress.tx.is_empty() => self.wait_to_send(cx, id),
+            Err(refused) => self.refused(cx, egress, id, flow, refused),
+        }
+    }
+
+    /// A datagram could not be sent: an error, or something to wait for.
+    #[cold]
+    fn refused(
+        &mut self,
+        cx: &mut Context<'_>,
+        egress: &mut Egress,
+        id: DatagramId,
+        flow: &Flow,
+        refused: Refused,
+    ) -> Poll<io::Result<()>> {
+        match refused {
+            Refused::Unreachable => {
                 Poll::Ready(Err(unreachable_network(SocketAddr::new(flow.remote, flow.remote_port))))
             }
-            Err(Refused::Full) => {
-                egress.stats.version(v6).udp.sndbuf_errors += 1;
+            Refused::Full => {
+                egress.stats.version(flow.local.is_ipv6()).udp.sndbuf_errors += 1;
                 if egress.tx.room() > 0 {
                     // No slot for the headers: the pool wakes us when one comes back; if one has already, try at once.
                     if egress.pool.poll_alloc(cx, 0).is_ready() {

@@ -31,6 +31,12 @@ pub struct Fragment {
     pub offset: u16,
     /// Another fragment follows.
     pub more: bool,
+    /// Bytes of extension headers before the Fragment header: they are part of every fragment.
+    pub at: usize,
+    /// Where the field that names the Fragment header lies, from the start of the IPv6 header.
+    pub named_at: u32,
+    /// What follows the Fragment header.
+    pub next_header: u8,
 }
 
 /// Why the upper layer is not reached.
@@ -72,14 +78,19 @@ pub fn upper_layer(next_header: u8, payload: &[u8]) -> Result<UpperLayer, Stop> 
         if at.protocol == protocol::HOP_BY_HOP && header != 0 {
             return Err(Stop::Problem { code: 1, pointer: at.named_at, even_multicast: false });
         }
-        let rest = payload.get(at.offset..).ok_or(Stop::Drop)?;
-        let fixed_part: &[u8; 8] = rest.first_chunk().ok_or(Stop::Drop)?;
+        // RFC 7112 §5: all headers are in the first fragment, or the packet is refused.
+        let cut_off = match at.fragment {
+            Some(_) => Stop::Problem { code: 3, pointer: 0, even_multicast: false },
+            None => Stop::Drop,
+        };
+        let rest = payload.get(at.offset..).ok_or(cut_off)?;
+        let fixed_part: &[u8; 8] = rest.first_chunk().ok_or(cut_off)?;
         let here = fixed + at.offset as u32;
         let len = if at.protocol == protocol::FRAGMENT { 8 } else { 8 + usize::from(fixed_part[1]) * 8 };
         if at.offset + len > MAX_BYTES {
             return Err(Stop::Drop);
         }
-        let body = rest.get(2..len).ok_or(Stop::Drop)?;
+        let body = rest.get(2..len).ok_or(cut_off)?;
         match at.protocol {
             protocol::FRAGMENT => {
                 let [_, _, a, b, c, d, e, f] = *fixed_part;
@@ -88,6 +99,9 @@ pub fn upper_layer(next_header: u8, payload: &[u8]) -> Result<UpperLayer, Stop> 
                     ident: u32::from_be_bytes([c, d, e, f]),
                     offset: field & 0xfff8,
                     more: field & 1 != 0,
+                    at: at.offset,
+                    named_at: at.named_at,
+                    next_header: fixed_part[0],
                 };
                 // RFC 6946 §4: a "fragment" that is the whole packet is just a packet.
                 if fragment.offset != 0 || fragment.more {
@@ -175,7 +189,18 @@ mod tests {
     fn a_whole_packet_in_a_fragment_header_is_no_fragment() {
         assert_eq!(upper_layer(44, &[17, 0, 0, 0, 0, 0, 0, 7]).unwrap().fragment, None);
         let first = upper_layer(44, &[17, 0, 0, 1, 0, 0, 0, 7]).unwrap().fragment.unwrap();
-        assert_eq!(first, Fragment { ident: 7, offset: 0, more: true });
+        let expected =
+            Fragment { ident: 7, offset: 0, more: true, at: 0, named_at: 6, next_header: protocol::UDP };
+        assert_eq!(first, expected);
+    }
+
+    #[test]
+    fn a_first_fragment_that_lacks_headers_is_refused() {
+        let lacking = [60, 0, 0, 1, 0, 0, 0, 7, 17, 1, 1, 4, 0, 0, 0, 0];
+        let problem = Stop::Problem { code: 3, pointer: 0, even_multicast: false };
+        assert_eq!(upper_layer(protocol::FRAGMENT, &lacking), Err(problem));
+        let later = [60, 0, 0, 9, 0, 0, 0, 7, 17, 1, 1, 4, 0, 0, 0, 0];
+        assert!(upper_layer(protocol::FRAGMENT, &later).is_ok(), "what it carries is no header");
     }
 
     #[test]
