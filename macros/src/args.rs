@@ -15,6 +15,8 @@ pub(crate) const CONFIG_KEYS: &[&str] = &[
     "gateway",
     "mtu",
     "mac",
+    "vlan",
+    "vlan_priority",
     "dns",
     "idle",
     "spin_us",

@@ -97,6 +97,11 @@ keys! {
     mtu: Option<u16> = None, value::some_number::<u16, 576, 65535>;
     /// Ethernet address of a stack's interface; the device's own when not given.
     mac: Option<[u8; 6]> = None, value::mac;
+    /// VLAN of a stack's interface, 1 to 4094 (802.1Q): its frames carry the tag, and others are not taken. No tag when not
+    /// given.
+    vlan: Option<u16> = None, value::some_number::<u16, 1, 4094>;
+    /// Priority of the frames sent on that VLAN, 0 to 7.
+    vlan_priority: u8 = 0, value::number::<u8, 0, 7>;
     /// Name servers.
     dns: Vec<IpAddr> = Vec::new(), value::addresses;
     /// What the loop does when nothing is ready: `spin`, `adaptive` or `park`. When not given: `spin` where the kernel is

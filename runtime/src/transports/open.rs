@@ -126,6 +126,8 @@ impl Opening<'_> {
             Some(capture) => Box::new(Pcap::into_capture(device, capture.clone())),
             None => device,
         };
+        // What is captured has its tags.
+        let device = super::stack::on_vlan(device, self.config)?;
         let stack = Stack::new(device, super::stack::told(self.config, self.secret()?))
             .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
         Ok(Box::new(stack))

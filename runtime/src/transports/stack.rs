@@ -2,6 +2,7 @@
 
 use std::io;
 
+use demi_drivers::wrap::vlan::{Vlan, VlanConfig};
 use demi_drivers::{Device, Transport};
 use demi_netstack::tcp::TcpConfig;
 use demi_netstack::{Cidr, Stack, StackConfig};
@@ -18,9 +19,18 @@ pub(crate) fn over(
     seed: u64,
     change: impl FnOnce(&mut StackConfig),
 ) -> io::Result<Box<dyn Transport>> {
+    let device = on_vlan(device, config)?;
     let mut stack = told(config, secret(seed));
     change(&mut stack);
     Ok(Box::new(Stack::new(device, stack)?))
+}
+
+/// `device` as the configuration's VLAN has it, or as it is.
+pub(super) fn on_vlan(device: Box<dyn Device>, config: &Config) -> io::Result<Box<dyn Device>> {
+    Ok(match config.vlan {
+        Some(id) => Box::new(Vlan::new(device, VlanConfig { id, priority: config.vlan_priority })?),
+        None => device,
+    })
 }
 
 /// What a stack is told by `config`. `secret` keys what must not be guessed.

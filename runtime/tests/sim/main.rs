@@ -7,6 +7,7 @@ mod hosts;
 mod support;
 mod traffic;
 
+mod addressing;
 mod attacks;
 mod closing;
 mod datagrams;
