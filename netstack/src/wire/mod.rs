@@ -7,6 +7,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod dhcpv4;
 pub mod ethernet;
 pub mod icmpv4;
 pub mod icmpv6;
@@ -14,6 +15,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ipv6_ext;
 pub mod ndisc;
+pub mod router;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
