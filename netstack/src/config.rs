@@ -36,6 +36,13 @@ pub struct StackConfig {
     pub routes: Vec<StaticRoute>,
     /// Have the IPv6 link-local address that is made of the device's Ethernet address (RFC 4291 §2.5.6).
     pub link_local: bool,
+    /// See that nobody else has an address before it is used, in IPv6 (RFC 4862 §5.4; a second or two), and announce it in IPv4
+    /// (RFC 5227). Off, addresses are used at once and in silence. Disputed addresses are defended in any case.
+    pub detect_duplicates: bool,
+    /// Take default routers, on-link prefixes, addresses, MTU and name servers from what IPv6 routers advertise.
+    pub router_discovery: bool,
+    /// Lease an IPv4 address from a DHCP server.
+    pub dhcp: bool,
     /// Largest IP packet, in bytes; `None`: the device's. Never more than the device's.
     pub mtu: Option<u16>,
     /// Keys everything that must not be guessed: ports, sequence numbers, tables. Must be random, save where a run is to be
@@ -55,6 +62,9 @@ impl Default for StackConfig {
             gateways: Vec::new(),
             routes: Vec::new(),
             link_local: true,
+            detect_duplicates: false,
+            router_discovery: false,
+            dhcp: false,
             mtu: None,
             secret: [0; 16],
             tcp: TcpConfig::default(),

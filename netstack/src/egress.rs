@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::config::StackConfig;
 use crate::fragment::Idents;
 use crate::hash::{Keyed, Random};
+use crate::link_out::Own;
 use crate::neighbor::{Found, GROUP, LOOPBACK, NeighborLimits, Neighbors, Solicit, Waiting};
 use crate::path::{PacketFields, Path};
 use crate::route::{NextHop, Routes};
@@ -35,8 +36,11 @@ pub(crate) struct Egress {
     pub(crate) mac: Mac,
     /// Who fills in the checksums of TCP and UDP packets that leave by the device.
     pub(crate) transport_checksum: ChecksumBy,
-    /// Largest IP packet.
+    /// Largest IP packet that the link carries.
     pub(crate) mtu: u16,
+    /// Largest IP packet that is sent, by version: a lease, or a router, may name less.
+    pub(crate) mtu_v4: u16,
+    pub(crate) mtu_v6: u16,
     pub(crate) pool: Pool,
     pub(crate) routes: Routes,
     pub(crate) neighbors: Neighbors,
@@ -113,6 +117,8 @@ impl Egress {
                 ChecksumBy::Us
             },
             mtu,
+            mtu_v4: mtu,
+            mtu_v6: mtu,
             pool: device.pool().clone(),
             routes,
             neighbors: Neighbors::new(neighbor_limits, Keyed::new(random)),
@@ -384,37 +390,25 @@ impl Egress {
         let header = ethernet::Repr { dst, src: self.mac, ethertype: EtherType::ARP };
         let mut bytes = [0; arp::PACKET_LEN];
         packet.emit(&mut bytes);
-        self.send_link(&header, &bytes);
+        self.send_link(&header, &[&bytes]);
     }
 
     /// Sends a neighbour discovery message.
     pub(crate) fn send_ndisc(&mut self, mac: Mac, src: Ipv6Addr, dst: Ipv6Addr, message: &ndisc::Repr) {
         let mut body = [0; ndisc::MESSAGE_LEN];
         let len = message.emit(src, dst, &mut body);
-        let header = ipv6::Repr {
-            src,
-            dst,
-            next_header: protocol::ICMPV6,
-            traffic_class: 0,
-            flow_label: 0,
-            // RFC 4861 §7.1: what came through a router is not believed.
-            hop_limit: 255,
-            payload_len: len as u16,
-        };
-        let mut bytes = [0; ipv6::HEADER_LEN + ndisc::MESSAGE_LEN];
-        if let Some((front, behind)) = bytes.split_first_chunk_mut() {
-            header.emit(front);
-            behind.copy_from_slice(&body);
-        }
         self.stats.v6.icmp.out_msgs += 1;
-        self.stats.v6.ip.out_requests += 1;
-        let link = ethernet::Repr { dst: mac, src: self.mac, ethertype: EtherType::IPV6 };
-        self.send_link(&link, &bytes[..ipv6::HEADER_LEN + len]);
+        // RFC 4861 §7.1: what came through a router is not believed.
+        let own = Own { src, dst, protocol: protocol::ICMPV6, ttl: 255, tos: 0, alert: false };
+        self.send_own_v6(mac, &own, &body[..len]);
     }
 
-    fn send_link(&mut self, header: &ethernet::Repr, packet: &[u8]) {
-        let frame = self.pool.alloc(packet.len()).and_then(|mut frame| {
-            frame.put_slice(packet);
+    /// Sends a packet of the stack's own, of parts that are copied.
+    pub(crate) fn send_link(&mut self, header: &ethernet::Repr, parts: &[&[u8]]) {
+        let frame = self.pool.alloc(parts.iter().map(|part| part.len()).sum()).and_then(|mut frame| {
+            for part in parts {
+                frame.put_slice(part);
+            }
             header.emit(frame.prepend(ethernet::HEADER_LEN)?.first_chunk_mut()?);
             Some(frame.freeze())
         });
@@ -438,6 +432,11 @@ impl Egress {
         });
     }
 
+    /// Largest IP packet that is sent to `remote`.
+    pub(crate) fn mtu_towards(&self, remote: IpAddr) -> u16 {
+        if remote.is_ipv6() { self.mtu_v6 } else { self.mtu_v4 }
+    }
+
     /// Sends a message of `len` bytes that `fill` writes whole, checksum included.
     pub(crate) fn send_message(
         &mut self,
@@ -456,7 +455,7 @@ impl Egress {
         let upper =
             Upper { protocol, tos: 0, ttl, header_len: 0, checksum_at: 0, offloadable: false, gso_bytes: 0 };
         let sent = message.map(|mut message| {
-            let (mtu, path) = (self.mtu, &mut Path::default());
+            let (mtu, path) = (self.mtu_towards(remote), &mut Path::default());
             let overhead = if remote.is_ipv6() { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
             if len + overhead > usize::from(mtu) {
                 return self.emit_cut(local, remote, path, &upper, &mut message, mtu, |_| Sum::default());

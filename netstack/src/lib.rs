@@ -59,13 +59,16 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod autoconf;
 mod config;
+mod dhcp;
 mod egress;
 mod fragment;
 mod gone;
 mod hash;
 mod icmp;
 mod ingress;
+mod link_out;
 mod neighbor;
 mod path;
 mod reassembly;

@@ -39,6 +39,8 @@ const DELAY_FIRST_PROBE: Duration = Duration::from_secs(5);
 const MAX_SOLICITS: u8 = 3;
 /// Entries looked at to find one to evict: bounds what a flood of strangers can cost.
 const EVICTION_STEPS: usize = 32;
+/// Silent neighbours that are remembered until somebody asks for them.
+const MAX_LOST: usize = 16;
 /// Deadlines are rounded up to this, so that many entries expire in one scan.
 const TICK_NANOS: u64 = 50_000_000;
 
@@ -124,6 +126,11 @@ pub(crate) struct Neighbors {
     alarm: Instant,
     waiting: usize,
     limits: NeighborLimits,
+    /// Trust and patience in IPv6, which routers may change.
+    reachable_v6: Duration,
+    retrans_v6: Duration,
+    /// Neighbours that stopped to answer, until somebody asks: one of them may have been a router.
+    pub(crate) lost: SmallVec<[IpAddr; 4]>,
     pub(crate) counters: NeighborCounters,
 }
 
@@ -158,6 +165,9 @@ impl Neighbors {
                 packets_per_entry: limits.packets_per_entry,
                 packets: limits.packets,
             },
+            reachable_v6: REACHABLE,
+            retrans_v6: RETRANS,
+            lost: SmallVec::new(),
             counters: NeighborCounters::default(),
         };
         for _ in 0..RESERVED {
@@ -181,6 +191,23 @@ impl Neighbors {
     /// The generation of a permanent slot.
     pub(crate) fn generation(&self, slot: u16) -> u32 {
         self.entries.get(usize::from(slot)).map_or(0, |entry| entry.generation)
+    }
+
+    /// Makes everybody look his neighbour up again: routes or addresses have changed.
+    pub(crate) fn forget_paths(&mut self) {
+        self.entries.iter_mut().for_each(Entry::bump);
+    }
+
+    /// Takes a router's word for how long IPv6 neighbours are trusted and waited for (RFC 4861 §6.3.4); 0: as before. Within
+    /// bounds: a router that lies is not to make us flood the link, nor believe for ever.
+    pub(crate) fn set_times(&mut self, reachable_ms: u32, retrans_ms: u32) {
+        let bounded = |ms: u32, low: u64, high: u64| Duration::from_millis(u64::from(ms).clamp(low, high));
+        if reachable_ms != 0 {
+            self.reachable_v6 = bounded(reachable_ms, 5_000, 3_600_000);
+        }
+        if retrans_ms != 0 {
+            self.retrans_v6 = bounded(retrans_ms, 100, 10_000);
+        }
     }
 
     /// Finds the link address of `address`, or begins to ask for it. The second value is a solicitation to send now.
@@ -361,6 +388,10 @@ impl Neighbors {
             State::Reachable => return entry.make_stale(),
             State::Incomplete | State::Probe if entry.solicits < MAX_SOLICITS => {}
             State::Incomplete | State::Probe => {
+                if self.lost.len() < MAX_LOST {
+                    let address = self.entry(slot).address;
+                    self.lost.push(address);
+                }
                 self.counters.failures += 1;
                 while let Some(packet) = self.next_waiting(slot) {
                     failed.push(packet);
@@ -379,7 +410,8 @@ impl Neighbors {
 
     /// Counts one more question and sets the time of the next.
     fn solicit(&mut self, now: Instant, slot: u16) -> Option<Solicit> {
-        self.set_deadline(slot, now + RETRANS);
+        let v6 = self.entry(slot).address.is_ipv6();
+        self.set_deadline(slot, now + if v6 { self.retrans_v6 } else { RETRANS });
         let entry = self.entry(slot);
         entry.solicits += 1;
         let unicast = (entry.state == State::Probe).then_some(entry.mac);
@@ -390,7 +422,8 @@ impl Neighbors {
         let entry = self.entry(slot);
         entry.state = State::Reachable;
         entry.solicits = 0;
-        self.set_deadline(slot, now + REACHABLE);
+        let v6 = entry.address.is_ipv6();
+        self.set_deadline(slot, now + if v6 { self.reachable_v6 } else { REACHABLE });
     }
 
     fn set_deadline(&mut self, slot: u16, deadline: Instant) {

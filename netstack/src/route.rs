@@ -1,7 +1,8 @@
 //! Our addresses and the way to others: longest prefix, default gateways, both IP versions, several addresses.
 //!
-//! Owns the tables, which are as long as the configuration. Says where a packet goes next and from which address; who lives at a
-//! link address is [`neighbor`](crate::neighbor)'s.
+//! Owns the tables, which are as long as the configuration and what [`autoconf`](crate::autoconf) adds to it, within bounds of its
+//! own. Says where a packet goes next and from which address (RFC 6724); who lives at a link address is
+//! [`neighbor`](crate::neighbor)'s.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,12 +39,12 @@ pub(crate) enum Destination {
     Other,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Route {
     network: Cidr,
     /// `None`: on the link.
     gateway: Option<IpAddr>,
-    /// Our address to use.
+    /// Our IPv4 address to use, on the network of the next hop. In IPv6 it is chosen among all (RFC 6724).
     source: IpAddr,
 }
 
@@ -53,8 +54,10 @@ pub(crate) struct Routes {
     own_v4: Vec<Ipv4Addr>,
     own_v6: Vec<Ipv6Addr>,
     broadcasts: Vec<Ipv4Addr>,
-    /// Groups we are in, besides all nodes: those of our addresses.
-    groups_v6: Vec<Ipv6Addr>,
+    /// Groups we are in, besides all nodes: those of our addresses, with how many of them.
+    groups_v6: Vec<(Ipv6Addr, u32)>,
+    /// Those of our addresses that new flows are not to use (RFC 4862 §5.5.4).
+    deprecated: Vec<Ipv6Addr>,
     /// Longest prefix first; among equals in order of configuration.
     v4: Vec<Route>,
     v6: Vec<Route>,
@@ -71,6 +74,7 @@ impl Routes {
             own_v6: Vec::new(),
             broadcasts: Vec::new(),
             groups_v6: Vec::new(),
+            deprecated: Vec::new(),
             v4: Vec::new(),
             v6: Vec::new(),
         };
@@ -92,20 +96,20 @@ impl Routes {
                 routes.add_gateway(everything, *gateway)?;
             }
         }
-        for table in [&mut routes.v4, &mut routes.v6] {
-            table.sort_by_key(|route| core::cmp::Reverse(route.network.prefix_len()));
-        }
         Ok(routes)
     }
 
-    fn add_address(&mut self, cidr: Cidr) -> io::Result<()> {
+    /// Adds an address of ours, and the network around it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address nobody can have.
+    pub(crate) fn add_address(&mut self, cidr: Cidr) -> io::Result<()> {
         let address = cidr.address();
         if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
             return Err(invalid(format!(
                 "address {cidr}: not one a station can have; give one such as 10.0.0.2/24"
             )));
         }
-        let route = Route { network: cidr, gateway: None, source: address };
         match address {
             IpAddr::V4(v4) if v4.is_broadcast() || cidr.broadcast() == Some(v4) => {
                 return Err(invalid(format!(
@@ -115,21 +119,83 @@ impl Routes {
             IpAddr::V4(v4) => {
                 self.own_v4.push(v4);
                 self.broadcasts.extend(cidr.broadcast());
-                self.v4.push(route);
             }
             IpAddr::V6(v6) => {
                 self.own_v6.push(v6);
-                let group = solicited_node(v6);
-                if !self.groups_v6.contains(&group) {
-                    self.groups_v6.push(group);
-                }
-                self.v6.push(route);
+                self.listen(v6);
             }
         }
+        self.insert(Route { network: cidr, gateway: None, source: address });
         Ok(())
     }
 
-    fn add_gateway(&mut self, network: Cidr, gateway: IpAddr) -> io::Result<()> {
+    /// Removes an IPv4 address of ours with its network and what is reached from it.
+    pub(crate) fn remove_v4(&mut self, cidr: Cidr) {
+        let address = cidr.address();
+        let IpAddr::V4(v4) = address else { return };
+        self.own_v4.retain(|own| *own != v4);
+        self.v4.retain(|route| route.source != address);
+        let networks = self.v4.iter().filter(|route| route.gateway.is_none());
+        self.broadcasts = networks.filter_map(|route| route.network.broadcast()).collect();
+    }
+
+    /// Has `address`, without a network around it: whether its neighbours are on the link is told apart (RFC 5942).
+    pub(crate) fn assign_v6(&mut self, address: Ipv6Addr) {
+        if !self.own_v6.contains(&address) {
+            self.own_v6.push(address);
+        }
+    }
+
+    /// Takes an address of ours out of use; its network, and its group, stay.
+    pub(crate) fn withhold_v6(&mut self, address: Ipv6Addr) {
+        self.own_v6.retain(|own| *own != address);
+        self.deprecated.retain(|own| *own != address);
+    }
+
+    /// Lets new flows use one of our addresses, or not.
+    pub(crate) fn set_deprecated(&mut self, address: Ipv6Addr, deprecated: bool) {
+        self.deprecated.retain(|own| *own != address);
+        if deprecated {
+            self.deprecated.push(address);
+        }
+    }
+
+    /// Takes packets to the solicited-node group of `address`, ours or about to become so.
+    pub(crate) fn listen(&mut self, address: Ipv6Addr) {
+        let group = solicited_node(address);
+        match self.groups_v6.iter_mut().find(|(other, _)| *other == group) {
+            Some((_, members)) => *members += 1,
+            None => self.groups_v6.push((group, 1)),
+        }
+    }
+
+    /// Undoes [`listen`](Self::listen).
+    pub(crate) fn unlisten(&mut self, address: Ipv6Addr) {
+        let group = solicited_node(address);
+        for (other, members) in &mut self.groups_v6 {
+            *members -= u32::from(*other == group);
+        }
+        self.groups_v6.retain(|(_, members)| *members > 0);
+    }
+
+    /// Adds a network whose hosts are on the link.
+    pub(crate) fn add_on_link(&mut self, network: Cidr) {
+        let source = network.address();
+        self.insert(Route { network, gateway: None, source });
+    }
+
+    /// Removes a network that [`add_on_link`](Self::add_on_link) added.
+    pub(crate) fn remove_on_link(&mut self, network: Cidr) {
+        let gone = Route { network, gateway: None, source: network.address() };
+        let table = if gone.source.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        table.retain(|route| *route != gone);
+    }
+
+    /// Adds a network behind a router.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the router is on none of our networks.
+    pub(crate) fn add_gateway(&mut self, network: Cidr, gateway: IpAddr) -> io::Result<()> {
         if network.address().is_ipv4() != gateway.is_ipv4() {
             return Err(invalid(format!("gateway {gateway} of {network}: of another IP version")));
         }
@@ -140,21 +206,36 @@ impl Routes {
                 "gateway {gateway}: not a neighbour on any network of ours; give an address with a prefix that covers it"
             )));
         };
-        // RFC 6724 §5 rule 2: beyond the link, an address that is valid beyond the link.
-        let source = match link.source {
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-                let global = self.own_v6.iter().find(|address| !address.is_unicast_link_local());
-                IpAddr::V6(global.copied().unwrap_or(v6))
-            }
-            source => source,
-        };
-        let route = Route { network, gateway: Some(gateway), source };
-        if gateway.is_ipv4() {
-            self.v4.push(route)
-        } else {
-            self.v6.push(route)
-        }
+        let source = link.source;
+        self.insert(Route { network, gateway: Some(gateway), source });
         Ok(())
+    }
+
+    /// Adds a network that is reached from `source`: through `gateway`, or on the link (RFC 3442).
+    pub(crate) fn add_leased(&mut self, network: Cidr, gateway: Option<IpAddr>, source: Ipv4Addr) {
+        self.insert(Route { network, gateway, source: IpAddr::V4(source) });
+    }
+
+    /// Puts other default routers in the place of those that were told of by advertisements; the first is used.
+    pub(crate) fn set_default_routers(&mut self, before: &[Ipv6Addr], routers: &[Ipv6Addr]) {
+        let Some(everything) = Cidr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0) else { return };
+        let default = |router: &Ipv6Addr| Route {
+            network: everything,
+            gateway: Some(IpAddr::V6(*router)),
+            // Marks it as learnt.
+            source: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        self.v6.retain(|route| !before.iter().any(|router| *route == default(router)));
+        for router in routers {
+            self.insert(default(router));
+        }
+    }
+
+    /// Behind the routes whose prefixes are as long: among equals, the first stays the one that is used.
+    fn insert(&mut self, route: Route) {
+        let table = if route.network.address().is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        let at = table.partition_point(|other| other.network.prefix_len() >= route.network.prefix_len());
+        table.insert(at, route);
     }
 
     /// Our addresses.
@@ -194,7 +275,7 @@ impl Routes {
     pub(crate) fn classify_v6(&self, address: Ipv6Addr) -> Destination {
         if self.own_v6.contains(&address) {
             Destination::Ours
-        } else if address == ALL_NODES || self.groups_v6.contains(&address) {
+        } else if address == ALL_NODES || self.groups_v6.iter().any(|(group, _)| *group == address) {
             Destination::Group
         } else {
             Destination::Other
@@ -265,18 +346,33 @@ impl Routes {
                     let on_net = self.v4.iter().find(|route| route.network.contains(remote));
                     on_net.map(|route| route.source).or_else(|| self.own_v4.first().copied().map(IpAddr::V4))
                 }
-                // RFC 6724 §5 rule 2: the scope of the source is the group's.
-                IpAddr::V6(group) => {
-                    let link_scope = group.octets()[1] & 0x0f <= 2;
-                    let fits = |address: &&Ipv6Addr| address.is_unicast_link_local() == link_scope;
-                    self.own_v6.iter().find(fits).or(self.own_v6.first()).copied().map(IpAddr::V6)
-                }
+                IpAddr::V6(group) => self.select_v6(group).map(IpAddr::V6),
             };
         }
         if remote.is_unspecified() {
             return None;
         }
-        self.route(remote).map(|route| route.source)
+        let route = self.route(remote)?;
+        match remote {
+            IpAddr::V4(_) => Some(route.source),
+            IpAddr::V6(remote) => self.select_v6(remote).map(IpAddr::V6),
+        }
+    }
+
+    /// The best of our addresses towards `remote` (RFC 6724 §5); of equals, the first.
+    fn select_v6(&self, remote: Ipv6Addr) -> Option<Ipv6Addr> {
+        let preference = |own: &Ipv6Addr| {
+            let (scope, wanted) = (scope(*own), scope(remote));
+            // Rule 2: the smallest scope that reaches as far as the destination; if none does, the largest.
+            let reaches = scope >= wanted;
+            let scope = if reaches { 0xff - scope } else { scope };
+            // Rule 3; rule 6; rule 8.
+            let usable = !self.deprecated.contains(own);
+            let alike = label(*own) == label(remote);
+            let common = (own.to_bits() ^ remote.to_bits()).leading_zeros().min(64);
+            (*own == remote, reaches, scope, usable, alike, common)
+        };
+        self.own_v6.iter().copied().rev().max_by_key(preference)
     }
 
     /// Bits of the route that leads to `remote`: all of them for our own addresses.
@@ -290,6 +386,31 @@ impl Routes {
             _ if self.is_group(remote) => self.source_for(remote).map(|_| 0),
             _ => self.route(remote).map(|route| route.network.prefix_len()),
         }
+    }
+}
+
+/// How far an address is valid (RFC 4291 §2.7, RFC 6724 §3.1): link-local 2, global 14, and what groups say.
+fn scope(address: Ipv6Addr) -> u8 {
+    match address {
+        _ if address.is_multicast() => address.octets()[1] & 0x0f,
+        _ if address.is_unicast_link_local() || address.is_loopback() => 2,
+        _ => 14,
+    }
+}
+
+/// The label of an address in the default policy table (RFC 6724 §2.1): what has the same one belongs together.
+fn label(address: Ipv6Addr) -> u8 {
+    let [first, second, ..] = address.segments();
+    match (first, second) {
+        _ if address.is_loopback() => 0,
+        _ if address.to_ipv4_mapped().is_some() => 4,
+        _ if address.to_bits() >> 32 == 0 => 3,
+        (0x2002, _) => 2,
+        (0x2001, 0) => 5,
+        (0x3ffe, _) => 12,
+        _ if first & 0xfe00 == 0xfc00 => 13,
+        _ if first & 0xffc0 == 0xfec0 => 11,
+        _ => 1,
     }
 }
 
@@ -405,5 +526,62 @@ mod tests {
         assert!(error(&["10.0.0.255/24"], &[]).contains("broadcast"));
         assert!(error(&["127.0.0.1/8"], &[]).contains("10.0.0.2/24"));
         assert!(error(&["10.0.0.2/24"], &["10.0.0.2"]).contains("gateway"));
+    }
+
+    #[test]
+    fn ipv6_sources_are_chosen_as_rfc_6724_says() {
+        let config = StackConfig {
+            addresses: ["2001:db8:1::2/64", "2001:db8:2::2/64", "fd00::2/64"]
+                .map(|text| text.parse().unwrap())
+                .into(),
+            gateways: vec!["fe80::1".parse().unwrap()],
+            ..StackConfig::default()
+        };
+        let mut routes = Routes::new(&config, MAC).unwrap();
+        for (remote, source) in [
+            ("2001:db8:2::9", "2001:db8:2::2"), // Rule 8: the longest prefix.
+            ("2001:db8:1::9", "2001:db8:1::2"),
+            ("fd77::1", "fd00::2"), // Rule 6: unique local addresses among themselves.
+            ("2600::1", "2001:db8:1::2"), // Equal: the first.
+            ("fe80::9", "fe80::ff:fe00:1"), // Rule 2: no further than need be.
+            ("ff02::1", "fe80::ff:fe00:1"),
+            ("ff0e::1", "2001:db8:1::2"),
+            ("2001:db8:2::2", "2001:db8:2::2"), // Rule 1.
+        ] {
+            assert_eq!(routes.source_for(ip(remote)), Some(ip(source)), "{remote}");
+        }
+        let first = "2001:db8:1::2".parse().unwrap();
+        routes.set_deprecated(first, true);
+        assert_eq!(routes.source_for(ip("2600::1")), Some(ip("2001:db8:2::2")), "rule 3");
+        assert!(routes.is_own(ip("2001:db8:1::2")), "a deprecated address is still ours");
+        routes.set_deprecated(first, false);
+        assert_eq!(routes.source_for(ip("2600::1")), Some(IpAddr::V6(first)));
+        routes.withhold_v6(first);
+        assert!(!routes.is_own(IpAddr::V6(first)));
+        assert_eq!(routes.source_for(ip("2600::1")), Some(ip("2001:db8:2::2")));
+    }
+
+    #[test]
+    fn an_ipv4_address_goes_with_all_that_was_reached_from_it() {
+        let mut routes = routes();
+        routes.remove_v4("192.168.7.2/16".parse().unwrap());
+        assert!(!routes.is_own(ip("192.168.7.2")));
+        assert_eq!(routes.next_hop(ip("172.20.1.1")), Some(NextHop::Neighbor(ip("10.0.0.1"))), "the default");
+        assert!(!routes.is_broadcast(ip("192.168.255.255")) && routes.is_broadcast(ip("10.0.0.255")));
+    }
+
+    #[test]
+    fn default_routers_are_replaced_as_a_whole_and_behind_the_configured_ones() {
+        let config = StackConfig { addresses: vec!["fd00::2/64".parse().unwrap()], ..StackConfig::default() };
+        let mut routes = Routes::new(&config, MAC).unwrap();
+        let (one, two) = ("fe80::1".parse().unwrap(), "fe80::2".parse().unwrap());
+        let hop = |routes: &Routes| routes.next_hop(ip("2600::1"));
+        assert_eq!(hop(&routes), None);
+        routes.set_default_routers(&[], &[one, two]);
+        assert_eq!(hop(&routes), Some(NextHop::Neighbor(ip("fe80::1"))));
+        routes.set_default_routers(&[one, two], &[two]);
+        assert_eq!(hop(&routes), Some(NextHop::Neighbor(ip("fe80::2"))));
+        routes.set_default_routers(&[two], &[]);
+        assert_eq!(hop(&routes), None);
     }
 }

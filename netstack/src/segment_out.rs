@@ -32,8 +32,8 @@ impl Output for Egress {
         self.routes.is_local(addr)
     }
 
-    fn mtu(&self, _remote: IpAddr) -> u16 {
-        self.mtu
+    fn mtu(&self, remote: IpAddr) -> u16 {
+        self.mtu_towards(remote)
     }
 
     fn tso_max_bytes(&self) -> u32 {

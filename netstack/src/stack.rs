@@ -6,6 +6,7 @@
 
 use core::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use demi_drivers::park::Parker;
 use demi_drivers::{Device, Instant, RxFrame};
 
+use crate::autoconf::Autoconf;
 use crate::config::StackConfig;
 use crate::egress::Egress;
 use crate::gone::Gone;
@@ -44,6 +46,7 @@ pub struct Stack {
     pub(crate) udp: Udp,
     pub(crate) icmp_limiter: Limiter,
     pub(crate) reassembly: Reassembly,
+    pub(crate) autoconf: Autoconf,
     pub(crate) parker: Parker,
     /// Received frames: kept for its memory.
     rx: Vec<RxFrame>,
@@ -74,13 +77,15 @@ impl Stack {
                     format!("mtu {mtu} of {}: IPv6 ({address}) needs at least {v6_mtu}", device.name());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
             }
-            config.link_local = false;
+            (config.link_local, config.router_discovery) = (false, false);
         }
         let mut random = Random::new(config.secret);
         let routes = Routes::new(&config, Mac(capabilities.mac))?;
         let pool_slots = device.pool().stats().slots;
-        let egress = Egress::new(&*device, &config, routes, mtu, &mut random);
-        Ok(Stack {
+        let mut egress = Egress::new(&*device, &config, routes, mtu, &mut random);
+        let autoconf = Autoconf::new(&config, &mut egress, &mut random);
+        let mut stack = Stack {
+            autoconf,
             egress,
             tcp: Tcp::new(config.tcp, random.next_key(), Instant::ZERO),
             udp: Udp::new(&config.limits, pool_slots, &mut random),
@@ -91,7 +96,19 @@ impl Stack {
             rx_burst: config.limits.rx_burst.max(1),
             gone: None,
             device,
-        })
+        };
+        stack.set_alarm();
+        Ok(stack)
+    }
+
+    /// Name servers that a lease or a router told of.
+    pub fn name_servers(&self) -> Vec<IpAddr> {
+        self.autoconf.name_servers()
+    }
+
+    /// The domain to look names up in, if a lease names one.
+    pub fn domain(&self) -> Option<&str> {
+        self.autoconf.domain()
     }
 
     /// Counters since the stack was made, TCP's apart.
@@ -141,20 +158,27 @@ impl Stack {
         Ok(events)
     }
 
-    /// Runs the timers of all that is off the datapath: neighbours, reassembly.
+    /// Runs the timers of all that is off the datapath: neighbours, reassembly, addresses.
     #[cold]
     #[inline(never)]
     fn poll_rare(&mut self) -> usize {
         let mut events = self.egress.poll_neighbors();
         self.report_unreachable();
         events += self.poll_reassembly();
+        for silent in core::mem::take(&mut self.egress.neighbors.lost) {
+            if let IpAddr::V6(silent) = silent {
+                self.autoconf.on_router_lost(&mut self.egress, silent, false);
+            }
+        }
+        events += self.autoconf.poll(&mut self.egress);
         self.set_alarm();
         events
     }
 
     /// Sees that [`poll_rare`](Self::poll_rare) runs when something of it is due: called by whoever sets a deadline of it.
     pub(crate) fn set_alarm(&mut self) {
-        self.egress.neighbors.set_alarm(self.reassembly.deadline());
+        let alarm = self.reassembly.deadline().min(self.autoconf.deadline());
+        self.egress.neighbors.set_alarm(alarm);
     }
 
     #[inline(never)]

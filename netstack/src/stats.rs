@@ -37,6 +37,12 @@ counters! {
         out_solicits => "OutSolicits",
         /// Solicitations answered.
         out_advertisements => "OutAdvertisements",
+        /// Our IPv4 addresses announced (gratuitous ARP), in defence, too.
+        out_announcements => "OutAnnouncements",
+        /// Times that another station had, or claimed, an address of ours.
+        address_conflicts => "AddressConflicts",
+        /// Router advertisements taken.
+        in_router_advertisements => "InRouterAdvertisements",
         /// Neighbours that did not answer.
         neighbor_failures => "NeighborFailures",
         /// Packets dropped because too many waited for a neighbour's address.

@@ -32,6 +32,18 @@ impl Transport for Stack {
         self.egress.routes.addresses().collect()
     }
 
+    fn poll_configured(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.autoconf.poll_configured(cx)
+    }
+
+    fn name_servers(&self) -> Vec<IpAddr> {
+        self.autoconf.name_servers()
+    }
+
+    fn domain(&self) -> Option<String> {
+        self.autoconf.domain().map(str::to_owned)
+    }
+
     fn poll(&mut self, now: Instant) -> io::Result<usize> {
         self.poll_once(now)
     }

@@ -86,6 +86,24 @@ pub trait Transport {
     /// The addresses that are this transport's own; empty for the kernel's sockets, which have all of the machine's.
     fn addresses(&self) -> Vec<IpAddr>;
 
+    /// Waits until the interface has the addresses that it can have for now: none is being tried out, or asked for, any more.
+    /// The kernel's sockets are ready at once.
+    ///
+    /// Cancel safe: it only looks.
+    fn poll_configured(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    /// Name servers that the network has told of; the kernel's sockets have `resolv.conf` for that.
+    fn name_servers(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    /// The domain that the network has told of, to look short names up in.
+    fn domain(&self) -> Option<String> {
+        None
+    }
+
     // ---- driving ----
 
     /// Receives, runs due timers and wakes whoever waits for what came. Bounded work a call; answers how many events

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use demi_drivers::{Buf, Offload};
 
 use super::{Link, Packet};
+use crate::autoconf::Heard;
 use crate::egress::Egress;
 use crate::icmp::{self, Quoted, Told};
 use crate::path::{PacketFields, Path};
 use crate::stack::Stack;
 use crate::wire::ethernet::{self, Mac};
-use crate::wire::{Malformed, checksum, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol};
+use crate::wire::{Malformed, checksum, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, router};
 
 /// Hop limit of echo replies.
 const TTL: u8 = 64;
@@ -118,9 +119,15 @@ impl Stack {
             icmpv6::Repr::TooBig { .. } => stats.in_pkt_too_bigs += 1,
             icmpv6::Repr::TimeExceeded { .. } => stats.in_time_excds += 1,
             icmpv6::Repr::ParameterProblem { .. } => stats.in_parm_probs += 1,
+            icmpv6::Repr::Other { kind: router::ADVERTISEMENT, .. } => {
+                return match router::Advertisement::parse(&message, src, packet.meta.ttl) {
+                    Ok(Some(advertisement)) => self.on_advertisement(&Heard { router: src, advertisement }),
+                    _ => self.egress.stats.v6.icmp.in_errors += 1,
+                };
+            }
             icmpv6::Repr::Other { .. } => {
                 return match ndisc::Repr::parse(&message, packet.meta.ttl) {
-                    Ok(Some(message)) => self.on_ndisc(packet, src, dst, message),
+                    Ok(Some(message)) => self.on_ndisc(link, packet, src, dst, message),
                     Ok(None) => {}
                     Err(_) => self.egress.stats.v6.icmp.in_errors += 1,
                 };
@@ -193,6 +200,6 @@ impl Egress {
         packet.header_len == plain
             && buf.is_unique()
             && buf.headroom() >= ethernet::HEADER_LEN
-            && buf.len() <= usize::from(self.mtu)
+            && buf.len() <= usize::from(self.mtu_towards(packet.meta.dst))
     }
 }

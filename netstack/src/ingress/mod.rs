@@ -22,7 +22,7 @@ use crate::tcp::IpMeta;
 use crate::tcp::output::Flow;
 use crate::wire::checksum::{self, Sum};
 use crate::wire::ethernet::{EtherType, Frame, HEADER_LEN, Mac};
-use crate::wire::{ipv4, ipv6, ipv6_ext, protocol, udp, vlan};
+use crate::wire::{dhcpv4, ipv4, ipv6, ipv6_ext, protocol, udp, vlan};
 
 /// What is known of a packet by the link it came over.
 #[derive(Clone, Copy, Debug)]
@@ -299,6 +299,10 @@ impl Stack {
         };
         let (start, len) = (packet.header_len + udp::HEADER_LEN, datagram.payload().len());
         if packet.group {
+            if flow.local_port == dhcpv4::CLIENT_PORT && !v6 && self.on_dhcp(&buf.slice(start, len)) {
+                return;
+            }
+            let stats = &mut self.egress.stats.version(v6).udp;
             self.udp.deliver_group(&flow, &buf.slice(start, len), stats);
             return;
         }
@@ -309,7 +313,10 @@ impl Stack {
                 self.udp.deliver(socket, &flow, buf, stats);
             }
             None => {
-                stats.no_ports += 1;
+                if flow.local_port == dhcpv4::CLIENT_PORT && !v6 && self.on_dhcp(&buf.slice(start, len)) {
+                    return;
+                }
+                self.egress.stats.version(v6).udp.no_ports += 1;
                 self.complain(packet, &buf, Complaint::PortUnreachable);
             }
         }

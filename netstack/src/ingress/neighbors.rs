@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::Packet;
+use super::{Link, Packet};
+use crate::autoconf::Heard;
 use crate::neighbor::Evidence;
 use crate::route::{ALL_NODES, Destination};
 use crate::stack::Stack;
 use crate::wire::ethernet::Mac;
+use crate::wire::router::Information;
 use crate::wire::{arp, ndisc};
 
 impl Stack {
@@ -16,6 +18,8 @@ impl Stack {
             self.egress.stats.link.in_neighbor_ignored += 1;
             return;
         };
+        self.autoconf.on_arp(&mut self.egress, &packet);
+        self.set_alarm();
         let egress = &mut self.egress;
         let for_us = egress.routes.classify_v4(packet.target_ip) == Destination::Ours;
         let sender = packet.sender_ip;
@@ -47,7 +51,17 @@ impl Stack {
     }
 
     #[cold]
-    pub(super) fn on_ndisc(&mut self, packet: &Packet, src: Ipv6Addr, dst: Ipv6Addr, message: ndisc::Repr) {
+    pub(super) fn on_ndisc(
+        &mut self,
+        link: Link,
+        packet: &Packet,
+        src: Ipv6Addr,
+        dst: Ipv6Addr,
+        message: ndisc::Repr,
+    ) {
+        if link.station != Some(self.egress.mac) && self.is_claim(src, &message) {
+            return;
+        }
         let egress = &mut self.egress;
         let now = egress.now;
         let released = match message {
@@ -80,7 +94,7 @@ impl Stack {
                 }
                 slot
             }
-            ndisc::Repr::Advertisement { target, target_mac, solicited, overriding, .. } => {
+            ndisc::Repr::Advertisement { target, target_mac, router, solicited, overriding } => {
                 let believable = target_mac.is_none_or(Mac::is_unicast)
                     && !egress.routes.is_martian_v6(target)
                     // RFC 4861 §7.1.2: an advertisement to many answers nobody.
@@ -89,10 +103,14 @@ impl Stack {
                     egress.stats.link.in_neighbor_ignored += 1;
                     return;
                 }
+                if !router {
+                    // RFC 4861 §7.2.5: what was a router is none any more.
+                    self.autoconf.on_router_lost(egress, target, true);
+                }
                 let evidence = Evidence { solicited, overriding };
                 egress.neighbors.advertised(now, IpAddr::V6(target), target_mac, evidence)
             }
-            // Addresses and routers are configured here, not learnt.
+            // Advertisements are heard elsewhere; solicitations are for routers; redirects are not obeyed.
             ndisc::Repr::Router(_) => {
                 egress.stats.link.in_neighbor_ignored += 1;
                 None
@@ -100,6 +118,55 @@ impl Stack {
         };
         if let Some(slot) = released {
             self.egress.release(slot);
+        }
+    }
+
+    /// Whether a message claims an address that we are trying out: it does so no other way (RFC 4862 §5.4.3, §5.4.4).
+    fn is_claim(&mut self, src: Ipv6Addr, message: &ndisc::Repr) -> bool {
+        let target = match *message {
+            ndisc::Repr::Solicitation { target, .. } if src.is_unspecified() => target,
+            ndisc::Repr::Advertisement { target, .. } => target,
+            _ => return false,
+        };
+        let claimed = self.autoconf.on_claim_v6(&mut self.egress, target);
+        if claimed {
+            self.set_alarm();
+        }
+        claimed
+    }
+
+    /// Takes what a router advertises.
+    #[cold]
+    pub(super) fn on_advertisement(&mut self, heard: &Heard<'_>) {
+        let now = self.egress.now;
+        for information in heard.advertisement.information() {
+            if let Information::LinkAddress(mac) = information
+                && mac.is_unicast()
+                && let Some(slot) = self.egress.neighbors.learned(now, IpAddr::V6(heard.router), mac)
+            {
+                self.egress.release(slot);
+            }
+        }
+        let before = (self.egress.mtu_v4, self.egress.mtu_v6);
+        self.autoconf.on_advertisement(&mut self.egress, heard);
+        self.fit_mtu(before);
+        self.set_alarm();
+    }
+
+    /// Takes a datagram to the port of DHCP clients, if we are one.
+    #[cold]
+    pub(super) fn on_dhcp(&mut self, payload: &[u8]) -> bool {
+        let before = (self.egress.mtu_v4, self.egress.mtu_v6);
+        let taken = self.autoconf.on_dhcp(&mut self.egress, payload);
+        self.fit_mtu(before);
+        self.set_alarm();
+        taken
+    }
+
+    fn fit_mtu(&mut self, before: (u16, u16)) {
+        let now = (self.egress.mtu_v4, self.egress.mtu_v6);
+        if now != before {
+            self.udp.limit_mtu(now.0.min(now.1));
         }
     }
 }

@@ -137,6 +137,13 @@ impl Udp {
         }
     }
 
+    /// No packet may be larger than `mtu` any more.
+    pub(crate) fn limit_mtu(&mut self, mtu: u16) {
+        for (_, socket) in &mut self.sockets {
+            socket.path_mtu = socket.path_mtu.min(mtu);
+        }
+    }
+
     /// The device is gone: every socket hears of it.
     pub(crate) fn fail_all(&mut self, gone: &Rc<Gone>) {
         self.senders.clear();
@@ -213,7 +220,14 @@ impl Udp {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let limit = options.recv_buffer_bytes.unwrap_or(self.recv_buffer_bytes);
-        let socket = Socket::new(generation, local.is_ipv6(), binding, options.clone(), limit, egress.mtu);
+        let socket = Socket::new(
+            generation,
+            local.is_ipv6(),
+            binding,
+            options.clone(),
+            limit,
+            egress.mtu_v4.min(egress.mtu_v6),
+        );
         let index = self.sockets.insert(socket) as u32;
         self.table.bind(index, &binding);
         Ok(DatagramId(Handle { index, generation }))
@@ -262,7 +276,10 @@ impl Udp {
             let message = "another UDP socket is connected from the same address and port to this peer";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
         }
-        let mtu = egress.mtu;
+        let mtu = match &flow {
+            Some(flow) => egress.mtu_towards(flow.remote),
+            None => egress.mtu_v4.min(egress.mtu_v6),
+        };
         let socket = self.socket_mut(id)?;
         socket.flow = flow;
         socket.forget_latest();
