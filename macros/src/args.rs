@@ -12,6 +12,8 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitBool, Path, Result, Token};
 pub(crate) const CONFIG_KEYS: &[&str] = &[
     "device",
     "address",
+    "detect_duplicates",
+    "address_wait_ms",
     "gateway",
     "mtu",
     "mac",

@@ -5,7 +5,7 @@
 
 use core::cell::{Cell, OnceCell, RefCell};
 use core::fmt;
-use core::task::Poll;
+use core::task::{Context, Poll, Waker};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,9 +44,39 @@ pub(crate) struct Inner {
     idle: Idle,
     spin: Duration,
     drain: Duration,
+    /// How long the first `block_on` waits for addresses; nothing, once it has.
+    address_wait: Cell<Duration>,
+    /// What will surprise is said on standard error.
+    warns: bool,
 }
 
 impl Inner {
+    /// Turns the loop until the transports have the addresses that they can have, or the time for that is over.
+    fn wait_for_addresses(&self) {
+        let wait = self.address_wait.replace(Duration::ZERO);
+        let mut cx = Context::from_waker(Waker::noop());
+        if wait.is_zero() || self.transports.poll_configured(&mut cx).is_ready() {
+            return;
+        }
+        let until = self.clock.read() + wait;
+        let mut idler = Idler::default();
+        loop {
+            let turn = self.turn();
+            if self.transports.poll_configured(&mut cx).is_ready() {
+                return;
+            }
+            if self.clock.read() >= until {
+                if self.warns {
+                    eprintln!(
+                        "demi: no address within {wait:?}: going on without; see address, address_wait_ms"
+                    );
+                }
+                return;
+            }
+            idler.after(self, turn, Some(until));
+        }
+    }
+
     /// A number that no other runtime of the process has, or had.
     #[inline]
     pub(crate) fn id(&self) -> u64 {
@@ -222,6 +252,8 @@ impl Builder {
             idle: config.idle_policy(),
             spin: config.spin_us,
             drain: config.drain_ms,
+            address_wait: Cell::new(config.address_wait_ms),
+            warns: config.log >= Log::Warn,
         };
         Ok(Runtime { inner: Rc::new(inner), _pinned: pinned })
     }
@@ -310,6 +342,7 @@ impl Runtime {
         );
         let running = Running(&self.inner);
         let output = context::enter(&self.inner, || {
+            self.inner.wait_for_addresses();
             let mut main = self.inner.executor.scoped(future);
             if self.inner.transports.get().is_none() && self.inner.executor.collect_wakes() {
                 self.inner.executor.run(1);

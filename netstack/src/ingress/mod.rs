@@ -143,8 +143,11 @@ impl Stack {
         // RFC 1122 §3.3.6: what the link sent to many must not be addressed to one.
         let misdirected = link.group && !group;
         if misdirected || link.station.is_some() && routes.is_martian_v4(src) {
-            stats.in_addr_errors += 1;
-            return;
+            // RFC 1122 §3.2.1.3 a: a host that has no address yet may speak to all.
+            if misdirected || !(src.is_unspecified() && dst.is_broadcast()) {
+                stats.in_addr_errors += 1;
+                return;
+            }
         }
         if packet.is_fragment() {
             return self.on_fragment_v4(link, group, buf);

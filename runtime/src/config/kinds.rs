@@ -45,6 +45,24 @@ pub struct Cidr {
     pub prefix_len: u8,
 }
 
+/// How a stack's interface comes by an address.
+///
+/// ```
+/// use demi::config::Address;
+/// let address: Address = "dhcp".parse().unwrap();
+/// assert_eq!(address, Address::Dhcp);
+/// assert_eq!("10.0.0.2/24".parse::<Address>().unwrap().to_string(), "10.0.0.2/24");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// It has this one.
+    Fixed(Cidr),
+    /// `dhcp`: IPv4 from a DHCP server (RFC 2131).
+    Dhcp,
+    /// `auto`: IPv6 from what routers advertise (RFC 4862).
+    Auto,
+}
+
 /// Cores by their numbers, ascending, each once: `0-3,6`.
 ///
 /// ```
@@ -125,6 +143,28 @@ impl FromStr for Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "dhcp" => Ok(Address::Dhcp),
+            "auto" => Ok(Address::Auto),
+            other => other.parse().map(Address::Fixed).map_err(|error| format!("{error}; or dhcp, or auto")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Fixed(cidr) => cidr.fmt(f),
+            Address::Dhcp => f.write_str("dhcp"),
+            Address::Auto => f.write_str("auto"),
+        }
     }
 }
 

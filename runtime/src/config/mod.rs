@@ -30,7 +30,7 @@ use demi_drivers::PoolConfig;
 use demi_drivers::transport::{CongestionControl, ListenOptions, StreamOptions};
 
 pub use device::DeviceSpec;
-pub use kinds::{Cidr, CoreSet, Idle, Log};
+pub use kinds::{Address, Cidr, CoreSet, Idle, Log};
 pub use value::Setting;
 
 /// A key of the configuration, for help texts.
@@ -89,8 +89,15 @@ keys! {
     /// What carries the sockets: `auto` (uring, else posix), `uring`, `posix`, `tap:NAME`, `packet:IF`, `xdp:IF[@QUEUE]`,
     /// `dpdk:EAL ARGS`, `rdma:DEV`, `wire`; or a list of them (in one string: with `;` between them).
     device: Vec<DeviceSpec> = vec![DeviceSpec::Auto], value::devices;
-    /// Addresses of a stack's interface, each with its prefix length: `10.0.0.2/24`.
-    address: Vec<Cidr> = Vec::new(), value::cidrs;
+    /// Addresses of a stack's interface, each with its prefix length: `10.0.0.2/24`. `dhcp` leases one of IPv4, `auto` takes
+    /// those of IPv6 that routers advertise. When not given, a stack on a network does both.
+    address: Vec<Address> = Vec::new(), value::interface;
+    /// See that nobody else has an address before it is used (IPv6), and announce it (IPv4). When not given: on a network,
+    /// not on a wire in memory.
+    detect_duplicates: Option<bool> = None, value::some_switch;
+    /// How long the start waits for addresses that are leased, advertised or tried out, in milliseconds; then the program
+    /// begins without them.
+    address_wait_ms: Duration = Duration::from_secs(10), value::time::<1_000_000>;
     /// Routers of a stack's interface, at most one of IPv4 and one of IPv6.
     gateway: Vec<IpAddr> = Vec::new(), gateways;
     /// Largest IP packet of a stack, in bytes; the device's own when not given.
@@ -204,7 +211,11 @@ impl Config {
     }
 
     fn same_family(&self, gateway: &IpAddr) -> bool {
-        self.address.iter().any(|own| own.address.is_ipv4() == gateway.is_ipv4())
+        self.address.iter().any(|own| match own {
+            Address::Fixed(own) => own.address.is_ipv4() == gateway.is_ipv4(),
+            Address::Dhcp => gateway.is_ipv4(),
+            Address::Auto => gateway.is_ipv6(),
+        })
     }
 
     fn key_list() -> String {

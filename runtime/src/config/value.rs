@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::kinds::{Cidr, CoreSet, Idle, Log};
+use super::kinds::{Address, Cidr, CoreSet, Idle, Log};
 use demi_drivers::transport::CongestionControl;
 
 /// A value as it was written: what the builder's methods take, and what a file or the environment yields.
@@ -119,7 +119,7 @@ macro_rules! from_written {
         }
     )*};
 }
-from_written!(IpAddr, Ipv4Addr, Ipv6Addr, Cidr, CoreSet, Idle, Log);
+from_written!(IpAddr, Ipv4Addr, Ipv6Addr, Address, Cidr, CoreSet, Idle, Log);
 
 /// What a parser answers: the value, or what is wrong with it (without the value itself).
 pub(super) type Parsed<T> = Result<T, String>;
@@ -145,6 +145,11 @@ pub(super) fn number<T: TryFrom<i128>, const MIN: i128, const MAX: i128>(value: 
         return Err(out_of_range());
     }
     T::try_from(number).map_err(|_| out_of_range())
+}
+
+/// [`switch`], for a key that has no default value.
+pub(super) fn some_switch(value: &Setting) -> Parsed<Option<bool>> {
+    switch(value).map(Some)
 }
 
 /// [`number`], for a key that has no default value.
@@ -198,8 +203,8 @@ pub(super) fn time<const UNIT_NS: u64>(value: &Setting) -> Parsed<Duration> {
     Err("not a time: write a whole number, alone or with ns, us, ms or s".into())
 }
 
-/// Interface addresses, each with its prefix length.
-pub(super) fn cidrs(value: &Setting) -> Parsed<Vec<Cidr>> {
+/// Interface addresses: each with its prefix length, or how to come by one.
+pub(super) fn interface(value: &Setting) -> Parsed<Vec<Address>> {
     value.items().iter().map(|item| item.parse()).collect()
 }
 

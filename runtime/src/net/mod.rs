@@ -54,6 +54,27 @@ fn current() -> Rc<TransportSet> {
     crate::context::with(|runtime| runtime.transports().clone())
 }
 
+/// Waits until the runtime's devices have the addresses that they can have for now: none is being tried out, leased, or
+/// hoped for from a router any more. A runtime waits for that before it begins, for as long as its configuration says
+/// (`address_wait_ms`); kernel transports have their addresses at once.
+///
+/// # Cancel safety
+/// Cancel safe: it only looks.
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+/// demi::net::configured().await;
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub async fn configured() {
+    let set = current();
+    std::future::poll_fn(|cx| set.poll_configured(cx)).await;
+}
+
 /// Opens `local` on each of `cells`, on the port that the first one took; all of them or none. With a free port to choose,
 /// one that the first took and another has not free is tried again.
 fn bind_all<T>(

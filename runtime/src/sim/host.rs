@@ -11,6 +11,7 @@ use super::{Cause, HostReport, Main, Rng};
 use crate::config::Config;
 use crate::runtime::Runtime;
 use crate::task::JoinHandle;
+use crate::time::timeout;
 use crate::turn::Turn;
 
 pub(super) struct Host {
@@ -32,9 +33,14 @@ impl Host {
         main: Main,
     ) -> io::Result<Host> {
         // What is left to deliver is delivered while the simulation drains.
+        let wait = config.address_wait_ms;
         let config = config.seed(Rng::seed_for(seed, &name)).drain_ms(Duration::ZERO);
         let runtime = Runtime::builder().config(config).transports(transports).start_paused(true).build()?;
-        let main = runtime.spawn(async move { main().await });
+        let main = runtime.spawn(async move {
+            // As `block_on` does before it begins.
+            let _ = timeout(wait, crate::net::configured()).await;
+            main().await
+        });
         Ok(Host { name, server, runtime, main: Some(main) })
     }
 

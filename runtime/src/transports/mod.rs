@@ -14,6 +14,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use demi_drivers::park::Parker;
@@ -83,6 +84,15 @@ impl TransportSet {
             parker: RefCell::new(Parker::new()),
             park_limit,
         }
+    }
+
+    /// Waits until each transport has the addresses that it can have for now.
+    pub(crate) fn poll_configured(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waits = false;
+        for cell in &self.cells {
+            waits |= cell.poll_with(cx, |transport, cx| transport.poll_configured(cx).map(Ok)).is_pending();
+        }
+        if waits { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// The transports' names, in order: their device strings.

@@ -15,7 +15,7 @@ use demi_drivers::uring::{Uring, UringConfig};
 use demi_drivers::wire::{Wire, WireConfig};
 use demi_drivers::wrap::pcap::{Capture, Pcap};
 use demi_drivers::{Device, Transport};
-use demi_netstack::Stack;
+use demi_netstack::{Stack, StackConfig};
 
 use crate::config::{Config, DeviceSpec, Log};
 use crate::time::Clock;
@@ -53,14 +53,12 @@ impl Opening<'_> {
             DeviceSpec::Tap { name } => {
                 let mut tap = TapConfig::new(name);
                 (tap.mac, tap.mtu, tap.pool) = (self.config.mac, self.config.mtu, pool);
-                self.addressed()?;
-                self.stack(Box::new(Tap::open(&tap)?))
+                self.networked(Box::new(Tap::open(&tap)?))
             }
             DeviceSpec::Packet { interface } => {
                 let mut packet = PacketConfig::new(interface);
                 (packet.mac, packet.pool) = (self.config.mac, pool);
-                self.addressed()?;
-                self.stack(Box::new(Packet::open(&packet)?))
+                self.networked(Box::new(Packet::open(&packet)?))
             }
             DeviceSpec::Wire => {
                 let mut wire = WireConfig { pool, ..WireConfig::default() };
@@ -108,19 +106,26 @@ impl Opening<'_> {
         Err(self.not_built_in("build with the feature `uring`, or take posix"))
     }
 
-    /// Sees that a stack on a network will have an address there.
-    fn addressed(&self) -> io::Result<()> {
-        if self.config.address.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("device {}: it has no address: set one, as in address = 10.0.0.2/24", self.spec),
-            ));
-        }
-        Ok(())
+    /// Our stack on a device that has a network behind it: others may have its addresses, and give it some.
+    fn networked(&self, device: Box<dyn Device>) -> io::Result<Box<dyn Transport>> {
+        self.stack_with(device, |config| {
+            config.detect_duplicates = self.config.detect_duplicates.unwrap_or(true);
+            if self.config.address.is_empty() {
+                (config.dhcp, config.router_discovery) = (true, true);
+            }
+        })
     }
 
     /// Our stack on a device.
     fn stack(&self, device: Box<dyn Device>) -> io::Result<Box<dyn Transport>> {
+        self.stack_with(device, |_| {})
+    }
+
+    fn stack_with(
+        &self,
+        device: Box<dyn Device>,
+        change: impl FnOnce(&mut StackConfig),
+    ) -> io::Result<Box<dyn Transport>> {
         let name = device.name().to_owned();
         let device = match self.capture {
             Some(capture) => Box::new(Pcap::into_capture(device, capture.clone())),
@@ -128,7 +133,9 @@ impl Opening<'_> {
         };
         // What is captured has its tags.
         let device = super::stack::on_vlan(device, self.config)?;
-        let stack = Stack::new(device, super::stack::told(self.config, self.secret()?))
+        let mut config = super::stack::told(self.config, self.secret()?);
+        change(&mut config);
+        let stack = Stack::new(device, config)
             .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
         Ok(Box::new(stack))
     }
@@ -197,7 +204,6 @@ mod tests {
         for (config, kind, says) in [
             (Config::new().device("xdp:eth0"), io::ErrorKind::Unsupported, "device xdp:eth0: not built in: "),
             (Config::new().device("rdma:rxe0"), io::ErrorKind::Unsupported, "tap:NAME"),
-            (Config::new().device("tap:demi9"), io::ErrorKind::InvalidInput, "address = 10.0.0.2/24"),
             (Config::new().pcap("/tmp/x.pcapng"), io::ErrorKind::InvalidInput, "tcpdump"),
             (
                 Config::new().device("wire").pcap("/nonexistent/x.pcapng"),

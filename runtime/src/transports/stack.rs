@@ -7,7 +7,7 @@ use demi_drivers::{Device, Transport};
 use demi_netstack::tcp::TcpConfig;
 use demi_netstack::{Cidr, Stack, StackConfig};
 
-use crate::config::Config;
+use crate::config::{Address, Config};
 
 /// A stack over `device`. What must not be guessed is keyed with `seed`; `change` has the last word on what it is told.
 ///
@@ -36,7 +36,10 @@ pub(super) fn on_vlan(device: Box<dyn Device>, config: &Config) -> io::Result<Bo
 /// What a stack is told by `config`. `secret` keys what must not be guessed.
 pub(super) fn told(config: &Config, secret: [u8; 16]) -> StackConfig {
     // The prefix lengths were checked when the configuration was read.
-    let own = config.address.iter().filter_map(|own| Cidr::new(own.address, own.prefix_len));
+    let own = config.address.iter().filter_map(|own| match own {
+        Address::Fixed(own) => Cidr::new(own.address, own.prefix_len),
+        Address::Dhcp | Address::Auto => None,
+    });
     let mut tcp = TcpConfig {
         max_connections: config.max_connections,
         congestion: config.congestion,
@@ -48,6 +51,9 @@ pub(super) fn told(config: &Config, secret: [u8; 16]) -> StackConfig {
     StackConfig {
         addresses: own.collect(),
         gateways: config.gateway.clone(),
+        dhcp: config.address.contains(&Address::Dhcp),
+        router_discovery: config.address.contains(&Address::Auto),
+        detect_duplicates: config.detect_duplicates.unwrap_or(false),
         mtu: config.mtu,
         secret,
         tcp,
