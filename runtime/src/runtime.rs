@@ -53,27 +53,56 @@ pub(crate) struct Inner {
 impl Inner {
     /// Turns the loop until the transports have the addresses that they can have, or the time for that is over.
     fn wait_for_addresses(&self) {
+        // Those that are opened at their first use wait then.
+        let Some(transports) = self.transports.get() else { return };
         let wait = self.address_wait.replace(Duration::ZERO);
         let mut cx = Context::from_waker(Waker::noop());
-        if wait.is_zero() || self.transports.poll_configured(&mut cx).is_ready() {
+        if wait.is_zero() || transports.poll_configured(&mut cx).is_ready() {
             return;
         }
         let until = self.clock.read() + wait;
         let mut idler = Idler::default();
         loop {
             let turn = self.turn();
-            if self.transports.poll_configured(&mut cx).is_ready() {
+            if transports.poll_configured(&mut cx).is_ready() {
                 return;
             }
             if self.clock.read() >= until {
-                if self.warns {
-                    eprintln!(
-                        "demi: no address within {wait:?}: going on without; see address, address_wait_ms"
-                    );
-                }
-                return;
+                return self.warn_of_no_address(wait);
             }
             idler.after(self, turn, Some(until));
+        }
+    }
+
+    /// As [`wait_for_addresses`](Self::wait_for_addresses), for transports that a running task has just opened: it drives them
+    /// and nothing else.
+    fn wait_within_task(&self, transports: &TransportSet) {
+        let wait = self.address_wait.replace(Duration::ZERO);
+        let mut cx = Context::from_waker(Waker::noop());
+        let until = self.clock.read() + wait;
+        while !wait.is_zero() && transports.poll_configured(&mut cx).is_pending() {
+            let now = self.clock.tick();
+            // What is wrong with a transport is told by the loop, which will hear of it, too.
+            let (Ok(events), Ok(())) = (transports.poll(now), transports.flush(now)) else { return };
+            if now >= until {
+                return self.warn_of_no_address(wait);
+            }
+            let next = transports.deadline().map_or(until, |deadline| deadline.min(until));
+            if events > 0 {
+                continue;
+            }
+            if self.clock.is_paused() {
+                self.clock.advance_to(next);
+            } else if transports.park(Some(next.since(now))).is_err() {
+                return;
+            }
+        }
+    }
+
+    #[cold]
+    fn warn_of_no_address(&self, wait: Duration) {
+        if self.warns {
+            eprintln!("demi: no address within {wait:?}: going on without; see address, address_wait_ms");
         }
     }
 
@@ -101,7 +130,9 @@ impl Inner {
             Some(Err(error)) => Err(error),
             None => Ok(TransportSet::from_vec(Vec::new())),
         };
-        Rc::new(opened.unwrap_or_else(|error| crate::entry::fail(&error)))
+        let transports = opened.unwrap_or_else(|error| crate::entry::fail(&error));
+        self.wait_within_task(&transports);
+        Rc::new(transports)
     }
 
     fn open(&self, config: &Config) -> io::Result<TransportSet> {
