@@ -1,0 +1,311 @@
+//! The shell commands of scripts, as far as they set what a stack can be told: sysctls and routes. Nothing is executed.
+//!
+//! A command that is not known, or that asks for what the stack does not have, is an error that names it: a script whose
+//! conditions are not met proves nothing.
+
+use std::time::Duration;
+
+use demi_drivers::transport::{CongestionControl, KeepAlive};
+use demi_netstack::StackConfig;
+
+/// What a script's commands have set.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) stack: StackConfig,
+    /// Of sockets that turn keepalive on without more words.
+    pub(crate) keepalive: KeepAlive,
+}
+
+/// What the scripts that come with packetdrill and with the kernel call to begin from known values.
+const DEFAULTS: [&str; 2] = ["defaults.sh", "common.sh"];
+
+impl Settings {
+    /// Takes the commands of one pair of backticks. `running`: the stack is at work already and cannot be told any more.
+    pub(crate) fn apply(&mut self, text: &str, running: bool) -> Result<(), String> {
+        for words in commands(text) {
+            self.command(&words, running).map_err(|why| format!("`{}`: {why}", words.join(" ")))?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, words: &[String], running: bool) -> Result<(), String> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let Some((&program, arguments)) = words.split_first() else { return Ok(()) };
+        let late = || match running {
+            true => Err("the stack runs already: set this before the first event".to_owned()),
+            false => Ok(()),
+        };
+        let base = program.rsplit('/').next().unwrap_or(program);
+        if DEFAULTS.contains(&base) {
+            late()?;
+            self.stack.tcp.recv_buffer_max_bytes = 15_728_640;
+            return Ok(());
+        }
+        match (base, arguments) {
+            ("sysctl", arguments) => {
+                late()?;
+                let pairs = arguments.iter().filter(|word| !word.starts_with('-'));
+                pairs.into_iter().try_for_each(|pair| self.pair(pair))
+            }
+            ("set_sysctls.py", arguments) => {
+                late()?;
+                arguments.iter().try_for_each(|pair| self.pair(pair))
+            }
+            ("echo", [value @ .., ">", path]) => {
+                late()?;
+                self.sysctl(path, &value.join(" "))
+            }
+            ("ip", ["-6", rest @ ..]) | ("ip", ["-4", rest @ ..]) | ("ip", rest) => match rest {
+                ["tcp_metrics", "flush" | "flush_all" | "delete", ..] => Ok(()),
+                ["route" | "ro" | "r", "add" | "replace" | "change", rest @ ..] => {
+                    late()?;
+                    self.route(rest)
+                }
+                _ => Err("not supported: of ip, 'tcp_metrics flush' and 'route add' are".to_owned()),
+            },
+            // There is no queue below the stack.
+            ("tc", ["qdisc", "add" | "replace" | "change", rest @ ..])
+                if rest.iter().any(|word| matches!(*word, "pfifo" | "fq" | "noqueue" | "pfifo_fast")) =>
+            {
+                Ok(())
+            }
+            // Whatever puts a machine's settings back.
+            (base, _) if base.starts_with("sysctl_restore") => Ok(()),
+            ("true" | ":" | "sync", _) => Ok(()),
+            ("modprobe", ["tcp_cubic" | "-q" | "tun", ..]) => Ok(()),
+            _ => Err("this command is not supported".to_owned()),
+        }
+    }
+
+    fn pair(&mut self, pair: &str) -> Result<(), String> {
+        match pair.split_once('=') {
+            Some((name, value)) => self.sysctl(name, value),
+            None => Err(format!("'{pair}': expected NAME=VALUE")),
+        }
+    }
+
+    /// Sets a sysctl, given by its dotted name or its path.
+    fn sysctl(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let dotted = name.strip_prefix("/proc/sys/").unwrap_or(name).replace('/', ".");
+        let value = value.trim().trim_matches('"');
+        let numbers: Vec<u64> = value.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        let tcp = &mut self.stack.tcp;
+        let key = dotted.strip_prefix("net.ipv4.").unwrap_or(&dotted);
+        let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        match (key, numbers.as_slice()) {
+            ("tcp_timestamps", &[on @ (0 | 1)]) => tcp.timestamps = on == 1,
+            ("tcp_sack", &[on @ (0 | 1)]) => tcp.sack = on == 1,
+            ("tcp_window_scaling", &[on @ (0 | 1)]) => tcp.window_scaling = on == 1,
+            ("tcp_congestion_control" | "net.ipv4.tcp_congestion_control", _) => {
+                tcp.congestion = congestion(value).ok_or("cubic and reno are supported")?;
+            }
+            // Half of a receive buffer is Linux's window.
+            ("tcp_rmem", &[_, default, max]) => {
+                tcp.recv_buffer_bytes = size(default / 2);
+                tcp.recv_buffer_max_bytes = size(max);
+            }
+            ("tcp_wmem", &[_, _, max]) => tcp.send_buffer_bytes = size(max),
+            ("tcp_syn_retries", &[n]) => tcp.syn_retries = count(n),
+            ("tcp_synack_retries", &[n]) => tcp.syn_ack_retries = count(n),
+            ("tcp_retries2", &[n]) => tcp.retries = count(n),
+            ("tcp_orphan_retries", &[n]) => tcp.orphan_retries = if n == 0 { 8 } else { count(n) },
+            ("tcp_max_orphans", &[n]) => tcp.max_orphans = size(n),
+            ("tcp_max_tw_buckets", &[n]) => tcp.max_time_wait = size(n),
+            ("tcp_fin_timeout", &[seconds]) => tcp.fin_wait_2 = Duration::from_secs(seconds),
+            ("tcp_min_snd_mss", &[n]) => tcp.min_send_mss_bytes = count(n) as u16,
+            ("tcp_challenge_ack_limit", &[n]) => tcp.challenge_acks_per_second = count(n),
+            ("tcp_invalid_ratelimit", &[ms]) => tcp.challenge_ack_interval = Duration::from_millis(ms),
+            ("tcp_rto_min_us", &[us]) => tcp.min_rto = Duration::from_micros(us),
+            ("tcp_rto_max_ms", &[ms]) => tcp.max_rto = Duration::from_millis(ms),
+            ("ip_local_port_range", &[low, high]) => tcp.ephemeral_ports = (low as u16, high as u16),
+            ("tcp_keepalive_time", &[s]) => self.keepalive.idle = Duration::from_secs(s),
+            ("tcp_keepalive_intvl", &[s]) => self.keepalive.interval = Duration::from_secs(s),
+            ("tcp_keepalive_probes", &[n]) => self.keepalive.probes = count(n),
+            (key, &[n]) if FIXED.iter().any(|(name, values)| *name == key && values.contains(&n)) => {}
+            (key, _) if WITHOUT_EFFECT.contains(&key) => {}
+            (key, _) => {
+                return Err(match FIXED.iter().find(|(name, _)| *name == key) {
+                    Some((_, values)) => {
+                        format!("{dotted}={value} is not supported: the stack behaves as with {values:?}")
+                    }
+                    None => format!("the sysctl {dotted}={value} is not supported"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The attributes of a route, which the link then has.
+    fn route(&mut self, words: &[&str]) -> Result<(), String> {
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            let mut value = || match words.next() {
+                Some(&"lock") => words.next().copied().ok_or_else(|| format!("{word} needs a value")),
+                Some(&value) => Ok(value),
+                None => Err(format!("{word} needs a value")),
+            };
+            let number =
+                |value: &str| value.parse::<u32>().map_err(|_| format!("{word} {value}: expected a number"));
+            match word {
+                "dev" | "via" | "proto" | "scope" | "src" | "metric" | "table" => drop(value()?),
+                "default" => {}
+                word if word.contains(['.', ':', '/']) => {}
+                "mtu" => self.stack.mtu = Some(number(value()?)? as u16),
+                "initcwnd" => self.stack.tcp.initial_window_segments = number(value()?)?,
+                "congctl" => {
+                    self.stack.tcp.congestion = congestion(value()?).ok_or("cubic and reno are supported")?;
+                }
+                "rto_min" => {
+                    let text = value()?;
+                    self.stack.tcp.min_rto =
+                        Duration::from_millis(number(text.trim_end_matches("ms"))?.into());
+                }
+                other => return Err(format!("the route attribute '{other}' is not supported")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn congestion(name: &str) -> Option<CongestionControl> {
+    match name.trim_matches('"') {
+        "cubic" => Some(CongestionControl::Cubic),
+        "reno" | "newreno" => Some(CongestionControl::NewReno),
+        _ => None,
+    }
+}
+
+/// What the stack cannot be told, and the values that say what it does.
+const FIXED: [(&str, &[u64]); 14] = [
+    ("tcp_ecn", &[0, 2]),
+    ("tcp_fastopen", &[0, 1]),
+    ("tcp_recovery", &[0]),
+    ("tcp_early_retrans", &[0]),
+    ("tcp_frto", &[0]),
+    ("tcp_fack", &[0]),
+    ("tcp_dsack", &[1]),
+    ("tcp_abort_on_overflow", &[0]),
+    ("tcp_slow_start_after_idle", &[1]),
+    ("tcp_tw_reuse", &[1, 2]),
+    ("tcp_rfc1337", &[1]),
+    ("tcp_stdurg", &[0]),
+    ("tcp_mtu_probing", &[0]),
+    ("tcp_shrink_window", &[0]),
+];
+
+/// What only Linux has to decide, or what no packet shows.
+const WITHOUT_EFFECT: [&str; 13] = [
+    "tcp_no_metrics_save",
+    "tcp_autocorking",
+    "tcp_limit_output_bytes",
+    "tcp_min_tso_segs",
+    "tcp_tso_win_divisor",
+    "tcp_moderate_rcvbuf",
+    "tcp_adv_win_scale",
+    "tcp_app_win",
+    "tcp_low_latency",
+    "net.core.rmem_max",
+    "net.core.wmem_max",
+    "net.core.netdev_max_backlog",
+    "net.core.default_qdisc",
+];
+
+/// The commands of a shell text as words: quotes taken off, redirections of output to nowhere left out.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars().peekable();
+    let end_word = |word: &mut Option<String>, words: &mut Vec<String>| words.extend(word.take());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' | '\'' => {
+                let quoted: String = chars.by_ref().take_while(|other| *other != c).collect();
+                word.get_or_insert_default().push_str(&quoted);
+            }
+            '\\' if chars.peek() == Some(&'\n') => {
+                chars.next();
+            }
+            '#' if word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},
+            '\n' | ';' | '&' | '|' => {
+                // `>&1` and `2>&1` go on.
+                if c == '&' && word.as_deref().is_some_and(|word| word.ends_with('>')) {
+                    word.get_or_insert_default().push(c);
+                    continue;
+                }
+                end_word(&mut word, &mut words);
+                all.push(core::mem::take(&mut words));
+            }
+            c if c.is_whitespace() => end_word(&mut word, &mut words),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    end_word(&mut word, &mut words);
+    all.push(words);
+    for words in &mut all {
+        let mut skip_next = false;
+        words.retain(|word| {
+            let nowhere = word.starts_with("2>") || word.contains(">/dev/null") || word.contains(">&");
+            let keep = !nowhere && !(skip_next && word == "/dev/null");
+            skip_next = matches!(word.as_str(), ">" | "2>" | "&>");
+            keep
+        });
+        if words.last().is_some_and(|word| word == ">" || word == "&>") {
+            words.pop();
+        }
+    }
+    all.retain(|words| !words.is_empty());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> Result<Settings, String> {
+        let mut settings = Settings::default();
+        settings.apply(text, false).map(|()| settings)
+    }
+
+    #[test]
+    fn sysctls_become_configuration_however_they_are_written() {
+        for text in [
+            "sysctl -q net.ipv4.tcp_timestamps=0 net.ipv4.tcp_syn_retries=3",
+            "../common/set_sysctls.py /proc/sys/net/ipv4/tcp_timestamps=0 \\\n /proc/sys/net/ipv4/tcp_syn_retries=3",
+            "echo 0 > /proc/sys/net/ipv4/tcp_timestamps; sysctl -w net/ipv4/tcp_syn_retries=3 > /dev/null 2>&1",
+        ] {
+            let tcp = set(text).unwrap().stack.tcp;
+            assert_eq!((tcp.timestamps, tcp.syn_retries), (false, 3), "{text}");
+        }
+        let tcp = set("sysctl -q net.ipv4.tcp_rmem=\"4096 131072 6291456\"").unwrap().stack.tcp;
+        assert_eq!((tcp.recv_buffer_bytes, tcp.recv_buffer_max_bytes), (65_536, 6_291_456));
+    }
+
+    #[test]
+    fn routes_say_what_the_link_is_like() {
+        let stack =
+            set("ip route replace default via 10.0.0.1 dev tun0 initcwnd 4 mtu lock 1400 congctl reno")
+                .unwrap()
+                .stack;
+        assert_eq!((stack.tcp.initial_window_segments, stack.mtu), (4, Some(1400)));
+        assert_eq!(stack.tcp.congestion, CongestionControl::NewReno);
+        assert!(set("ip tcp_metrics flush all > /dev/null 2>&1").is_ok());
+    }
+
+    #[test]
+    fn what_is_unknown_or_not_there_is_named() {
+        for (text, word) in [
+            ("sysctl -q net.ipv4.tcp_nonsense=1", "net.ipv4.tcp_nonsense=1"),
+            ("sysctl -q net.ipv4.tcp_mtu_probing=2", "behaves as with [0]"),
+            ("iptables -F", "iptables -F"),
+            ("ip route add default hoplimit 3", "hoplimit"),
+            ("true && rm -rf /x", "rm -rf /x"),
+        ] {
+            let error = set(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+        let late = Settings::default().apply("sysctl -q net.ipv4.tcp_sack=0", true).unwrap_err();
+        assert!(late.contains("before the first event"), "{late}");
+    }
+}
