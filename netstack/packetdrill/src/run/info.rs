@@ -1,0 +1,55 @@
+//! Linux's `tcp_info` under the names that assertions use, in Linux's units.
+
+use std::collections::HashMap;
+
+use demi_drivers::transport::TcpInfo;
+
+use crate::eval::Value;
+
+/// Names and values for one connection.
+pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
+    // Linux counts segments where we count bytes.
+    let mss = u64::from(info.send_mss_bytes.max(1));
+    let segments = |bytes: u64| bytes.div_ceil(mss);
+    let options = u64::from(info.timestamps)
+        | u64::from(info.sack) << 1
+        | u64::from(info.send_window_scale > 0 || info.recv_window_scale > 0) << 2;
+    // No threshold is Linux's largest.
+    let infinite = 0x7fff_ffff;
+    let threshold = if info.ssthresh_bytes >= 1 << 30 { infinite } else { info.ssthresh_bytes / mss };
+    let pairs: [(&str, u64); 27] = [
+        ("tcpi_state", info.state as u64),
+        ("tcpi_options", options),
+        ("tcpi_snd_wscale", info.send_window_scale.into()),
+        ("tcpi_rcv_wscale", info.recv_window_scale.into()),
+        ("tcpi_rto", info.rto_us.into()),
+        ("tcpi_rtt", info.rtt_us.into()),
+        ("tcpi_rttvar", info.rttvar_us.into()),
+        ("tcpi_min_rtt", info.min_rtt_us.into()),
+        ("tcpi_snd_mss", info.send_mss_bytes.into()),
+        ("tcpi_rcv_mss", info.recv_mss_bytes.into()),
+        ("tcpi_advmss", info.send_mss_bytes.into()),
+        ("tcpi_snd_cwnd", info.cwnd_bytes / mss),
+        ("tcpi_snd_ssthresh", threshold),
+        ("tcpi_snd_wnd", info.send_window_bytes),
+        ("tcpi_rcv_wnd", info.recv_window_bytes),
+        ("tcpi_unacked", segments(info.unacked_bytes)),
+        ("tcpi_notsent_bytes", info.not_sent_bytes),
+        ("tcpi_lost", info.lost_segments.into()),
+        ("tcpi_backoff", info.backoff.into()),
+        ("tcpi_retransmits", info.backoff.into()),
+        ("tcpi_total_retrans", info.retransmitted_segments),
+        ("tcpi_bytes_acked", info.bytes_acked),
+        ("tcpi_bytes_received", info.bytes_received),
+        ("tcpi_segs_out", info.segments_out),
+        ("tcpi_segs_in", info.segments_in),
+        // Names of our own, for what Linux does not tell.
+        ("demi_cwnd_bytes", info.cwnd_bytes),
+        ("demi_ssthresh_bytes", info.ssthresh_bytes),
+    ];
+    let mut names: HashMap<String, Value> =
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), Value::Int(value.into()))).collect();
+    names.insert("demi_unread_bytes".to_owned(), Value::Int(info.unread_bytes.into()));
+    names.insert("demi_unacked_bytes".to_owned(), Value::Int(info.unacked_bytes.into()));
+    names
+}
