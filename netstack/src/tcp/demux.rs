@@ -218,11 +218,14 @@ impl<P: Default> Tcp<P> {
         if header.flags & flags::RST != 0 || nobody || to_itself {
             return;
         }
-        let opens = header.flags & (flags::SYN | flags::ACK) == flags::SYN;
-        let listener = self.listeners.find(flow.local, flow.local_port, hash).filter(|_| opens);
-        let Some(handle) = listener else {
+        let listener = self.listeners.find(flow.local, flow.local_port, hash);
+        let Some(handle) = listener.filter(|_| header.flags & flags::ACK == 0) else {
             return self.reset_stranger(now, out, flow, header, segment.len());
         };
+        if header.flags & (flags::SYN | flags::FIN) != flags::SYN {
+            // RFC 9293 §3.10.7.2, fourth step: dropped. A SYN that ends the connection it opens is nonsense, as to Linux.
+            return;
+        }
         let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
         if !listener.takes_syn() || self.connections.is_full() {
             self.stats.listen_overflows += u64::from(!listener.takes_syn());

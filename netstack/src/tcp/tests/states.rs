@@ -181,6 +181,18 @@ fn a_closed_connection_waits_for_the_peers_fin_but_not_for_ever() {
 }
 
 #[test]
+fn a_listener_answers_acknowledgements_with_a_reset_and_drops_what_neither_opens_nor_acknowledges() {
+    let mut t = Script::new(Script::plain());
+    t.listen(&Default::default());
+    for line in ["- 0:10", "P 0:10", "F 0", "SF 0 mss 1000", "R 0", "SR 0"] {
+        assert_eq!(t.turn(line), NONE, "{line}");
+    }
+    assert_eq!(t.turn(". 5 ack 7"), ["R 7"]);
+    assert_eq!(t.turn("F. 5 ack 7"), ["R 7"]);
+    t.nothing_left();
+}
+
+#[test]
 fn closing_with_unread_data_resets() {
     let mut t = open();
     t.turn("P. 1:101 ack 1");
