@@ -24,8 +24,11 @@ impl<P> Connection<P> {
         mut fin: bool,
     ) {
         if self.fin_received {
-            // Nothing follows a FIN; an old one is acknowledged again.
-            self.ack_now();
+            // Nothing follows a FIN: what claims to is ignored (RFC 9293 §3.10.7.4, seventh step). What begins before it is an
+            // old segment sent again, and is acknowledged again.
+            if seq.before(self.rcv_nxt) {
+                self.ack_now();
+            }
             return;
         }
         let sent_bytes = payload.len() as u32;

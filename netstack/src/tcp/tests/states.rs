@@ -109,8 +109,8 @@ fn a_second_fin_changes_nothing() {
     let mut t = open();
     assert_eq!(t.turn("F. 1 ack 1"), [". 1 ack 2"]);
     assert_eq!(t.turn("F. 1 ack 1"), [". 1 ack 2"]);
-    assert_eq!(t.turn("F. 2 ack 1"), [". 1 ack 2"], "a FIN behind the FIN");
-    assert_eq!(t.turn("FP. 2:50 ack 1"), [". 1 ack 2"], "data behind the FIN");
+    assert_eq!(t.turn("F. 2 ack 1"), NONE, "a FIN behind the FIN");
+    assert_eq!(t.turn("FP. 2:50 ack 1"), NONE, "data behind the FIN");
     assert_eq!((state(&t), t.read()), (TcpState::CloseWait, (0, true)));
     t.close();
     assert_eq!(t.end(), ["F. 1 ack 2"]);
