@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Refused,
     /// A RST ended it.
     Reset,
+    /// A RST ended our side, after the peer's FIN.
+    BrokenPipe,
     /// The peer did not answer for too long.
     TimedOut,
     /// No way to the peer.
@@ -41,6 +43,9 @@ impl Failure {
                 "connection refused: the host answered, but nobody listens on that port",
             ),
             Failure::Reset => (io::ErrorKind::ConnectionReset, "connection reset by peer"),
+            Failure::BrokenPipe => {
+                (io::ErrorKind::BrokenPipe, "the peer has closed and reset the connection")
+            }
             Failure::TimedOut => (
                 io::ErrorKind::TimedOut,
                 "connection timed out: the peer stopped answering, or a firewall drops its packets",

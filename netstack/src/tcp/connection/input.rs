@@ -270,6 +270,11 @@ impl<P> Connection<P> {
             }
             // Both sides had closed: nothing was lost.
             TcpState::Closing | TcpState::LastAck => self.finish(),
+            // The peer had said all it had to say: only our side breaks.
+            TcpState::CloseWait => {
+                env.stats.estab_resets += 1;
+                self.fail(Failure::BrokenPipe);
+            }
             _ => {
                 env.stats.estab_resets += 1;
                 self.fail(Failure::Reset);

@@ -47,12 +47,14 @@ impl<P> Connection<P> {
 
     #[inline(never)]
     fn poll_no_data_any(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.fin_received {
+            // The end is the end, whatever befell our side after it: that is for the writer to hear, as on Linux.
+            return Poll::Ready(Ok(()));
+        }
         if let Some(error) = self.take_failure() {
             return Poll::Ready(Err(error));
         }
-        let over = self.fin_received
-            || self.cold.read_shut
-            || matches!(self.state, TcpState::Closed | TcpState::TimeWait);
+        let over = self.cold.read_shut || matches!(self.state, TcpState::Closed | TcpState::TimeWait);
         if over {
             return Poll::Ready(Ok(()));
         }

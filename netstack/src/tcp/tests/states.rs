@@ -273,6 +273,21 @@ fn a_reset_connection_gives_its_data_then_the_error_once() {
 }
 
 #[test]
+fn a_reset_after_the_peers_fin_is_the_end_to_readers_and_a_broken_pipe_to_writers() {
+    let mut t = open();
+    assert_eq!(t.turn("FP. 1:101 ack 1"), [". 1 ack 102"]);
+    assert_eq!(t.turn("R 102"), NONE);
+    assert_eq!(t.read(), (100, true));
+    let stream = t.stream();
+    let mut buf = Some(t.out.pool.copy_from_slice(b"x").unwrap());
+    let Poll::Ready(Err(error)) = t.tcp.poll_push(&mut cx(), stream, &mut buf) else {
+        panic!("it was taken")
+    };
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    assert!(t.tcp.take_error(stream).unwrap().is_none(), "told once");
+}
+
+#[test]
 fn writing_after_shutdown_is_a_broken_pipe_and_shutting_down_a_dead_one_not_connected() {
     let mut t = open();
     let stream = t.stream();
