@@ -260,9 +260,22 @@ impl<P> Connection<P> {
             return;
         };
         *counter += 1;
+        let unread = !self.rx.is_empty();
         self.rx.clear();
-        self.send_reset(env);
+        if unread || self.abort_wants_reset() {
+            self.send_reset(env);
+        }
         self.finish();
+    }
+
+    /// Whether the peer has to be told of an abort (RFC 9293 §3.10.5): not when both sides have closed, unless, as Linux has
+    /// it, not all has been sent.
+    fn abort_wants_reset(&self) -> bool {
+        match self.state {
+            TcpState::Closing | TcpState::LastAck => self.has_unsent(),
+            TcpState::SynReceived => true,
+            _ => self.is_synchronized(),
+        }
     }
 
     /// Resets the connection and gives it up.
@@ -271,7 +284,7 @@ impl<P> Connection<P> {
         self.read_waker = None;
         self.write_waker = None;
         self.rx.clear();
-        if self.is_synchronized() || self.state == TcpState::SynReceived {
+        if self.abort_wants_reset() {
             self.send_reset(env);
         }
         if self.state != TcpState::TimeWait {

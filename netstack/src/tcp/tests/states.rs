@@ -234,6 +234,28 @@ fn linger_zero_and_abort_reset() {
 }
 
 #[test]
+fn an_abort_after_both_sides_have_closed_sends_nothing() {
+    for crossed in [true, false] {
+        let mut t = open();
+        if crossed {
+            t.tcp.shutdown(t.stream(), Shutdown::Write).unwrap();
+            t.end();
+            t.turn("F. 1 ack 1");
+            assert_eq!(state(&t), TcpState::Closing);
+        } else {
+            t.turn("F. 1 ack 1");
+            t.tcp.shutdown(t.stream(), Shutdown::Write).unwrap();
+            t.end();
+            assert_eq!(state(&t), TcpState::LastAck);
+        }
+        let stream = t.stream();
+        t.tcp.abort(t.now, &mut t.out, stream);
+        assert_eq!(t.end(), NONE, "RFC 9293 §3.10.5");
+        t.nothing_left();
+    }
+}
+
+#[test]
 fn only_a_reset_at_the_expected_number_is_believed() {
     for (at, believed) in [(0, false), (2, false), (60_000, false), (1, true)] {
         let mut t = open();
