@@ -425,9 +425,11 @@ impl<P> Connection<P> {
         seq: SeqNumber,
         bits: u8,
     ) -> Result<(), Refused> {
-        let options =
-            if bits & flags::RST != 0 { OptionBytes::default() } else { self.segment_options(env.now) };
-        let window = if bits & flags::RST != 0 { 0 } else { self.advance_window() };
+        let reset = bits & flags::RST != 0;
+        // RFC 7323 §3.2: a RST carries timestamps like any other segment; there is nothing left to be told by SACK.
+        self.sack_due &= !reset;
+        let options = self.segment_options(env.now);
+        let window = if reset { 0 } else { self.advance_window() };
         let segment = SegmentOut {
             seq: seq.get(),
             ack: self.rcv_nxt.get(),

@@ -224,6 +224,16 @@ fn timestamps_are_echoed_as_the_rfc_says() {
 }
 
 #[test]
+fn resets_carry_timestamps_as_every_segment_does() {
+    let mut t = Script::accepted(TcpConfig::default(), "mss 1000 sackOK ts 100 0");
+    t.turn("P. 1:101 ack 1 ts 110 last");
+    t.timestamps = None;
+    t.close();
+    assert_eq!(t.sent(), ["R. 1 ack 101"]);
+    assert_eq!(t.timestamps.map(|timestamps| timestamps.echo), Some(110), "RFC 7323 §3.2");
+}
+
+#[test]
 fn old_timestamps_mark_old_duplicates() {
     let mut t = settled(
         TcpConfig { sack: false, window_scaling: false, ..TcpConfig::default() },
