@@ -385,6 +385,13 @@ impl Host {
             return Ok(());
         }
         let stream = tcp.stream().ok_or(Errno(libc::ENOTCONN))?;
+        if self.stack.tcp_info(stream)?.state == TcpState::SynSent {
+            // As Linux: the attempt is given up.
+            self.tcp(fd)?.state = State::Fresh;
+            self.stack.close(stream);
+            return Ok(());
+        }
+        let tcp = self.tcp(fd)?;
         tcp.shut_read |= how != libc::SHUT_WR;
         tcp.shut_write |= how != libc::SHUT_RD;
         Ok(self.stack.shutdown(stream, shutdown)?)
