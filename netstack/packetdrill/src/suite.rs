@@ -129,8 +129,8 @@ fn run_file(path: &Path, flags: &Flags) -> Vec<(&'static str, Result<Cells, Stri
     run::versions(&script, flags).into_iter().map(one).collect()
 }
 
-/// The table of states and events in Markdown: in each cell how many scripts cover it, a row an event. `root` is what the paths
-/// are told relative to.
+/// The table of states and events in Markdown: a row an event. A cell that scripts cover leads to one of them, told relative to
+/// `root`; to one in a folder named after the state, if there is any.
 pub fn table(summary: &Summary, root: &Path) -> String {
     let mut text = String::from("| event |");
     for state in State::ALL {
@@ -142,11 +142,14 @@ pub fn table(summary: &Summary, root: &Path) -> String {
     for stimulus in Stimulus::ALL {
         let _ = write!(text, "| {stimulus} |");
         for state in State::ALL {
-            match summary.cells.get(&(state, stimulus)).map(Vec::as_slice) {
-                None | Some([]) => text.push_str("  |"),
-                Some([first, rest @ ..]) => {
-                    let path = first.strip_prefix(root).unwrap_or(first).display();
-                    let _ = write!(text, " [{}]({path}) |", rest.len() + 1);
+            let scripts = summary.cells.get(&(state, stimulus)).map_or(&[][..], Vec::as_slice);
+            let folder = state.to_string().to_lowercase();
+            let own =
+                scripts.iter().find(|path| path.components().any(|part| part.as_os_str() == folder.as_str()));
+            match own.or(scripts.first()) {
+                None => text.push_str("  |"),
+                Some(path) => {
+                    let _ = write!(text, " [✓]({}) |", path.strip_prefix(root).unwrap_or(path).display());
                 }
             }
         }
