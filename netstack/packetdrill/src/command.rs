@@ -247,7 +247,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         let mut skip_next = false;
         words.retain(|word| {
             let nowhere = word.starts_with("2>") || word.contains(">/dev/null") || word.contains(">&");
-            let keep = !nowhere && !(skip_next && word == "/dev/null");
+            let keep = !(nowhere || skip_next && word == "/dev/null");
             skip_next = matches!(word.as_str(), ">" | "2>" | "&>");
             keep
         });

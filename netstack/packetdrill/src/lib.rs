@@ -26,6 +26,7 @@
 
 mod command;
 mod eval;
+mod ffi;
 mod flags;
 mod host;
 mod packet;

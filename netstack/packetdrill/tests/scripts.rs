@@ -28,8 +28,7 @@ fn main() -> ExitCode {
         })
         .cloned()
         .collect();
-    let mut flags = Flags::default();
-    flags.strict_end = true;
+    let flags = Flags { strict_end: true, ..Flags::default() };
     println!("\nrunning {} scripts", chosen.len());
     let summary = suite::run_all(&chosen, &flags, |run| {
         let name = run.path.strip_prefix(root).unwrap_or(&run.path).display();

@@ -74,7 +74,7 @@ impl Runner {
         }
     }
 
-    fn argument<'a>(call: &'a CallSpec, at: usize) -> Result<&'a Expr, String> {
+    fn argument(call: &CallSpec, at: usize) -> Result<&Expr, String> {
         call.arguments.get(at).ok_or_else(|| format!("{} takes more than {at} arguments", call.name))
     }
 

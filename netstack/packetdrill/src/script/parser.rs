@@ -343,7 +343,7 @@ impl Parser {
             }
         }
         let bytes = crate::packet::option_bytes(&options).len();
-        if bytes % 4 != 0 {
+        if !bytes.is_multiple_of(4) {
             let message = format!("these options have {bytes} bytes: pad them with nop to a multiple of 4");
             return self.error(place, message);
         }
