@@ -302,7 +302,7 @@ impl<P> Connection<P> {
     }
 
     /// Answers a segment that acknowledges what was never sent: a RST from where it believes us to be (RFC 9293 §3.5.2).
-    fn reject<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, ack: SeqNumber) {
+    pub(super) fn reject<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, ack: SeqNumber) {
         let segment = SegmentOut {
             seq: ack.get(),
             ack: 0,

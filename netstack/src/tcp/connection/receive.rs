@@ -61,7 +61,7 @@ impl<P> Connection<P> {
         if self.orphan && !payload.is_empty() {
             // Nobody will ever read it: the peer has to know (RFC 9293 §3.10.4, as Linux).
             env.stats.abort_on_data += 1;
-            self.send_reset(env);
+            self.reject(env, self.snd_una);
             self.finish();
             return;
         }

@@ -208,7 +208,7 @@ fn data_for_a_closed_socket_resets() {
     t.close();
     t.end();
     t.turn(". 1 ack 2");
-    assert_eq!(t.turn("P. 1:11 ack 2"), ["R. 2 ack 1"]);
+    assert_eq!(t.turn("P. 1:11 ack 2"), ["R 2"], "an answer, from where the segment believes us to be");
     t.nothing_left();
     assert_eq!(t.tcp.stats().abort_on_data, 1);
 }
