@@ -71,12 +71,6 @@ impl FlowV4 {
     }
 }
 
-/// Both halves of a hash in one.
-#[inline]
-fn halve(hash: u64) -> u32 {
-    (hash ^ hash >> 32) as u32
-}
-
 /// Both ports of `flow` as [`FlowV4`] has them.
 fn ports(flow: &Flow) -> u32 {
     u32::from(flow.remote_port) << 16 | u32::from(flow.local_port)
@@ -124,7 +118,7 @@ impl FlowTable {
     #[inline(always)]
     pub(crate) fn hash_v4(&self, flow: FlowV4) -> u32 {
         let [key0, key1] = self.key;
-        halve(fold_multiply(flow.addresses ^ key0, u64::from(flow.ports) ^ key1))
+        self.finish(fold_multiply(flow.addresses ^ key0, u64::from(flow.ports) ^ key1))
     }
 
     /// The hash of a four-tuple of IPv6, given as [`FlowV4`] has it.
@@ -136,7 +130,13 @@ impl FlowTable {
             state = fold_multiply(bits as u64 ^ key0, state ^ key1);
             state = fold_multiply((bits >> 64) as u64 ^ key0, state ^ key1);
         }
-        halve(state)
+        self.finish(state)
+    }
+
+    /// A second round: in the first, the ports of one pair of hosts reach too few bits.
+    #[inline(always)]
+    fn finish(&self, folded: u64) -> u32 {
+        (fold_multiply(folded, self.key[0] | 1) >> 16) as u32
     }
 
     #[inline(always)]
