@@ -83,7 +83,7 @@ impl PlainV4 {
         }
         let addressed: &[u8; 8 + PLAIN_BYTES] = bytes.last_chunk()?;
         Some(PlainV4 {
-            flow: FlowV4 { addresses: octet(ip, 26), ports: header.ports },
+            flow: FlowV4::new(octet(ip, 26), header.ports),
             segment: Incoming::new(&header, (total_len - ipv4::HEADER_LEN - PLAIN_BYTES) as u32),
             sum: sum_array(addressed),
         })

@@ -50,24 +50,38 @@ fn encode(owner: Owner) -> u32 {
 }
 
 /// A four-tuple of IPv4 in two words, as they lie in the headers of what the peer sends: compared at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowV4 {
     /// The peer's address in the upper half, ours in the lower.
-    pub(crate) addresses: u64,
+    addresses: u64,
     /// The peer's port in the upper half, ours in the lower.
-    pub(crate) ports: u32,
+    ports: u32,
+    /// It is IPv4: what stands for another flow equals none that is.
+    v4: bool,
 }
 
 impl FlowV4 {
-    /// `flow` in two words; that of no flow when it is not IPv4.
+    /// A four-tuple of a packet.
+    #[inline(always)]
+    pub(crate) fn new(addresses: u64, ports: u32) -> FlowV4 {
+        FlowV4 { addresses, ports, v4: true }
+    }
+
+    /// `flow` in two words; only its ports when it is not IPv4.
     pub(crate) fn of(flow: &Flow) -> FlowV4 {
+        let ports = ports(flow);
         match (flow.remote, flow.local) {
-            (IpAddr::V4(remote), IpAddr::V4(local)) => FlowV4 {
-                addresses: u64::from(remote.to_bits()) << 32 | u64::from(local.to_bits()),
-                ports: ports(flow),
-            },
-            _ => FlowV4::default(),
+            (IpAddr::V4(remote), IpAddr::V4(local)) => {
+                FlowV4::new(u64::from(remote.to_bits()) << 32 | u64::from(local.to_bits()), ports)
+            }
+            _ => FlowV4 { addresses: 0, ports, v4: false },
         }
+    }
+
+    /// Both ports as a header that goes to the peer has them.
+    #[inline(always)]
+    pub(crate) fn ports_out(self) -> u32 {
+        self.ports.rotate_left(16)
     }
 }
 

@@ -154,7 +154,7 @@ impl<P> Connection<P> {
             return false;
         }
         let header = Plain {
-            ports: self.v4.ports.rotate_left(16),
+            ports: self.v4.ports_out(),
             seq: seq.get(),
             ack: self.rcv_nxt.get(),
             push: true,

@@ -93,7 +93,7 @@ mod slow {
 /// read; what is sent; the timeout; deadlines and counters; the path.
 #[repr(C, align(64))]
 pub(crate) struct Connection<P> {
-    /// Who it is, when it is IPv4. See `flow`.
+    /// Who it is, for IPv4; see `flow`.
     pub(crate) v4: FlowV4,
     pub(crate) state: TcpState,
     /// Bits of [`slow`]; zero in the expected case.
