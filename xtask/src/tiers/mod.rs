@@ -262,7 +262,7 @@ pub(crate) fn list(workspace: &Workspace, tiers: &[Tier]) -> bool {
 fn tier_of_target(name: &str) -> Tier {
     let first_word = name.split('_').next().unwrap_or(name);
     match first_word {
-        "sim" | "simulation" => Tier::Sim,
+        "sim" => Tier::Sim,
         "interop" | "tap" | "packet" => Tier::Kernel,
         _ => Tier::Unit,
     }
@@ -287,7 +287,7 @@ mod tests {
     fn a_test_target_is_in_the_tier_its_first_word_says() {
         for (name, tier) in [
             ("sim_two_hosts", Tier::Sim),
-            ("simulation", Tier::Sim),
+            ("sim", Tier::Sim),
             ("interop", Tier::Kernel),
             ("kernel_transports", Tier::Unit),
             ("tap", Tier::Kernel),

@@ -1,5 +1,5 @@
 //! The simulation tier: whole hosts, executor included, over a seeded wire on virtual time. Its suites are the test
-//! targets called `simulation*` and `sim_*`; each runs the seeds that `DEMI_SIM_SEEDS` says, and prints the seed of a failure.
+//! targets called `sim` and `sim_*`; each runs the seeds that `DEMI_SIM_SEEDS` says, and prints the seed of a failure.
 
 use super::{PACKAGES, Step, Tier, targets_of};
 use crate::process::Invocation;
