@@ -1,0 +1,236 @@
+//! How connections come about: addresses, the backlog, refusals, what a handle is worth, options and what is known of them.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use demi_drivers::transport::{CongestionControl, DatagramOptions, ListenOptions, StreamOptions, TcpState};
+
+use crate::shapes::{
+    V4, V6, accept, bind, listen, pair, pop, pop_exactly, push, push_until_full, read, write_all,
+};
+use crate::support::{self, descriptors, patterned};
+use crate::{Limits, Open};
+
+suite![
+    a_refused_connection_names_the_address,
+    connects_from_a_given_address,
+    the_backlog_holds_connections_until_they_are_accepted,
+    an_address_in_use_is_refused_by_name,
+    stale_handles_are_not_connected,
+    five_hundred_connections_leave_nothing_behind,
+    a_connection_we_opened_waits_for_a_peer_that_reads_late,
+    options_are_taken_and_reported,
+    tcp_info_describes_the_connection,
+];
+
+fn a_refused_connection_names_the_address(open: Open) {
+    let mut net = open(Limits::default());
+    let vacant = TcpListener::bind(V4).unwrap().local_addr().unwrap();
+    let stream = net.transport.connect(vacant, None, &StreamOptions::default()).unwrap();
+    let error = net.wait(|t, cx| t.poll_connect(cx, stream)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    assert!(error.to_string().contains(&vacant.to_string()), "{error}");
+    assert_eq!(push(&mut net, stream, b"x").unwrap_err().kind(), ErrorKind::NotConnected);
+    net.transport.close(stream);
+    net.settle();
+}
+
+fn connects_from_a_given_address(open: Open) {
+    let mut net = open(Limits::default());
+    let listener = TcpListener::bind(V4).unwrap();
+    let from: SocketAddr = "127.0.0.77:0".parse().unwrap();
+    let address = listener.local_addr().unwrap();
+    let stream = net.transport.connect(address, Some(from), &StreamOptions::default()).unwrap();
+    net.wait(|t, cx| t.poll_connect(cx, stream)).unwrap();
+    let (_peer, seen) = listener.accept().unwrap();
+    assert_eq!(seen.ip(), from.ip());
+    assert_eq!(net.transport.local_addr(stream).unwrap(), seen);
+    // TEST-NET-3 (RFC 5737) is nobody's, this machine's neither.
+    let nowhere: SocketAddr = "203.0.113.1:0".parse().unwrap();
+    let error = net.transport.connect(address, Some(nowhere), &StreamOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+    assert!(error.to_string().contains("203.0.113.1"), "{error}");
+    net.transport.close(stream);
+    net.settle();
+}
+
+fn the_backlog_holds_connections_until_they_are_accepted(open: Open) {
+    let mut net = open(Limits::default());
+    let (listener, address) = listen(&mut net, V4);
+    let mut peers: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for (index, peer) in peers.iter_mut().enumerate() {
+        peer.write_all(&[index as u8]).unwrap();
+    }
+    net.turn();
+    let mut seen: Vec<u8> = Vec::new();
+    for _ in 0..50 {
+        let stream = accept(&mut net, listener);
+        seen.extend(pop_exactly(&mut net, stream, 1));
+        net.transport.close(stream);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..50).collect::<Vec<u8>>());
+    // Connections that nobody accepts are reset with the listener.
+    let mut forgotten = TcpStream::connect(address).unwrap();
+    net.turn();
+    net.transport.close_listener(listener);
+    net.settle();
+    assert_eq!(forgotten.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+fn an_address_in_use_is_refused_by_name(open: Open) {
+    let mut net = open(Limits::default());
+    let (listener, address) = listen(&mut net, V4);
+    let error = net.transport.listen(address, &ListenOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    let (datagram, address) = bind(&mut net, V4);
+    let error = net.transport.bind_datagram(address, &DatagramOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    net.transport.close_datagram(datagram);
+    net.transport.close_listener(listener);
+    net.settle();
+}
+
+fn stale_handles_are_not_connected(open: Open) {
+    let mut net = open(Limits::default());
+    let (stream, _peer) = pair(&mut net);
+    let (listener, _) = listen(&mut net, V4);
+    let (datagram, _) = bind(&mut net, V4);
+    net.transport.close(stream);
+    net.transport.close_listener(listener);
+    net.transport.close_datagram(datagram);
+    net.settle();
+    // Newcomers take the positions; the old handles must not find them.
+    let (_other, _other_peer) = pair(&mut net);
+    let (_other_listener, _) = listen(&mut net, V4);
+    let _other_datagram = bind(&mut net, V4);
+    let gone = ErrorKind::NotConnected;
+    assert_eq!(pop(&mut net, stream).unwrap_err().kind(), gone);
+    assert_eq!(read(&mut net, stream, 1).unwrap_err().kind(), gone);
+    assert_eq!(push(&mut net, stream, b"x").unwrap_err().kind(), gone);
+    assert_eq!(write_all(&mut net, stream, b"x").unwrap_err().kind(), gone);
+    assert_eq!(net.transport.shutdown(stream, Shutdown::Both).unwrap_err().kind(), gone);
+    assert_eq!(net.transport.local_addr(stream).unwrap_err().kind(), gone);
+    assert_eq!(net.transport.take_error(stream).unwrap_err().kind(), gone);
+    assert_eq!(net.wait(|t, cx| t.poll_accept(cx, listener)).unwrap_err().kind(), gone);
+    assert_eq!(net.transport.listener_addr(listener).unwrap_err().kind(), gone);
+    assert_eq!(net.wait(|t, cx| t.poll_recv_from(cx, datagram)).unwrap_err().kind(), gone);
+    assert_eq!(net.transport.datagram_addr(datagram).unwrap_err().kind(), gone);
+    // Giving up twice harms nobody.
+    net.transport.close(stream);
+    net.transport.abort(stream);
+    net.transport.close_listener(listener);
+    net.transport.close_datagram(datagram);
+    let usage = net.transport.usage();
+    assert_eq!((usage.streams, usage.listeners, usage.datagrams), (1, 1, 1));
+}
+
+fn five_hundred_connections_leave_nothing_behind(open: Open) {
+    let _alone = support::alone();
+    let before = descriptors();
+    let mut net = open(Limits::default());
+    let idle = descriptors();
+    let (listener, address) = listen(&mut net, V4);
+    let mut connections = Vec::new();
+    for _ in 0..500 {
+        let mut peer = TcpStream::connect(address).unwrap();
+        peer.write_all(b"hello").unwrap();
+        let stream = accept(&mut net, listener);
+        assert_eq!(pop_exactly(&mut net, stream, 5), b"hello");
+        push(&mut net, stream, b"hello").unwrap();
+        connections.push((stream, peer));
+    }
+    assert_eq!(net.transport.usage().streams, 500);
+    assert_eq!(net.transport.usage().descriptors, 501);
+    net.turn();
+    for (index, (stream, mut peer)) in connections.into_iter().enumerate() {
+        let mut back = [0; 5];
+        peer.read_exact(&mut back).unwrap();
+        match index % 3 {
+            0 => net.transport.close(stream),
+            1 => net.transport.abort(stream),
+            _ => {
+                drop(peer);
+                assert_eq!(pop(&mut net, stream).unwrap(), None);
+                net.transport.close(stream);
+            }
+        }
+    }
+    net.transport.close_listener(listener);
+    net.settle();
+    assert_eq!(descriptors(), idle);
+    drop(net);
+    assert_eq!(descriptors(), before);
+}
+
+fn a_connection_we_opened_waits_for_a_peer_that_reads_late(open: Open) {
+    let mut net = open(Limits::default());
+    let listener = TcpListener::bind(V4).unwrap();
+    let remote = listener.local_addr().unwrap();
+    let stream = net.transport.connect(remote, None, &StreamOptions::default()).unwrap();
+    net.wait(|t, cx| t.poll_connect(cx, stream)).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    let sent = push_until_full(&mut net, stream, &patterned(60_000));
+    let flag = net.flag();
+    assert!(net.poll_with(&flag, |t, cx| t.poll_drained(cx, stream)).is_pending());
+    net.transport.shutdown(stream, Shutdown::Write).unwrap();
+    let reader = thread::spawn(move || {
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        got.len()
+    });
+    net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
+    assert_eq!(reader.join().unwrap(), sent);
+    net.transport.close(stream);
+    net.settle();
+}
+
+fn options_are_taken_and_reported(open: Open) {
+    let mut net = open(Limits::default());
+    let mut listen_options = ListenOptions::default();
+    listen_options.stream.nodelay = true;
+    let listener = net.transport.listen(V4.parse().unwrap(), &listen_options).unwrap();
+    let peer = TcpStream::connect(net.transport.listener_addr(listener).unwrap()).unwrap();
+    let stream = accept(&mut net, listener);
+    let mut options = net.transport.stream_options(stream).unwrap();
+    assert!(options.nodelay, "accepted connections start with the listener's options");
+    options.nodelay = false;
+    options.ttl = Some(12);
+    options.tos = 0x10;
+    options.keepalive = Some(Default::default());
+    options.user_timeout = Some(Duration::from_secs(3));
+    net.transport.set_stream_options(stream, &options).unwrap();
+    assert_eq!(net.transport.stream_options(stream).unwrap(), options);
+    options.congestion = Some(CongestionControl::None);
+    let error = net.transport.set_stream_options(stream, &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let (datagram, _) = bind(&mut net, V6);
+    let mut options = net.transport.datagram_options(datagram).unwrap();
+    options.broadcast = true;
+    options.ttl = Some(3);
+    net.transport.set_datagram_options(datagram, &options).unwrap();
+    assert_eq!(net.transport.datagram_options(datagram).unwrap(), options);
+    drop(peer);
+    net.transport.close(stream);
+    net.transport.close_listener(listener);
+    net.transport.close_datagram(datagram);
+    net.settle();
+}
+
+fn tcp_info_describes_the_connection(open: Open) {
+    let mut net = open(Limits::default());
+    let (stream, mut peer) = pair(&mut net);
+    peer.write_all(&[7; 1000]).unwrap();
+    assert_eq!(pop_exactly(&mut net, stream, 1000).len(), 1000);
+    let info = net.transport.tcp_info(stream).unwrap();
+    assert_eq!(info.state, TcpState::Established);
+    assert_eq!((info.bytes_received, info.unread_bytes), (1000, 0));
+    assert!(info.send_mss_bytes > 0 && info.cwnd_bytes > 0 && info.rto_us > 0, "{info:?}");
+    assert!(net.transport.take_error(stream).unwrap().is_none());
+    net.transport.close(stream);
+    net.settle();
+}
