@@ -14,6 +14,19 @@ macro_rules! reading_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: a future that is dropped before it is ready has taken nothing.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"hello").await?;
+        /// let buf = server.pop().await?.expect("bytes, not the end");
+        /// assert_eq!(&*buf, b"hello");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn pop(&mut self) -> std::io::Result<Option<$crate::Buf>> {
             std::future::poll_fn(|cx| self.poll_pop(cx, usize::MAX)).await
@@ -26,6 +39,19 @@ macro_rules! reading_methods {
         ///
         /// # Cancel safety
         /// As [`pop`](Self::pop).
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"hello").await?;
+        /// let first = server.pop_max(1).await?.expect("bytes, not the end");
+        /// assert_eq!(&*first, b"h");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn pop_max(&mut self, max: usize) -> std::io::Result<Option<$crate::Buf>> {
             std::future::poll_fn(|cx| self.poll_pop(cx, max)).await
@@ -49,6 +75,18 @@ macro_rules! reading_methods {
         ///
         /// # Errors
         /// As [`pop`](Self::pop), and `WouldBlock` when nothing has come.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// let nothing = server.try_pop().unwrap_err();
+        /// assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub fn try_pop(&self) -> std::io::Result<Option<$crate::Buf>> {
             let (connection, held) = self.reading();
@@ -63,6 +101,26 @@ macro_rules! reading_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: a future that is dropped before it is ready has taken nothing.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"hello").await?;
+        /// client.shutdown().await?;
+        /// let (mut room, mut said) = ([0; 3], Vec::new());
+        /// loop {
+        ///     match server.read(&mut room).await? {
+        ///         0 => break,
+        ///         count => said.extend_from_slice(&room[..count]),
+        ///     }
+        /// }
+        /// assert_eq!(said, b"hello");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
             std::future::poll_fn(|cx| {
@@ -81,6 +139,20 @@ macro_rules! reading_methods {
         /// # Cancel safety
         /// Not cancel safe: a future that is dropped leaves what it read in `dst`, and how much that is is lost with it. In a
         /// `select!`, use [`read`](Self::read) or [`pop_max`](Self::pop_max).
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"headerbody").await?;
+        /// let mut header = [0; 6];
+        /// server.read_exact(&mut header).await?;
+        /// assert_eq!(&header, b"header");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         pub async fn read_exact(&mut self, dst: &mut [u8]) -> std::io::Result<()> {
             let mut filled = 0;
             while let Some(rest) = dst.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -124,6 +196,21 @@ macro_rules! reading_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: nothing is taken at all.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"GET /").await?;
+        /// let mut room = [0; 3];
+        /// let count = server.peek(&mut room).await?;
+        /// // The bytes are still there to be read.
+        /// assert!(server.pop().await?.is_some_and(|buf| buf.starts_with(&room[..count])));
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         pub async fn peek(&self, dst: &mut [u8]) -> std::io::Result<usize> {
             std::future::poll_fn(|cx| self.poll_peek(cx, dst)).await
         }
@@ -149,6 +236,19 @@ macro_rules! reading_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: it only looks.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"hello").await?;
+        /// server.readable().await?;
+        /// assert_eq!(server.try_read(&mut [0; 10])?, 5);
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         pub async fn readable(&self) -> std::io::Result<()> {
             std::future::poll_fn(|cx| self.poll_read_ready(cx)).await
         }
@@ -179,6 +279,24 @@ macro_rules! writing_methods {
         /// # Cancel safety
         /// A future that is dropped before it is ready has sent nothing of `buf`, and drops it. To have it back, push a clone,
         /// or use [`push_from`](Self::push_from).
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// let mut buf = client.alloc(100).await?;
+        /// buf.put_slice(b"hello");
+        /// let buf = buf.freeze();
+        /// client.push(buf.clone()).await?; // a clone costs nothing, and so does what stays
+        /// client.push(buf).await?;
+        /// let mut said = [0; 10];
+        /// server.read_exact(&mut said).await?;
+        /// assert_eq!(&said, b"hellohello");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn push(&mut self, buf: $crate::Buf) -> std::io::Result<()> {
             let mut buf = Some(buf);
@@ -193,6 +311,22 @@ macro_rules! writing_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: a future that is dropped before it is ready has left `buf` where it was.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// let mut buf = client.alloc(5).await?;
+        /// buf.put_slice(b"hello");
+        /// let mut buf = Some(buf.freeze());
+        /// // Should the time run out, `buf` still has what was not sent.
+        /// let _ = demi::time::timeout(std::time::Duration::from_secs(1), client.push_from(&mut buf)).await;
+        /// assert!(buf.is_none(), "sent");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn push_from(&mut self, buf: &mut Option<$crate::Buf>) -> std::io::Result<()> {
             std::future::poll_fn(|cx| self.poll_push(cx, buf)).await
@@ -248,6 +382,19 @@ macro_rules! writing_methods {
         ///
         /// # Cancel safety
         /// As [`write`](Self::write).
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// use std::io::IoSlice;
+        /// let count = client.write_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")]).await?;
+        /// assert_eq!(count, 8);
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn write_vectored(&mut self, src: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
             std::future::poll_fn(|cx| self.writing().poll_write(cx, src)).await
@@ -261,6 +408,18 @@ macro_rules! writing_methods {
         /// # Cancel safety
         /// Not cancel safe: what a future had written when it was dropped is sent, and how much that is is lost with it. In a
         /// `select!`, use [`write_from`](Self::write_from) or [`push_from`](Self::push_from).
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"hello").await?;
+        /// assert_eq!(&*server.pop().await?.expect("bytes"), b"hello");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         #[inline]
         pub async fn write_all(&mut self, src: &[u8]) -> std::io::Result<()> {
             let mut src = src;
@@ -329,6 +488,21 @@ macro_rules! writing_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: it only looks.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.write_all(b"last words").await?;
+        /// client.shutdown().await?;
+        /// let reader = demi::spawn(async move { while let Ok(Some(_)) = server.pop().await {} });
+        /// client.drained().await?; // our part is delivered
+        /// reader.await.expect("it does not panic");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         pub async fn drained(&self) -> std::io::Result<()> {
             std::future::poll_fn(|cx| self.writing().poll_drained(cx)).await
         }
@@ -340,6 +514,20 @@ macro_rules! writing_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: it does not wait.
+        ///
+        /// ```
+        /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+        /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+        /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+        /// # let (mut server, _) = listener.accept().await?;
+        /// client.shutdown().await?;
+        /// assert!(server.pop().await?.is_none(), "the end");
+        /// server.write_all(b"still here").await?;
+        /// assert_eq!(&*client.pop().await?.expect("bytes"), b"still here");
+        /// # Ok::<(), std::io::Error>(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
         pub async fn shutdown(&mut self) -> std::io::Result<()> {
             self.writing().shutdown(std::net::Shutdown::Write)
         }

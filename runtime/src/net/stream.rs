@@ -94,6 +94,16 @@ impl TcpStream {
     ///
     /// # Panics
     /// Outside of a runtime.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let set = super::current();
         let mut failed = None;
@@ -149,6 +159,19 @@ impl TcpStream {
     }
 
     /// Resets the connection: what was written and not delivered is gone, and the peer gets a RST.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (mut server, _) = listener.accept().await?;
+    /// client.abort();
+    /// let error = server.pop().await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn abort(self) {
         self.connection.abort();
     }
@@ -156,12 +179,45 @@ impl TcpStream {
     /// Two halves for two futures of one task, without cost.
     ///
     /// Where `futures`' `AsyncReadExt` is in scope its `split` comes first: write `TcpStream::split(&mut stream)` there.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (mut server, _) = listener.accept().await?;
+    /// let (mut reader, mut writer) = client.split();
+    /// let echo = async {
+    ///     let buf = server.pop().await?.expect("bytes");
+    ///     server.push(buf).await
+    /// };
+    /// let (echoed, written, read) = futures_util::join!(echo, writer.write_all(b"hello"), reader.pop());
+    /// (echoed?, written?);
+    /// assert_eq!(&*read?.expect("bytes"), b"hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         (ReadHalf::new(&self.connection, &mut self.held), WriteHalf::new(&self.connection))
     }
 
     /// Two halves for two tasks. Dropping the one that writes ends that direction;
     /// [`reunite`](OwnedReadHalf::reunite) puts them together again.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (mut server, _) = listener.accept().await?;
+    /// let (mut reader, mut writer) = server.into_split();
+    /// // The halves may go to different tasks; the connection closes with the second.
+    /// demi::spawn(async move { while let Ok(Some(_)) = reader.pop().await {} });
+    /// demi::spawn(async move { writer.write_all(b"tick").await });
+    /// assert_eq!(&*client.pop().await?.expect("bytes"), b"tick");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         owned::split(self.connection, self.held)
     }
@@ -170,6 +226,19 @@ impl TcpStream {
     ///
     /// # Errors
     /// `NotConnected` when the connection is gone; `Unsupported` by the transport.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (mut server, _) = listener.accept().await?;
+    /// client.write_all(b"hello").await?;
+    /// server.pop().await?;
+    /// assert_eq!(server.info()?.bytes_received, 5);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn info(&self) -> io::Result<TcpInfo> {
         self.connection.call(|transport, id| transport.tcp_info(id))
     }
@@ -210,6 +279,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`set_options`](Self::set_options).
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// client.set_nodelay(true)?;
+    /// assert!(client.nodelay()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.connection.change_options(|options| options.nodelay = nodelay)
     }
@@ -304,6 +384,20 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`set_options`](Self::set_options).
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// use demi::net::KeepAlive;
+    /// use std::time::Duration;
+    /// // Asked after a minute of silence, every ten seconds, three times.
+    /// let (idle, interval) = (Duration::from_secs(60), Duration::from_secs(10));
+    /// client.set_keepalive(Some(KeepAlive { idle, interval, probes: 3 }))?;
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
         self.connection.change_options(|options| options.keepalive = keepalive)
     }
@@ -313,6 +407,16 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`set_options`](Self::set_options).
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let listener = demi::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = demi::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// client.set_user_timeout(Some(std::time::Duration::from_secs(30)))?;
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.connection.change_options(|options| options.user_timeout = timeout)
     }

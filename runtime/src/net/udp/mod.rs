@@ -133,6 +133,19 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Cancel safe: it does not wait once the address is known.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let server = demi::net::UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let client = demi::net::UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let to = server.local_addr()?;
+    /// client.connect(to).await?;
+    /// client.send(b"hello").await?;
+    /// assert_eq!(client.peer_addr()?, to);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<()> {
         let mut failed = None;
         for remote in addr::addresses(addr).await? {

@@ -62,6 +62,21 @@ impl UdpSocket {
     /// # Cancel safety
     /// A future that is dropped before it is ready has sent nothing, and drops `buf`. To have it back, push a clone, or use
     /// [`poll_push_to`](Self::poll_push_to).
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let server = demi::net::UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let client = demi::net::UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let to = server.local_addr()?;
+    /// client.send_to(b"echo me", to).await?;
+    /// // Sent back without a copy: the buffer that was received into.
+    /// let (buf, from) = server.pop_from().await?;
+    /// server.push_to(buf, from).await?;
+    /// assert_eq!(&*client.pop_from().await?.0, b"echo me");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn push_to(&self, buf: Buf, remote: SocketAddr) -> io::Result<()> {
         let mut buf = Some(buf);
         poll_fn(|cx| self.poll_push_to(cx, &mut buf, Some(remote))).await
@@ -123,6 +138,20 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Cancel safe: a future that is dropped before it is ready has sent nothing.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// # let server = demi::net::UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let client = demi::net::UdpSocket::bind("127.0.0.1:0").await?;
+    /// # let to = server.local_addr()?;
+    /// assert_eq!(client.send_to(b"hello", to).await?, 5);
+    /// let mut room = [0; 100];
+    /// let (count, from) = server.recv_from(&mut room).await?;
+    /// assert_eq!((&room[..count], from), (&b"hello"[..], client.local_addr()?));
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn send_to(&self, bytes: &[u8], target: impl ToSocketAddrs) -> io::Result<usize> {
         let remote = addr::addresses(target).await?.first().copied();
         let remote = remote.ok_or(io::ErrorKind::InvalidInput)?;
