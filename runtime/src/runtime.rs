@@ -365,6 +365,13 @@ impl Runtime {
     /// # Panics
     /// With `future`'s panic; and when called from within itself: one runtime runs one loop. Another runtime may be run
     /// inside a task, which keeps all others of this one waiting.
+    ///
+    /// ```
+    /// let runtime = demi::Runtime::new(demi::Config::new())?;
+    /// let word = String::from("borrowed");
+    /// assert_eq!(runtime.block_on(async { word.len() }), 8);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         assert!(
@@ -399,6 +406,13 @@ impl Runtime {
     }
 
     /// Spawns a task that runs during `block_on`.
+    ///
+    /// ```
+    /// let runtime = demi::Runtime::new(demi::Config::new())?;
+    /// let task = runtime.spawn(async { 6 * 7 });
+    /// assert_eq!(runtime.block_on(task).unwrap(), 42);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
@@ -420,11 +434,27 @@ impl Runtime {
     }
 
     /// The runtime's counters.
+    ///
+    /// ```
+    /// let runtime = demi::Runtime::new(demi::Config::new())?;
+    /// runtime.block_on(demi::task::yield_now());
+    /// assert!(runtime.metrics().task_polls > 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.inner)
     }
 
     /// What the runtime holds.
+    ///
+    /// ```
+    /// let runtime = demi::Runtime::new(demi::Config::new())?;
+    /// let socket = runtime.block_on(demi::net::UdpSocket::bind("127.0.0.1:0"))?;
+    /// assert_eq!(runtime.usage().datagrams, 1);
+    /// drop(socket);
+    /// assert_eq!(runtime.usage().datagrams, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn usage(&self) -> Usage {
         Usage::of(&self.inner)
     }
@@ -435,6 +465,16 @@ impl Runtime {
     }
 
     /// Ends the runtime, as dropping it does.
+    ///
+    /// ```
+    /// let runtime = demi::Runtime::new(demi::Config::new())?;
+    /// runtime.block_on(async { /* a program */ });
+    /// match runtime.shut_down() {
+    ///     demi::Drained::Clean => {}
+    ///     undelivered => eprintln!("{undelivered:?}"),
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn shut_down(self) -> Drained {
         self.end()
     }

@@ -143,6 +143,17 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     /// Cancel safe.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// let (sender, mut receiver) = demi::sync::mpsc::channel(1);
+    /// // A place first, the value once there is one: nothing is lost if the wait is given up.
+    /// let place = sender.reserve().await.expect("the receiver lives");
+    /// place.send("value");
+    /// assert_eq!(receiver.recv().await, Some("value"));
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn reserve(&self) -> Result<Place<'_, T>, SendError<()>> {
         match self.shared.places.acquire().await {
             Ok(permit) => {
@@ -157,6 +168,16 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// The value itself: the queue is full, or the receiver gone.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// use demi::sync::mpsc::{TrySendError, channel};
+    /// let (sender, _receiver) = channel(1);
+    /// sender.try_send(1).unwrap();
+    /// assert!(matches!(sender.try_send(2), Err(TrySendError::Full(2))));
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         match self.shared.places.try_take(1) {
             Ok(()) => {

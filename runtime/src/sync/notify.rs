@@ -47,6 +47,21 @@ impl Notify {
     }
 
     /// Wakes all who wait, those included that have a [`Notified`] and have not polled it. Nothing is stored.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// use std::rc::Rc;
+    /// let notify = Rc::new(demi::sync::Notify::new());
+    /// let waiting = demi::spawn({
+    ///     let notify = notify.clone();
+    ///     async move { notify.notified().await }
+    /// });
+    /// demi::task::yield_now().await;
+    /// notify.notify_waiters();
+    /// waiting.await.unwrap();
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn notify_waiters(&self) {
         self.rounds.set(self.rounds.get() + 1);
         loop {

@@ -96,6 +96,21 @@ impl<T: 'static> JoinSet<T> {
     ///
     /// # Cancel safety
     /// Cancel safe: a task is only taken out when it is answered.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// let mut tasks = demi::task::JoinSet::new();
+    /// for number in 0..3 {
+    ///     tasks.spawn(async move { number });
+    /// }
+    /// let mut sum = 0;
+    /// while let Some(result) = tasks.join_next().await {
+    ///     sum += result.expect("it neither panics nor is aborted");
+    /// }
+    /// assert_eq!(sum, 3);
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn join_next(&mut self) -> Option<Result<T, JoinError>> {
         poll_fn(|cx| self.poll_join_next(cx)).await
     }
@@ -164,6 +179,16 @@ impl<T: 'static> JoinSet<T> {
     }
 
     /// Aborts all tasks; they stay in the set until they are taken.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// let mut tasks = demi::task::JoinSet::new();
+    /// tasks.spawn(std::future::pending::<()>());
+    /// tasks.abort_all();
+    /// assert!(tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn abort_all(&mut self) {
         self.tasks.iter().for_each(|(_, task)| task.abort());
     }

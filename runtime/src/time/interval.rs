@@ -84,6 +84,15 @@ impl Interval {
     ///
     /// # Cancel safety
     /// Cancel safe: a tick is only consumed when it is answered.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// let mut interval = demi::time::interval(std::time::Duration::from_millis(1));
+    /// interval.tick().await; // at once
+    /// interval.tick().await; // a millisecond later
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn tick(&mut self) -> Instant {
         poll_fn(|cx| self.poll_tick(cx)).await
     }
