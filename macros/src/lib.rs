@@ -22,7 +22,9 @@ use quote::quote;
 /// ```
 ///
 /// What is given here are defaults: the file that `DEMI_CONFIG` names overrides them, and the `DEMI_*` variables override
-/// both. When the runtime cannot be made, the program writes one line that names cause and cure, and exits with code 1.
+/// both. The device is opened when `main` first uses a socket or waits for something, so that a program can read its
+/// arguments before. When it cannot be opened, or the configuration cannot be, the program then writes one line that names
+/// cause and cure, and exits with code 1.
 /// When `main` returns, what is written is delivered before the program ends; see `demi::Runtime`.
 ///
 /// Two more keys: `paused = true` starts with time paused, `crate = some::path` is where `demi` is found.
