@@ -1,29 +1,21 @@
 //! What `#[demi::main]` and `#[demi::test]` expand to. Not for use by hand.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::process;
 
+use crate::failure::end_program;
 use crate::{Config, Drained, Runtime};
 
 /// Runs a program's `main`.
 pub fn main<F: Future>(config: Config, paused: bool, future: F) -> F::Output {
     let runtime = match Runtime::builder().config(config).start_paused(paused).build_late() {
         Ok(runtime) => runtime,
-        Err(error) => fail(&error),
+        Err(error) => end_program(&error),
     };
     let output = runtime.block_on(future);
     if let Drained::TimedOut { closing } = runtime.shut_down() {
         eprintln!("demi: {closing} connections had bytes left to deliver when the drain time was over");
     }
     output
-}
-
-/// Ends a program whose runtime cannot be made.
-#[cold]
-pub(crate) fn fail(error: &io::Error) -> ! {
-    eprintln!("demi: {error}");
-    process::exit(1);
 }
 
 /// Runs a test.

@@ -1,7 +1,16 @@
-//! Telling of a transport's errors: each kind once, so that a device that is gone does not fill a log.
+//! Telling of a transport's errors: each kind once, so that a device that is gone does not fill a log; and of the one that
+//! leaves a program without any transport.
 
 use core::cell::RefCell;
 use std::io;
+use std::process;
+
+/// Ends a program whose runtime cannot be made.
+#[cold]
+pub(crate) fn end_program(error: &io::Error) -> ! {
+    eprintln!("demi: {error}");
+    process::exit(1);
+}
 
 /// Remembers what was told last.
 #[derive(Default)]

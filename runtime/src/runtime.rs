@@ -130,7 +130,7 @@ impl Inner {
             Some(Err(error)) => Err(error),
             None => Ok(TransportSet::from_vec(Vec::new())),
         };
-        let transports = opened.unwrap_or_else(|error| crate::entry::fail(&error));
+        let transports = opened.unwrap_or_else(|error| crate::failure::end_program(&error));
         self.wait_within_task(&transports);
         Rc::new(transports)
     }
@@ -243,6 +243,7 @@ impl Builder {
     ///
     /// # Errors
     /// Those of the system alone.
+    #[cfg(feature = "macros")]
     pub(crate) fn build_late(self) -> io::Result<Runtime> {
         let paused = self.paused;
         let made = self.config.load().and_then(|config| Ok((Self::assemble(&config, paused)?, config)));
