@@ -211,9 +211,11 @@ impl<P> Connection<P> {
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.cold.read_shut = true;
             self.slow |= slow::UNREAD;
-            self.rx.clear();
-            // The space of what was dropped may be used again.
-            self.after_read();
+            if !self.rx.is_empty() {
+                self.rx.clear();
+                // The space of what was dropped may be used again.
+                self.after_read();
+            }
             self.wake_reader();
         }
         if matches!(how, Shutdown::Write | Shutdown::Both) {

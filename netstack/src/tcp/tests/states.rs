@@ -334,6 +334,14 @@ fn what_comes_after_shutting_down_the_reading_side_is_dropped_and_acknowledged()
 }
 
 #[test]
+fn shutting_down_the_reading_side_sends_nothing() {
+    let mut t = Script::accepted(TcpConfig::default(), "mss 1000 wscale 7");
+    t.tcp.shutdown(t.stream(), Shutdown::Read).unwrap();
+    assert_eq!(t.end(), NONE);
+    assert_eq!(t.read(), (0, true));
+}
+
+#[test]
 fn a_syn_in_the_window_is_challenged() {
     let mut t = open();
     assert_eq!(t.turn("S 50 mss 1000"), [". 1 ack 1"]);
