@@ -99,7 +99,8 @@ impl<P> Connection<P> {
     fn after_read(&mut self) {
         let offered = self.offered_window();
         if offered < self.recv_cap / 2 {
-            let free = self.recv_cap.saturating_sub(self.rx.bytes());
+            // More than the field can say, at the scale agreed on, is no news.
+            let free = self.recv_cap.saturating_sub(self.rx.bytes()).min(65_535 << self.rcv_scale);
             let step = u32::from(self.rcv_mss).min(self.recv_cap / 2);
             // As Linux: not until the window has doubled, so that a reader of small pieces does not send a stream of updates.
             let worthwhile = free >= offered.saturating_mul(2) && free >= offered + step;

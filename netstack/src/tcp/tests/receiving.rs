@@ -224,6 +224,17 @@ fn timestamps_are_echoed_as_the_rfc_says() {
 }
 
 #[test]
+fn reading_sends_no_update_of_a_window_that_the_field_cannot_say() {
+    let mut t = Script::accepted(Script::plain(), "mss 1000");
+    for at in [1, 1001, 2001] {
+        assert_eq!(t.turn(&format!(". {at}:{} ack 1", at + 1000)), [format!(". 1 ack {}", at + 1000)]);
+        assert_eq!(t.window, 65535);
+    }
+    assert_eq!(t.read(), (3000, false));
+    assert_eq!(t.end(), [""; 0]);
+}
+
+#[test]
 fn resets_carry_timestamps_as_every_segment_does() {
     let mut t = Script::accepted(TcpConfig::default(), "mss 1000 sackOK ts 100 0");
     t.turn("P. 1:101 ack 1 ts 110 last");
