@@ -264,6 +264,9 @@ fn fixed_header_bytes(flow: &Flow) -> u16 {
     if flow.local.is_ipv6() { 60 } else { 40 }
 }
 
+/// What a peer's segments are taken to carry until one has been seen; as Linux, with either version of IP.
+const FIRST_RECV_MSS: u16 = 536;
+
 /// The MSS of peers that name none (RFC 9293 §3.7.1).
 fn default_mss(flow: &Flow) -> u16 {
     if flow.local.is_ipv6() { 1220 } else { 536 }
@@ -391,7 +394,7 @@ impl<P: Default> Connection<P> {
             flush_due: false,
             flush_queued: false,
             lifecycle: false,
-            rcv_mss: default_mss(&start.flow).min(local_mss),
+            rcv_mss: FIRST_RECV_MSS.min(local_mss),
             ts_offset: start.ts_offset,
             max_snd_wnd: 0,
             snd_small: start.iss,

@@ -235,6 +235,18 @@ fn reading_sends_no_update_of_a_window_that_the_field_cannot_say() {
 }
 
 #[test]
+fn small_segments_move_the_window_with_either_version_of_ip() {
+    for (us, peer) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let mut t = Script::between(TcpConfig { recv_buffer_bytes: 4000, ..Script::plain() }, us, peer);
+        t.accept("mss 1000");
+        t.turn(". 1:1001 ack 1");
+        assert_eq!((t.window, t.read()), (3000, (1000, false)), "{us}");
+        t.turn(". 1001:2001 ack 1");
+        assert_eq!(t.window, 3000, "{us}");
+    }
+}
+
+#[test]
 fn resets_carry_timestamps_as_every_segment_does() {
     let mut t = Script::accepted(TcpConfig::default(), "mss 1000 sackOK ts 100 0");
     t.turn("P. 1:101 ack 1 ts 110 last");
