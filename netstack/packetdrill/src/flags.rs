@@ -29,11 +29,13 @@ impl IpVersion {
     }
 }
 
-/// How a script is run.
+/// How a script is read and run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flags {
     /// IP version; `None`: each that the script can be run with.
     pub ip_version: Option<IpVersion>,
+    /// Names in the script that stand for values (`--define=NAME=VALUE`).
+    pub defines: Vec<(String, String)>,
     /// How far from its time a packet or a return may be, in microseconds.
     pub tolerance_us: i64,
     /// A clock tick of TCP timestamps, in microseconds: with it the timestamps sent are compared; 0: they are not.
@@ -50,6 +52,9 @@ pub struct Flags {
     pub bind_port: u16,
     /// Port that `connect` goes to where the script leaves it open.
     pub connect_port: u16,
+    /// Payload of the segments that an inbound packet longer than the link's MTU counts as having been coalesced of
+    /// (`--mss`); 0: it is one.
+    pub segment_bytes: u16,
     /// Largest IP packet of the link, in bytes; `None`: 1500 with IPv4 and 1520 with IPv6, so that scripts see one MSS.
     pub mtu: Option<u16>,
 }
@@ -59,6 +64,7 @@ impl Default for Flags {
     fn default() -> Self {
         Flags {
             ip_version: None,
+            defines: Vec::new(),
             tolerance_us: 4000,
             timestamp_tick_us: 0,
             strict_end: false,
@@ -67,6 +73,7 @@ impl Default for Flags {
             gateway_ip: None,
             bind_port: 8080,
             connect_port: 8080,
+            segment_bytes: 0,
             mtu: None,
         }
     }
@@ -110,6 +117,11 @@ impl Flags {
                 let found = all.into_iter().find(|version| Some(version.name()) == value);
                 self.ip_version = Some(found.ok_or_else(|| bad("ipv4, ipv6 or ipv4-mapped-ipv6"))?);
             }
+            "define" => {
+                let pair = value.and_then(|value| value.split_once('='));
+                let (symbol, value) = pair.ok_or_else(|| bad("NAME=VALUE"))?;
+                self.defines.push((symbol.to_owned(), value.to_owned()));
+            }
             "tolerance_usecs" => self.tolerance_us = number("microseconds")?,
             "tcp_ts_tick_usecs" => self.timestamp_tick_us = number("microseconds")?,
             "strict_end" => self.strict_end = true,
@@ -123,6 +135,9 @@ impl Flags {
             "gateway_ip" => self.gateway_ip = Some(address()?),
             "bind_port" => self.bind_port = port()?,
             "connect_port" => self.connect_port = port()?,
+            "mss" => {
+                self.segment_bytes = u16::try_from(number("bytes")?).map_err(|_| bad("bytes"))?;
+            }
             "mtu" => {
                 let mtu = u16::try_from(number("bytes")?).ok().filter(|mtu| *mtu >= 68);
                 self.mtu = Some(mtu.ok_or_else(|| bad("bytes"))?);
@@ -157,7 +172,9 @@ impl Flags {
 
     /// The router: one of the stack's network.
     pub(crate) fn gateway(&self, version: IpVersion) -> IpAddr {
-        if let Some(gateway) = self.gateway_ip.filter(|ip| ip.is_ipv6() == version.is_v6()) {
+        // On packetdrill's own device the router may be the machine itself.
+        let fits = |ip: &IpAddr| ip.is_ipv6() == version.is_v6() && *ip != self.local(version);
+        if let Some(gateway) = self.gateway_ip.filter(fits) {
             return gateway;
         }
         match self.local(version) {
@@ -187,7 +204,7 @@ mod tests {
         assert_eq!(flags.tolerance_us, 500);
         assert_eq!(flags.gateway(IpVersion::V4), IpAddr::from([10, 0, 0, 2]));
         assert_eq!(flags.local(IpVersion::V6).to_string(), "fd3d:a0b:17d6::1");
-        assert_eq!(flags.set("mss", Some("1")).unwrap_err(), "--mss is not supported");
+        assert_eq!(flags.set("nonsense", Some("1")).unwrap_err(), "--nonsense is not supported");
         assert_eq!(flags.set("mtu", None).unwrap_err(), "--mtu needs a value: bytes");
         assert_eq!(flags.set("bind_port", Some("70000")).unwrap_err(), "--bind_port=70000: expected a port");
     }

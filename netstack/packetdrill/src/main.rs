@@ -14,6 +14,8 @@ Runs scripts in packetdrill's language against the stack, in process and on virt
   --tolerance_usecs=N                       how far from its time an event may be (default 4000)
   --tcp_ts_tick_usecs=N                     compare the timestamps sent, at this tick (default: do not)
   --strict_end                              packets that no line expects fail a script even at its end
+  --define=NAME=VALUE, -D NAME=VALUE        what a name in the scripts stands for
+  --mss=N                                   segments that larger inbound packets count as coalesced of
   --local_ip, --remote_ip, --gateway_ip, --mtu, --bind_port, --connect_port
   --table                                   print which states of RFC 9293 have met which events
   --quiet                                   list failures only
@@ -23,7 +25,12 @@ fn main() -> ExitCode {
     let mut flags = Flags::default();
     let (mut table, mut quiet) = (false, false);
     let mut paths: Vec<PathBuf> = Vec::new();
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(mut argument) = arguments.next() {
+        // packetdrill's short form.
+        if argument == "-D" {
+            argument = format!("--define={}", arguments.next().unwrap_or_default());
+        }
         let Some(flag) = argument.strip_prefix("--") else {
             paths.push(argument.into());
             continue;

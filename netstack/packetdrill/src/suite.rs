@@ -112,7 +112,7 @@ fn run_file(path: &Path, flags: &Flags) -> Vec<(&'static str, Result<Cells, Stri
         Ok(text) => text,
         Err(error) => return vec![("-", Err(format!("{name}: {error}")))],
     };
-    let script = match Script::parse(&text) {
+    let script = match Script::parse_with(&text, &flags.defines) {
         Ok(script) => script,
         Err(error) => return vec![("-", Err(format!("{name}:{error}")))],
     };

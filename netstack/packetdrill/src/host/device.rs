@@ -59,16 +59,19 @@ pub(crate) struct Memory {
     link: Link,
     pool: Pool,
     capabilities: Capabilities,
+    segment_bytes: u16,
     /// One frame as contiguous bytes: kept for its memory.
     scratch: Vec<u8>,
 }
 
 impl Memory {
-    pub(crate) fn new(mtu: u16) -> io::Result<(Memory, Link)> {
+    /// A device of that MTU. `segment_bytes`: what longer segments count as having been coalesced of; 0: they are one.
+    pub(crate) fn new(mtu: u16, segment_bytes: u16) -> io::Result<(Memory, Link)> {
         let link = Link::default();
-        let pool = Pool::new(&PoolConfig::small(8192))?;
+        // Scripts may bring packets as large as IP has them, as a device that coalesces does.
+        let pool = Pool::new(&PoolConfig { huge_pages: false, ..PoolConfig::default() })?;
         let capabilities = Capabilities::new(OUR_MAC, mtu);
-        Ok((Memory { link: link.clone(), pool, capabilities, scratch: Vec::new() }, link))
+        Ok((Memory { link: link.clone(), pool, capabilities, segment_bytes, scratch: Vec::new() }, link))
     }
 }
 
@@ -145,7 +148,11 @@ impl Device for Memory {
         while count < max {
             let Some(frame) = queues.rx.front() else { break };
             let Some(buf) = self.pool.copy_from_slice(frame) else { break };
-            into.push(RxFrame::new(buf));
+            let mut received = RxFrame::new(buf);
+            if frame.len() > usize::from(self.capabilities.mtu) + ETHERNET_HEADER {
+                received.gro_bytes = self.segment_bytes;
+            }
+            into.push(received);
             queues.rx.pop_front();
             count += 1;
         }

@@ -123,7 +123,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 impl Host {
     /// A host with the addresses and the link of `flags`, whose stack is told `settings`.
     pub(crate) fn new(flags: &Flags, version: IpVersion, settings: &Settings) -> io::Result<Host> {
-        let (device, link) = Memory::new(flags.mtu(version))?;
+        let (device, link) = Memory::new(flags.mtu(version), flags.segment_bytes)?;
         let mut config = settings.stack.clone();
         let (local, gateway) = (flags.local(version), flags.gateway(version));
         let prefix = if local.is_ipv6() { 48 } else { 16 };

@@ -24,6 +24,12 @@ const V4: IcmpNames = IcmpNames {
         ("echo_request", 8),
         ("time_exceeded", 11),
         ("parameter_problem", 12),
+        ("timestamp_request", 13),
+        ("timestamp_reply", 14),
+        ("information_request", 15),
+        ("information_reply", 16),
+        ("address_mask_request", 17),
+        ("address_mask_reply", 18),
     ],
     codes: &[
         (3, "net_unreachable", 0),
@@ -90,14 +96,19 @@ impl IcmpNames {
             (false, "packet_too_big", None) => return Ok(IcmpKind { kind: 3, code: 4 }),
             _ => {}
         }
-        let Some(&(_, number)) = self.types.iter().find(|(name, _)| *name == kind) else {
+        let named = self.types.iter().find(|(name, _)| *name == kind).map(|(_, number)| *number);
+        // `type_3`, `code_1`: by number.
+        let numeric =
+            |text: &str, prefix: &str| text.strip_prefix(prefix).and_then(|number| number.parse().ok());
+        let Some(number) = named.or_else(|| numeric(kind, "type_")) else {
             let names: Vec<&str> = self.types.iter().map(|(name, _)| *name).collect();
             return Err(format!("'{kind}' is no type of ICMP message: expected one of {}", names.join(", ")));
         };
         let Some(code) = code else { return Ok(IcmpKind { kind: number, code: 0 }) };
         let of_type = || self.codes.iter().filter(|(kind, ..)| *kind == number);
-        match of_type().find(|(_, name, _)| *name == code) {
-            Some(&(_, _, code)) => Ok(IcmpKind { kind: number, code }),
+        let named = of_type().find(|(_, name, _)| *name == code).map(|(_, _, code)| *code);
+        match named.or_else(|| numeric(code, "code_")) {
+            Some(code) => Ok(IcmpKind { kind: number, code }),
             None => {
                 let names: Vec<&str> = of_type().map(|(_, name, _)| *name).collect();
                 Err(format!("'{code}' is no code of '{kind}': expected one of {}", names.join(", ")))

@@ -111,11 +111,10 @@ impl Flow {
     }
 
     fn live_timestamp(&self, script: u32) -> u32 {
-        if script == 0 {
-            return 0;
-        }
         match (self.timestamps.get(&script), self.first_timestamp) {
             (Some(live), _) => *live,
+            // No echo.
+            (None, _) if script == 0 => 0,
             (None, Some((first_script, first_live, _))) => {
                 first_live.wrapping_add(script.wrapping_sub(first_script))
             }

@@ -33,7 +33,8 @@ impl Runner {
             Ok(packet) => packet,
             Err(what) => return Err(format!("the stack sent {what}: {bytes:02x?}")),
         };
-        let actual = self.show(&bytes);
+        let packet = self.coalesced(spec, packet);
+        let actual = self.show_packet(&packet);
         if sent_us < from - tolerance_us || sent_us > to + tolerance_us {
             let (due, sent) = (seconds(if sent_us < from { from } else { to }), seconds(sent_us));
             differences.push(format!("it was due at {due} and sent at {sent}"));
@@ -44,6 +45,34 @@ impl Runner {
         }
         let (expected, differences) = (show_spec(spec), differences.join("; "));
         Err(format!("{differences}\n    expected {expected}\n    actual   {actual}"))
+    }
+
+    /// A segment that the script expects longer than it is, with those that follow it: where scripts come from, a device cuts
+    /// large segments up, and the expected one is what it was before. All but the last of the pieces are of one length.
+    fn coalesced(&mut self, spec: &PacketSpec, mut packet: Packet) -> Packet {
+        let (PacketBody::Tcp(expected), Body::Tcp(first)) = (&spec.body, &mut packet.body) else {
+            return packet;
+        };
+        let piece = first.payload.len();
+        while piece > 0 && first.payload.len() < expected.len && first.payload.len().is_multiple_of(piece) {
+            let Some((_, bytes)) = self.host.link.peek() else { break };
+            let Ok(Packet { ip, body: Body::Tcp(next) }) = Packet::read(&bytes) else { break };
+            let mut wanted = first.fields;
+            wanted.seq = first.fields.seq.wrapping_add(first.payload.len() as u32);
+            // Of the flags the first's hold, and PSH and FIN of the last.
+            let last = u16::from(flags::PSH | flags::FIN);
+            wanted.flags = next.fields.flags & last | first.fields.flags & !last;
+            let follows = next.fields == wanted && next.options == first.options && ip == packet.ip;
+            let fits =
+                next.payload.len() <= piece && first.payload.len() + next.payload.len() <= expected.len;
+            if !follows || !fits || next.payload.is_empty() || first.fields.flags & last != 0 {
+                break;
+            }
+            first.fields.flags = next.fields.flags;
+            first.payload.extend_from_slice(&next.payload);
+            let _ = self.host.link.receive();
+        }
+        packet
     }
 
     fn compare(&mut self, spec: &PacketSpec, packet: &Packet, sent_us: i64, differences: &mut Vec<String>) {
@@ -175,15 +204,18 @@ impl Runner {
 
     /// A packet in the notation of scripts.
     pub(super) fn show(&self, bytes: &[u8]) -> String {
-        let packet = match Packet::read(bytes) {
-            Ok(packet) => packet,
-            Err(what) => return what,
-        };
+        match Packet::read(bytes) {
+            Ok(packet) => self.show_packet(&packet),
+            Err(what) => what,
+        }
+    }
+
+    fn show_packet(&self, packet: &Packet) -> String {
         let ecn = ["", "[ect1] ", "[ect0] ", "[ce] "][usize::from(packet.ip.tos & 3)];
         match &packet.body {
             Body::Tcp(segment) => {
                 let fields = &segment.fields;
-                let flow = self.flow_of(&packet, segment).and_then(|index| self.flows.get(index));
+                let flow = self.flow_of(packet, segment).and_then(|index| self.flows.get(index));
                 let ports = match flow {
                     Some(_) => String::new(),
                     None => format!("{}>{} ", fields.source_port, fields.destination_port),

@@ -71,8 +71,13 @@ impl fmt::Display for Token {
 }
 
 /// All tokens of `text`, the last of them [`Token::End`].
-pub(crate) fn tokens(text: &str) -> Result<Vec<(Place, Token)>, SyntaxError> {
+///
+/// `defines`: names and what stands for them, as after `--define=`.
+pub(crate) fn tokens(text: &str, defines: &[(String, String)]) -> Result<Vec<(Place, Token)>, SyntaxError> {
     let mut lexer = Lexer { rest: text, place: Place { line: 1, column: 1 }, defines: HashMap::new() };
+    for (name, value) in defines {
+        lexer.defines.insert(name.clone(), defined(value));
+    }
     let mut tokens = Vec::new();
     loop {
         lexer.skip_blank()?;
@@ -91,6 +96,19 @@ struct Lexer<'a> {
     place: Place,
     /// What `--define=NAME=VALUE` has defined.
     defines: HashMap<String, Token>,
+}
+
+/// What stands for a defined name: text in quotes, a command in backticks, a number or a word.
+fn defined(value: &str) -> Token {
+    let inside =
+        |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)).map(str::to_owned);
+    if let Some(text) = inside('"') {
+        return Token::Str(text);
+    }
+    if let Some(command) = inside('`') {
+        return Token::Command(command);
+    }
+    value.parse().map_or_else(|_| Token::Word(value.to_owned()), Token::Int)
 }
 
 fn is_word(c: char) -> bool {
@@ -268,10 +286,7 @@ impl<'a> Lexer<'a> {
             let value = match self.rest.chars().next() {
                 Some('"') => Token::Str(self.quoted('"')?),
                 Some('`') => Token::Command(self.quoted('`')?),
-                _ => {
-                    let text = self.take_while(|c| !c.is_whitespace());
-                    text.parse().map_or_else(|_| Token::Word(text.to_owned()), Token::Int)
-                }
+                _ => defined(self.take_while(|c| !c.is_whitespace())),
             };
             self.defines.insert(symbol.clone(), value);
             return Ok(Token::Flag(name, Some(symbol)));
@@ -289,7 +304,7 @@ mod tests {
     use super::*;
 
     fn lex(text: &str) -> Vec<Token> {
-        tokens(text).unwrap().into_iter().map(|(_, token)| token).collect()
+        tokens(text, &[]).unwrap().into_iter().map(|(_, token)| token).collect()
     }
 
     fn word(text: &str) -> Token {
@@ -337,10 +352,10 @@ mod tests {
 
     #[test]
     fn errors_name_the_place_where_the_thing_began() {
-        let error = tokens("ok\n  \"never").unwrap_err();
+        let error = tokens("ok\n  \"never", &[]).unwrap_err();
         assert_eq!(error.place, Place { line: 2, column: 3 });
         assert!(error.to_string().starts_with("2:3: "), "{error}");
-        assert_eq!(tokens("%{ x").unwrap_err().place, Place { line: 1, column: 1 });
-        assert_eq!(tokens("/* x").unwrap_err().place, Place { line: 1, column: 1 });
+        assert_eq!(tokens("%{ x", &[]).unwrap_err().place, Place { line: 1, column: 1 });
+        assert_eq!(tokens("/* x", &[]).unwrap_err().place, Place { line: 1, column: 1 });
     }
 }

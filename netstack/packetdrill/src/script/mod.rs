@@ -24,7 +24,15 @@ impl Script {
     /// # Errors
     /// The first thing that is no part of the language, with its place and what was expected there.
     pub fn parse(text: &str) -> Result<Script, SyntaxError> {
-        parser::parse(text)
+        parser::parse(text, &[])
+    }
+
+    /// As [`parse`](Self::parse), with names that stand for values, as `--define=NAME=VALUE` has them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_with(text: &str, defines: &[(String, String)]) -> Result<Script, SyntaxError> {
+        parser::parse(text, defines)
     }
 }
 

@@ -11,8 +11,8 @@ type Result<T> = core::result::Result<T, SyntaxError>;
 /// Bytes of the longest options of a TCP header.
 const MAX_OPTION_BYTES: usize = 40;
 
-pub(super) fn parse(text: &str) -> Result<Script> {
-    let tokens = lexer::tokens(text)?;
+pub(super) fn parse(text: &str, defines: &[(String, String)]) -> Result<Script> {
+    let tokens = lexer::tokens(text, defines)?;
     let mut parser = Parser { tokens, at: 0 };
     let mut script = Script { flags: Vec::new(), events: Vec::new() };
     loop {

@@ -1,5 +1,17 @@
 use super::*;
 
+fn parse(text: &str) -> Result<Script> {
+    super::parse(text, &[])
+}
+
+#[test]
+fn defined_names_stand_for_their_values() {
+    let defines = [("CC".to_owned(), "\"reno\"".to_owned()), ("N".to_owned(), "5".to_owned())];
+    let script = super::parse("0 setsockopt(3, SOL_TCP, TCP_CONGESTION, CC, N) = 0", &defines).unwrap();
+    let Action::Call(call) = &script.events[0].action else { panic!("a call") };
+    assert_eq!(call.arguments[3..], [Expr::Str("reno".to_owned()), Expr::Int(5)]);
+}
+
 fn events(text: &str) -> Vec<Event> {
     parse(text).unwrap().events
 }
