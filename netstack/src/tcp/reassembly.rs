@@ -153,9 +153,16 @@ impl Reassembly {
     }
 
     /// Takes what has become in order now that every byte before `next` has arrived, and hands it to `deliver` piece by piece;
-    /// answers the new first missing byte.
+    /// answers the new first missing byte. What of it the in-order data has covered again is to be told (RFC 2883 §4).
     pub(crate) fn deliver(&mut self, next: SeqNumber, mut deliver: impl FnMut(Buf)) -> SeqNumber {
         let mut at = u64::from(next - self.base);
+        if let Some((&start, range)) = self.ranges.first_key_value()
+            && start < at
+            && self.duplicate.is_none()
+        {
+            let (start, end) = (self.base + start as u32, self.base + range.end.min(at) as u32);
+            self.note_duplicate(start, end);
+        }
         while let Some(first) = self.ranges.first_entry() {
             if *first.key() > at {
                 break;
@@ -271,15 +278,18 @@ mod tests {
     }
 
     #[test]
-    fn data_that_covers_the_front_leaves_the_rest() {
+    fn data_that_covers_the_front_leaves_the_rest_and_what_it_covers_is_told() {
         let (pool, mut queue) = (pool(), Reassembly::default());
         put(&mut queue, &pool, 100, 100);
         put(&mut queue, &pool, 300, 10);
         let mut seen = Vec::new();
         assert_eq!(queue.deliver(NEXT + 150, |buf| seen.push(buf.len())), NEXT + 200);
         assert_eq!((seen, queue.bytes()), (vec![50], 10));
+        assert_eq!(blocks(&mut queue), [(100, 150), (300, 310)], "RFC 2883 §4");
         assert_eq!(queue.deliver(NEXT + 400, |_| panic!("all covered")), NEXT + 400);
-        assert!(queue.is_empty() && !queue.has_blocks());
+        assert!(queue.is_empty());
+        assert_eq!(blocks(&mut queue), [(300, 310)]);
+        assert!(!queue.has_blocks(), "told once");
     }
 
     proptest! {
@@ -308,6 +318,8 @@ mod tests {
                     next = end;
                     let reached = queue.deliver(start + next as u32, |buf| out.extend_from_slice(&buf));
                     next = (reached - start) as usize;
+                    // The acknowledgement that goes out at once tells what came twice.
+                    queue.take_blocks();
                 } else {
                     let inserted = queue.insert(start + next as u32, start + from as u32, buf, 4096);
                     prop_assert_eq!(inserted, if fresh { Inserted::Queued } else { Inserted::Duplicate });

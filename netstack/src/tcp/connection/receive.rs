@@ -99,6 +99,7 @@ impl<P> Connection<P> {
             if self.cold.reassembly.is_empty() {
                 self.slow &= !slow::REORDERED;
             }
+            self.sack_due |= self.sack_ok && self.cold.reassembly.has_blocks();
             // RFC 5681 §4.2: what fills a gap is acknowledged at once.
             self.ack_now();
         }
