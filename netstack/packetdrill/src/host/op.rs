@@ -371,7 +371,7 @@ impl Host {
         let Some(buf) = self.stack.pool().copy_from_slice(bytes) else {
             return Some(Err(Errno(libc::EMSGSIZE)));
         };
-        let polled = self.stack.poll_send_to(&mut cx(), id, &mut Some(buf), to.map(canonical));
+        let polled = self.stack.poll_send_to(&mut cx(), id, &mut Some(buf), to);
         Some(match step(polled)? {
             Ok(()) => Ok(Done::value(bytes.len() as i64)),
             Err(Errno(libc::EINVAL)) => Err(Errno(libc::EMSGSIZE)),
