@@ -53,7 +53,11 @@ impl Workspace {
     /// `MEMBER/tests/NAME/main.rs`.
     pub(crate) fn test_targets(&self) -> Vec<String> {
         let mut names = Vec::new();
-        for member in children(&self.root) {
+        let below =
+            |folder: PathBuf| children(&folder).into_iter().filter(|path| path.join("Cargo.toml").is_file());
+        // A member may have a package of its own below it.
+        let nested = children(&self.root).into_iter().flat_map(below);
+        for member in children(&self.root).into_iter().chain(nested) {
             for entry in children(&member.join("tests")) {
                 let is_target =
                     entry.extension().is_some_and(|ext| ext == "rs") || entry.join("main.rs").is_file();

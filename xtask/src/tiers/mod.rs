@@ -37,7 +37,7 @@ pub(crate) enum Tier {
 }
 
 /// The packages whose tests run together: one set in every command, so that cargo builds them once.
-const PACKAGES: &str = "-p demi-drivers -p demi-netstack -p demi-runtime -p demi-macros -p demi-examples -p xtask --all-features";
+const PACKAGES: &str = "-p demi-drivers -p demi-netstack -p demi-packetdrill -p demi-runtime -p demi-macros -p demi-examples -p xtask --all-features";
 
 impl Tier {
     /// All tiers in the order they run.
