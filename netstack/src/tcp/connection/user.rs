@@ -206,7 +206,8 @@ impl<P> Connection<P> {
     }
 
     pub(crate) fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
-        if matches!(self.state, TcpState::Closed | TcpState::SynSent) {
+        // In TIME-WAIT both directions have ended, and Linux keeps no connection any more either.
+        if matches!(self.state, TcpState::Closed | TcpState::SynSent | TcpState::TimeWait) {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the connection is not established"));
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {

@@ -30,6 +30,8 @@ fn the_active_closer_ends_in_time_wait() {
     assert_eq!(t.turn("F. 1 ack 2"), [". 2 ack 2"]);
     assert_eq!(state(&t), TcpState::TimeWait);
     assert_eq!(t.read(), (0, true));
+    let again = t.tcp.shutdown(t.stream(), Shutdown::Write).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::NotConnected, "nothing is left to shut down");
     let usage = t.tcp.usage();
     assert_eq!((usage.streams, usage.time_wait), (0, 1));
     t.close();
