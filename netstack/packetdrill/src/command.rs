@@ -122,6 +122,21 @@ impl Settings {
             ("tcp_keepalive_time", &[s]) => self.keepalive.idle = Duration::from_secs(s),
             ("tcp_keepalive_intvl", &[s]) => self.keepalive.interval = Duration::from_secs(s),
             ("tcp_keepalive_probes", &[n]) => self.keepalive.probes = count(n),
+            // FreeBSD's.
+            ("net.inet.tcp.rfc1323", &[on @ (0 | 1)]) => {
+                tcp.timestamps = on == 1;
+                tcp.window_scaling = on == 1;
+            }
+            ("net.inet.tcp.sack.enable", &[on @ (0 | 1)]) => tcp.sack = on == 1,
+            ("net.inet.tcp.recvspace", &[n]) => tcp.recv_buffer_bytes = size(n),
+            ("net.inet.tcp.sendspace", &[n]) => tcp.send_buffer_bytes = size(n),
+            ("kern.ipc.maxsockbuf", &[n]) => tcp.recv_buffer_max_bytes = size(n),
+            ("net.inet.tcp.rexmit_initial", &[ms]) => tcp.initial_rto = Duration::from_millis(ms),
+            ("net.inet.tcp.msl", &[ms]) => tcp.time_wait = Duration::from_millis(2 * ms),
+            ("net.inet.tcp.delacktime", &[ms]) => tcp.delayed_ack = Duration::from_millis(ms),
+            ("net.inet.tcp.cc.algorithm", _) => {
+                tcp.congestion = congestion(value).ok_or("cubic and newreno are supported")?;
+            }
             (key, &[n]) if FIXED.iter().any(|(name, values)| *name == key && values.contains(&n)) => {}
             (key, _) if WITHOUT_EFFECT.contains(&key) => {}
             (key, _) => {
@@ -177,25 +192,27 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 }
 
 /// What the stack cannot be told, and the values that say what it does.
-const FIXED: [(&str, &[u64]); 14] = [
+const FIXED: [(&str, &[u64]); 16] = [
     ("tcp_ecn", &[0, 2]),
     ("tcp_fastopen", &[0, 1]),
     ("tcp_recovery", &[0]),
     ("tcp_early_retrans", &[0]),
+    ("tcp_reordering", &[3]),
     ("tcp_frto", &[0]),
     ("tcp_fack", &[0]),
     ("tcp_dsack", &[1]),
     ("tcp_abort_on_overflow", &[0]),
     ("tcp_slow_start_after_idle", &[1]),
     ("tcp_tw_reuse", &[1, 2]),
-    ("tcp_rfc1337", &[1]),
+    ("tcp_rfc1337", &[0]),
     ("tcp_stdurg", &[0]),
     ("tcp_mtu_probing", &[0]),
     ("tcp_shrink_window", &[0]),
+    ("net.inet.tcp.ecn.enable", &[0, 2]),
 ];
 
 /// What only Linux has to decide, or what no packet shows.
-const WITHOUT_EFFECT: [&str; 13] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "tcp_no_metrics_save",
     "tcp_autocorking",
     "tcp_limit_output_bytes",
@@ -209,6 +226,7 @@ const WITHOUT_EFFECT: [&str; 13] = [
     "net.core.wmem_max",
     "net.core.netdev_max_backlog",
     "net.core.default_qdisc",
+    "net.inet.tcp.hostcache.purgenow",
 ];
 
 /// The commands of a shell text as words: quotes taken off, redirections of output to nowhere left out.

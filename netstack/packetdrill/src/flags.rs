@@ -40,6 +40,8 @@ pub struct Flags {
     pub tolerance_us: i64,
     /// A clock tick of TCP timestamps, in microseconds: with it the timestamps sent are compared; 0: they are not.
     pub timestamp_tick_us: i64,
+    /// Of TCP options neither order nor padding is compared: for scripts that were written for another system than Linux.
+    pub any_option_order: bool,
     /// Packets that no line expects fail the script even at its end.
     pub strict_end: bool,
     /// The stack's address; `None`: one of 192.168.0.0/16 or of fd3d:0a0b:17d6::/48.
@@ -67,6 +69,7 @@ impl Default for Flags {
             defines: Vec::new(),
             tolerance_us: 4000,
             timestamp_tick_us: 0,
+            any_option_order: false,
             strict_end: false,
             local_ip: None,
             remote_ip: None,
@@ -124,6 +127,7 @@ impl Flags {
             }
             "tolerance_usecs" => self.tolerance_us = number("microseconds")?,
             "tcp_ts_tick_usecs" => self.timestamp_tick_us = number("microseconds")?,
+            "any_option_order" => self.any_option_order = true,
             "strict_end" => self.strict_end = true,
             "local_ip" => self.local_ip = Some(address()?),
             "remote_ip" => {

@@ -13,6 +13,7 @@ Runs scripts in packetdrill's language against the stack, in process and on virt
   --ip_version=ipv4|ipv6|ipv4-mapped-ipv6   with this version only (default: what the script says, else ipv4 and ipv6)
   --tolerance_usecs=N                       how far from its time an event may be (default 4000)
   --tcp_ts_tick_usecs=N                     compare the timestamps sent, at this tick (default: do not)
+  --any_option_order                        compare TCP options without their order and padding (scripts for FreeBSD)
   --strict_end                              packets that no line expects fail a script even at its end
   --define=NAME=VALUE, -D NAME=VALUE        what a name in the scripts stands for
   --mss=N                                   segments that larger inbound packets count as coalesced of

@@ -56,6 +56,13 @@ fn options_are_compared_to_the_byte() {
 }
 
 #[test]
+fn options_may_be_compared_without_their_order() {
+    let text = ACCEPT.replace("nop,nop,sackOK,nop,wscale 7>\n+.1", "nop,wscale 7,sackOK,eol,eol>\n+.1");
+    assert!(failure(&text).contains("its options are"));
+    assert_eq!(outcome(&format!("--any_option_order\n{text}")), Outcome::Passed);
+}
+
+#[test]
 fn answers_and_errors_of_calls_are_compared() {
     assert_eq!(failure(&format!("{ACCEPT}+0 write(4, ..., 10) = 11")), "8: write's answer is 10, not 11");
     let nonblocking = format!("{ACCEPT}+0 fcntl(4, F_SETFL, O_RDWR|O_NONBLOCK) = 0\n+0 read(4, ..., 10)");
