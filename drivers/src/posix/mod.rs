@@ -29,8 +29,8 @@ use crate::sockets::{
 };
 use crate::time::Instant;
 use crate::transport::{
-    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions,
-    TcpInfo, Transport, TransportUsage,
+    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, Membership, ReadCursor, StreamId,
+    StreamOptions, TcpInfo, Transport, TransportUsage,
 };
 
 /// How a [`Posix`] transport is set up.
@@ -592,6 +592,14 @@ impl Transport for Posix {
         options::apply_datagram(&entry.socket, entry.v6, &entry.options, options)?;
         entry.options = options.clone();
         Ok(())
+    }
+
+    fn join_group(&mut self, socket: DatagramId, membership: &Membership) -> io::Result<()> {
+        options::member(&self.datagram_ref(socket)?.socket, membership, true)
+    }
+
+    fn leave_group(&mut self, socket: DatagramId, membership: &Membership) -> io::Result<()> {
+        options::member(&self.datagram_ref(socket)?.socket, membership, false)
     }
 
     fn close_datagram(&mut self, socket: DatagramId) {

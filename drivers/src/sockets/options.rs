@@ -1,13 +1,14 @@
 //! Socket options of the seam, applied to the kernel's sockets. Only what differs from what is in force costs a call.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{InterfaceIndexOrAddress, SockAddr, SockAddrStorage, SockRef, TcpKeepalive};
 
 use super::explain;
-use crate::transport::{CongestionControl, DatagramOptions, StreamOptions};
+use crate::transport::{CongestionControl, DatagramOptions, Interface, Membership, StreamOptions};
 
 /// Linux's default Time To Live and Hop Limit.
 const DEFAULT_TTL: u8 = 64;
@@ -101,11 +102,114 @@ pub(crate) fn apply_datagram(
                 .map_err(|e| explain(e, "cannot set IPV6_MTU_DISCOVER"))?;
         }
     }
+    apply_multicast(&sock, v6, old, new)?;
     apply_buffers(
         &sock,
         (old.send_buffer_bytes, old.recv_buffer_bytes),
         (new.send_buffer_bytes, new.recv_buffer_bytes),
     )
+}
+
+/// What becomes of datagrams to groups. An IPv6 socket may send to IPv4 groups as well.
+fn apply_multicast(
+    sock: &SockRef<'_>,
+    v6: bool,
+    old: &DatagramOptions,
+    new: &DatagramOptions,
+) -> io::Result<()> {
+    if old.multicast_loop_v4 != new.multicast_loop_v4 {
+        sock.set_multicast_loop_v4(new.multicast_loop_v4.unwrap_or(true))
+            .map_err(|e| explain(e, "cannot set IP_MULTICAST_LOOP"))?;
+    }
+    if old.multicast_ttl_v4 != new.multicast_ttl_v4 {
+        sock.set_multicast_ttl_v4(new.multicast_ttl_v4.unwrap_or(1).into())
+            .map_err(|e| explain(e, "cannot set IP_MULTICAST_TTL"))?;
+    }
+    if v6 && old.multicast_loop_v6 != new.multicast_loop_v6 {
+        sock.set_multicast_loop_v6(new.multicast_loop_v6.unwrap_or(true))
+            .map_err(|e| explain(e, "cannot set IPV6_MULTICAST_LOOP"))?;
+    }
+    if v6 && old.multicast_hops_v6 != new.multicast_hops_v6 {
+        sock.set_multicast_hops_v6(new.multicast_hops_v6.unwrap_or(1).into())
+            .map_err(|e| explain(e, "cannot set IPV6_MULTICAST_HOPS"))?;
+    }
+    Ok(())
+}
+
+/// Puts a socket into a group, or takes it out.
+pub(crate) fn member(socket: &impl AsFd, membership: &Membership, joins: bool) -> io::Result<()> {
+    let Membership { group, source, interface } = *membership;
+    let sock = SockRef::from(socket);
+    let any = Ipv4Addr::UNSPECIFIED;
+    let index = match interface {
+        Interface::Index(index) => index,
+        _ => 0,
+    };
+    let result = match (group, source) {
+        (IpAddr::V4(group), None) => {
+            let interface = match interface {
+                Interface::Any => InterfaceIndexOrAddress::Address(any),
+                Interface::Address(own) => InterfaceIndexOrAddress::Address(own),
+                Interface::Index(index) => InterfaceIndexOrAddress::Index(index),
+            };
+            if joins {
+                sock.join_multicast_v4_n(&group, &interface)
+            } else {
+                sock.leave_multicast_v4_n(&group, &interface)
+            }
+        }
+        (IpAddr::V6(group), None) if joins => sock.join_multicast_v6(&group, index),
+        (IpAddr::V6(group), None) => sock.leave_multicast_v6(&group, index),
+        (IpAddr::V4(group), Some(IpAddr::V4(source))) => {
+            let own = match interface {
+                Interface::Address(own) => own,
+                _ => any,
+            };
+            if joins {
+                sock.join_ssm_v4(&source, &group, &own)
+            } else {
+                sock.leave_ssm_v4(&source, &group, &own)
+            }
+        }
+        (IpAddr::V6(group), Some(IpAddr::V6(source))) => source_of_v6(socket, index, group, source, joins),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let what = if joins { "join" } else { "leave" };
+    let of = source.map_or(String::new(), |source| format!(" for source {source}"));
+    result.map_err(|e| explain(e, format!("cannot {what} the group {group}{of}")))
+}
+
+/// RFC 3678 §5.1: `struct group_source_req`, which libc lacks.
+#[repr(C)]
+struct GroupSource {
+    interface: u32,
+    group: SockAddrStorage,
+    source: SockAddrStorage,
+}
+
+fn source_of_v6(
+    socket: &impl AsFd,
+    interface: u32,
+    group: Ipv6Addr,
+    source: Ipv6Addr,
+    joins: bool,
+) -> io::Result<()> {
+    const MCAST_JOIN_SOURCE_GROUP: libc::c_int = 46;
+    const MCAST_LEAVE_SOURCE_GROUP: libc::c_int = 47;
+    let storage = |address: Ipv6Addr| SockAddr::from(SocketAddrV6::new(address, 0, 0, 0)).as_storage();
+    let request = GroupSource { interface, group: storage(group), source: storage(source) };
+    let name = if joins { MCAST_JOIN_SOURCE_GROUP } else { MCAST_LEAVE_SOURCE_GROUP };
+    // SAFETY: `request` is readable for its size during the call, and laid out as the kernel has it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            name,
+            (&raw const request).cast(),
+            size_of::<GroupSource>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets an option whose value is a number, for those that `socket2` has no call for.

@@ -23,7 +23,8 @@ use std::time::Duration;
 
 pub use cursor::ReadCursor;
 pub use options::{
-    CongestionControl, DatagramOptions, KeepAlive, ListenOptions, StreamOptions, TcpInfo, TcpState,
+    CongestionControl, DatagramOptions, Interface, KeepAlive, ListenOptions, Membership, StreamOptions,
+    TcpInfo, TcpState,
 };
 
 use crate::mem::{Buf, Pool};
@@ -366,6 +367,23 @@ pub trait Transport {
     /// # Errors
     /// `NotConnected`; `Unsupported` for an option the transport does not have.
     fn set_datagram_options(&mut self, socket: DatagramId, options: &DatagramOptions) -> io::Result<()>;
+
+    /// Puts a UDP socket into a multicast group, or lets it hear one more source of it.
+    ///
+    /// # Errors
+    /// `AddrInUse` when it is in it already; `AddrNotAvailable` for an interface there is not; `InvalidInput` for what is no
+    /// group; `Unsupported` where there are none.
+    fn join_group(&mut self, _socket: DatagramId, _membership: &Membership) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this transport has no multicast"))
+    }
+
+    /// Undoes [`join_group`](Self::join_group).
+    ///
+    /// # Errors
+    /// `AddrNotAvailable` when it is not in that group; as [`join_group`](Self::join_group).
+    fn leave_group(&mut self, _socket: DatagramId, _membership: &Membership) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this transport has no multicast"))
+    }
 
     /// Gives the handle up; queued datagrams are dropped.
     fn close_datagram(&mut self, socket: DatagramId);

@@ -1,5 +1,6 @@
 //! Socket options and connection information, under the names the field uses.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// Which congestion control a connection uses.
@@ -105,6 +106,36 @@ pub struct DatagramOptions {
     pub reuse_port: bool,
     /// Refuse datagrams that the path carries in fragments only, instead of cutting them (Linux's `IP_PMTUDISC_DO`).
     pub dont_fragment: bool,
+    /// What is sent to an IPv4 group is heard by sockets of this host that are in it; `None`: it is.
+    pub multicast_loop_v4: Option<bool>,
+    /// As `multicast_loop_v4`, for IPv6.
+    pub multicast_loop_v6: Option<bool>,
+    /// Time To Live of datagrams to IPv4 groups; `None`: 1, no further than the link.
+    pub multicast_ttl_v4: Option<u8>,
+    /// Hop Limit of datagrams to IPv6 groups; `None`: 1.
+    pub multicast_hops_v6: Option<u8>,
+}
+
+/// A multicast group that a UDP socket joins or leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: IpAddr,
+    /// The only sender that is listened to (RFC 4607); `None`: all of them.
+    pub source: Option<IpAddr>,
+    /// Where.
+    pub interface: Interface,
+}
+
+/// An interface, as sockets name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// The one that routes lead to.
+    Any,
+    /// The one that has this address.
+    Address(Ipv4Addr),
+    /// The one with this number in the kernel.
+    Index(u32),
 }
 
 /// States of RFC 9293 §3.3.2, with Linux's numbers.

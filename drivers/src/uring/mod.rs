@@ -39,8 +39,8 @@ use crate::sockets::table::Table;
 use crate::sockets::{address, explain, info, open, options, reach, remember, stale, too_many_sockets};
 use crate::time::Instant;
 use crate::transport::{
-    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions,
-    TcpInfo, Transport, TransportUsage,
+    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, Membership, ReadCursor, StreamId,
+    StreamOptions, TcpInfo, Transport, TransportUsage,
 };
 
 /// Buffer group of small slots, that streams receive into.
@@ -604,6 +604,14 @@ impl Transport for Uring {
         options::apply_datagram(&entry.socket, entry.v6, &entry.options, options)?;
         entry.options = options.clone();
         Ok(())
+    }
+
+    fn join_group(&mut self, socket: DatagramId, membership: &Membership) -> io::Result<()> {
+        options::member(&self.datagram_ref(socket)?.socket, membership, true)
+    }
+
+    fn leave_group(&mut self, socket: DatagramId, membership: &Membership) -> io::Result<()> {
+        options::member(&self.datagram_ref(socket)?.socket, membership, false)
     }
 
     fn close_datagram(&mut self, socket: DatagramId) {
