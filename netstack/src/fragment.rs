@@ -49,7 +49,7 @@ impl Idents {
 }
 
 impl Egress {
-    /// Sends `payload` as [`emit`](Self::emit) does, in fragments of at most `mtu` bytes, IP header included. The checksum is
+    /// Sends `payload` as [`emit`](Self::emit) does, in fragments of at most `mtu` bytes if need be, IP header included. The checksum is
     /// computed here: no device does it across fragments.
     ///
     /// # Errors
@@ -71,6 +71,10 @@ impl Egress {
             return self.emit(local, remote, path, upper, core::slice::from_mut(payload), fill);
         }
         let v6 = remote.is_ipv6();
+        let whole = upper.header_len + payload.len() + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+        if whole <= usize::from(mtu) {
+            return self.emit(local, remote, path, upper, core::slice::from_mut(payload), fill);
+        }
         let extension = if v6 { FRAGMENT_HEADER } else { 0 };
         let ip_header = extension + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
         let total = upper.header_len + payload.len();

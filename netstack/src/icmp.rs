@@ -92,6 +92,10 @@ pub(crate) fn complain_v4(
     packet: &[u8],
     complaint: Complaint,
 ) {
+    // RFC 1122 §3.2.2: an error about an error would be answered by another one.
+    if is_error(packet) {
+        return;
+    }
     if !limiter.allows(egress.now) {
         egress.stats.v4.icmp.out_rate_limited += 1;
         return;
@@ -128,6 +132,10 @@ pub(crate) fn complain_v6(
     packet: &[u8],
     complaint: Complaint,
 ) {
+    // RFC 4443 §2.4 e
+    if is_error(packet) {
+        return;
+    }
     if !limiter.allows(egress.now) {
         egress.stats.v6.icmp.out_rate_limited += 1;
         return;
@@ -154,6 +162,31 @@ pub(crate) fn complain_v6(
         let emitted = message.emit(ours, sender, out);
         debug_assert!(emitted.is_ok());
     });
+}
+
+/// Whether a packet carries an error itself, or a redirect. What is not there to be read is none.
+fn is_error(packet: &[u8]) -> bool {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => {
+            let header_len = usize::from(packet[0] & 0x0f) * 4;
+            // RFC 792: unreachable, source quench, redirect, time exceeded, parameter problem.
+            packet.get(9) == Some(&protocol::ICMP)
+                && matches!(packet.get(header_len), Some(3 | 4 | 5 | 11 | 12))
+        }
+        Some(6) => {
+            let (Some(next), Some(rest)) = (packet.get(6), packet.get(ipv6::HEADER_LEN..)) else {
+                return false;
+            };
+            match ipv6_ext::upper_layer(*next, rest) {
+                Ok(upper) => {
+                    upper.protocol == protocol::ICMPV6
+                        && rest.get(upper.offset).is_some_and(|kind| *kind < 128 || *kind == 137)
+                }
+                Err(_) => false,
+            }
+        }
+        _ => false,
+    }
 }
 
 /// What an error told to us says.

@@ -65,6 +65,7 @@ mod dhcp;
 mod egress;
 mod fragment;
 mod gone;
+mod groups;
 mod hash;
 mod icmp;
 mod ingress;

@@ -56,6 +56,8 @@ pub(crate) struct Routes {
     broadcasts: Vec<Ipv4Addr>,
     /// Groups we are in, besides all nodes: those of our addresses, with how many of them.
     groups_v6: Vec<(Ipv6Addr, u32)>,
+    /// Groups that were joined, in order.
+    joined: Vec<IpAddr>,
     /// Those of our addresses that new flows are not to use (RFC 4862 §5.5.4).
     deprecated: Vec<Ipv6Addr>,
     /// Longest prefix first; among equals in order of configuration.
@@ -74,6 +76,7 @@ impl Routes {
             own_v6: Vec::new(),
             broadcasts: Vec::new(),
             groups_v6: Vec::new(),
+            joined: Vec::new(),
             deprecated: Vec::new(),
             v4: Vec::new(),
             v6: Vec::new(),
@@ -263,7 +266,11 @@ impl Routes {
     pub(crate) fn classify_v4(&self, address: Ipv4Addr) -> Destination {
         if self.own_v4.contains(&address) {
             Destination::Ours
-        } else if address.is_broadcast() || address == ALL_HOSTS || self.broadcasts.contains(&address) {
+        } else if address.is_broadcast()
+            || address == ALL_HOSTS
+            || self.broadcasts.contains(&address)
+            || address.is_multicast() && self.has_joined(IpAddr::V4(address))
+        {
             Destination::Group
         } else {
             Destination::Other
@@ -275,11 +282,37 @@ impl Routes {
     pub(crate) fn classify_v6(&self, address: Ipv6Addr) -> Destination {
         if self.own_v6.contains(&address) {
             Destination::Ours
-        } else if address == ALL_NODES || self.groups_v6.iter().any(|(group, _)| *group == address) {
+        } else if address == ALL_NODES
+            || self.groups_v6.iter().any(|(group, _)| *group == address)
+            || address.is_multicast() && self.has_joined(IpAddr::V6(address))
+        {
             Destination::Group
         } else {
             Destination::Other
         }
+    }
+
+    fn has_joined(&self, group: IpAddr) -> bool {
+        self.joined.binary_search(&group).is_ok()
+    }
+
+    /// Takes packets to `group`.
+    pub(crate) fn join(&mut self, group: IpAddr) {
+        if let Err(at) = self.joined.binary_search(&group) {
+            self.joined.insert(at, group);
+        }
+    }
+
+    /// Undoes [`join`](Self::join).
+    pub(crate) fn leave(&mut self, group: IpAddr) {
+        if let Ok(at) = self.joined.binary_search(&group) {
+            self.joined.remove(at);
+        }
+    }
+
+    /// The solicited-node groups of our addresses, and of those that are about to become ours.
+    pub(crate) fn address_groups(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.groups_v6.iter().map(|(group, _)| *group)
     }
 
     /// Whether no packet from the wire can honestly come from `address` (RFC 1122 §3.2.1.3, RFC 4291 §2.7).

@@ -18,6 +18,7 @@ use crate::autoconf::Autoconf;
 use crate::config::StackConfig;
 use crate::egress::Egress;
 use crate::gone::Gone;
+use crate::groups::Groups;
 use crate::hash::{Keyed, Random};
 use crate::icmp::{self, Limiter, Told};
 use crate::path::Path;
@@ -47,6 +48,9 @@ pub struct Stack {
     pub(crate) icmp_limiter: Limiter,
     pub(crate) reassembly: Reassembly,
     pub(crate) autoconf: Autoconf,
+    pub(crate) groups: Groups,
+    /// The groups of our addresses are reported.
+    reports_own_groups: bool,
     pub(crate) parker: Parker,
     /// Received frames: kept for its memory.
     rx: Vec<RxFrame>,
@@ -86,6 +90,8 @@ impl Stack {
         let autoconf = Autoconf::new(&config, &mut egress, &mut random);
         let mut stack = Stack {
             autoconf,
+            groups: Groups::new(&mut random),
+            reports_own_groups: config.detect_duplicates,
             egress,
             tcp: Tcp::new(config.tcp, random.next_key(), Instant::ZERO),
             udp: Udp::new(&config.limits, pool_slots, &mut random),
@@ -158,7 +164,7 @@ impl Stack {
         Ok(events)
     }
 
-    /// Runs the timers of all that is off the datapath: neighbours, reassembly, addresses.
+    /// Runs the timers of all that is off the datapath: neighbours, reassembly, addresses, groups.
     #[cold]
     #[inline(never)]
     fn poll_rare(&mut self) -> usize {
@@ -171,13 +177,17 @@ impl Stack {
             }
         }
         events += self.autoconf.poll(&mut self.egress);
+        if self.reports_own_groups {
+            self.groups.follow_addresses(&mut self.egress);
+        }
+        events += self.groups.poll(&mut self.egress);
         self.set_alarm();
         events
     }
 
     /// Sees that [`poll_rare`](Self::poll_rare) runs when something of it is due: called by whoever sets a deadline of it.
     pub(crate) fn set_alarm(&mut self) {
-        let alarm = self.reassembly.deadline().min(self.autoconf.deadline());
+        let alarm = self.reassembly.deadline().min(self.autoconf.deadline()).min(self.groups.deadline());
         self.egress.neighbors.set_alarm(alarm);
     }
 

@@ -71,6 +71,14 @@ counters! {
         in_discards => "InDiscards",
         /// Packets handed to their protocol.
         in_delivers => "InDelivers",
+        /// Datagrams to groups received and sent.
+        in_mcast_pkts => "InMcastPkts",
+        /// See `in_mcast_pkts`.
+        out_mcast_pkts => "OutMcastPkts",
+        /// Reports of group membership sent.
+        out_mcast_reports => "OutMcastReports",
+        /// Queries of group membership received.
+        in_mcast_queries => "InMcastQueries",
         /// Fragments received.
         reasm_reqds => "ReasmReqds",
         /// Packets made whole of their fragments.

@@ -7,8 +7,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use demi_drivers::transport::{
-    DatagramId, DatagramOptions, ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions, TcpInfo,
-    TransportUsage,
+    DatagramId, DatagramOptions, Interface, ListenOptions, ListenerId, Membership, ReadCursor, StreamId,
+    StreamOptions, TcpInfo, TransportUsage,
 };
 use demi_drivers::{Buf, Instant, Pool, Transport};
 
@@ -246,7 +246,7 @@ impl Transport for Stack {
         buf: &mut Option<Buf>,
         remote: Option<SocketAddr>,
     ) -> Poll<io::Result<()>> {
-        self.udp.poll_send(cx, &mut self.egress, socket, buf, remote)
+        self.udp.poll_send(cx, &mut self.egress, &self.groups, socket, buf, remote)
     }
 
     #[inline]
@@ -290,7 +290,41 @@ impl Transport for Stack {
         self.udp.set_options(socket, options)
     }
 
+    fn join_group(&mut self, socket: DatagramId, membership: &Membership) -> io::Result<()> {
+        let number = self.udp.number(socket)?;
+        self.check_interface(membership)?;
+        let Membership { group, source, .. } = *membership;
+        self.groups.join(&mut self.egress, number, canonical(group), source.map(canonical))?;
+        self.set_alarm();
+        Ok(())
+    }
+
+    fn leave_group(&mut self, socket: DatagramId, membership: &Membership) -> io::Result<()> {
+        let number = self.udp.number(socket)?;
+        let Membership { group, source, .. } = *membership;
+        self.groups.leave(&mut self.egress, number, canonical(group), source.map(canonical))?;
+        self.set_alarm();
+        Ok(())
+    }
+
     fn close_datagram(&mut self, socket: DatagramId) {
+        if let Ok(number) = self.udp.number(socket) {
+            self.groups.leave_all(&mut self.egress, number);
+            self.set_alarm();
+        }
         self.udp.close(socket);
+    }
+}
+
+impl Stack {
+    /// There is one interface; who names one by an address must mean it.
+    fn check_interface(&self, membership: &Membership) -> io::Result<()> {
+        match membership.interface {
+            Interface::Address(own) if !self.egress.routes.is_own(IpAddr::V4(own)) => {
+                let message = format!("{own} is not an address of {}", self.egress.name);
+                Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message))
+            }
+            _ => Ok(()),
+        }
     }
 }

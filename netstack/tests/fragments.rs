@@ -384,3 +384,20 @@ fn a_flood_of_fragments_leaves_memory_for_everybody_else() {
     hosts.settle();
     assert_eq!(recv(&mut hosts.hosts[1], there).unwrap().unwrap().0, bytes(5000));
 }
+
+#[test]
+fn errors_in_fragments_are_not_answered_with_errors() {
+    let mut bench = Bench::new();
+    bench.ask(&arp_reply());
+    advertise(&mut bench);
+    let unreachable = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &bytes(56)].concat();
+    bench.inject(&v4(1, protocol::ICMP, 0, true, &unreachable));
+    let unreachable = [&[1, 4, 0, 0, 0, 0, 0, 0][..], &bytes(56)].concat();
+    bench.inject(&v6(1, protocol::ICMPV6, 0, true, false, &unreachable));
+    bench.answers();
+    bench.pass(Duration::from_secs(61));
+    bench.answers();
+    let stats = bench.host.stats();
+    assert_eq!((stats.v4.ip.reasm_timeout, stats.v6.ip.reasm_timeout), (1, 1));
+    assert_eq!((stats.v4.icmp.out_time_excds, stats.v6.icmp.out_time_excds), (0, 0));
+}

@@ -96,8 +96,9 @@ impl Addresses {
         self.all.iter_mut().for_each(|address| address.at = first);
     }
 
-    pub(super) fn any_tentative(&self) -> bool {
-        self.all.iter().any(Address::is_tentative)
+    /// Whether an address is being tried out, `but` one.
+    pub(super) fn any_tentative(&self, but: Option<Ipv6Addr>) -> bool {
+        self.all.iter().any(|entry| entry.is_tentative() && Some(entry.address) != but)
     }
 
     pub(super) fn is_tentative(&self, address: Ipv6Addr) -> bool {

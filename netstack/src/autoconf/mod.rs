@@ -187,7 +187,8 @@ impl Autoconf {
 
     fn is_configured(&self) -> bool {
         self.deadline() != Instant::ZERO
-            && !self.addresses.any_tentative()
+            // Nobody waits for the address that every interface has, and that few programs use.
+            && !self.addresses.any_tentative(self.link_local)
             && self.routers.as_ref().is_none_or(Routers::is_settled)
             && self.lease.as_ref().is_none_or(Lease::is_bound)
     }

@@ -11,7 +11,7 @@ use crate::icmp::{self, Quoted, Told};
 use crate::path::{PacketFields, Path};
 use crate::stack::Stack;
 use crate::wire::ethernet::{self, Mac};
-use crate::wire::{Malformed, checksum, icmpv4, icmpv6, ipv4, ipv6, ndisc, protocol, router};
+use crate::wire::{Malformed, checksum, icmpv4, icmpv6, ipv4, ipv6, membership, ndisc, protocol, router};
 
 /// Hop limit of echo replies.
 const TTL: u8 = 64;
@@ -125,6 +125,12 @@ impl Stack {
                     _ => self.egress.stats.v6.icmp.in_errors += 1,
                 };
             }
+            icmpv6::Repr::Other { kind: membership::MLD_QUERY, .. } => {
+                return match membership::Query::parse_mld(&message, src, packet.meta.ttl) {
+                    Ok(Some(query)) => self.on_query(&query, true),
+                    _ => self.egress.stats.v6.icmp.in_errors += 1,
+                };
+            }
             icmpv6::Repr::Other { .. } => {
                 return match ndisc::Repr::parse(&message, packet.meta.ttl) {
                     Ok(Some(message)) => self.on_ndisc(link, packet, src, dst, message),
@@ -138,6 +144,23 @@ impl Stack {
         {
             self.on_told(told, &quoted);
         }
+    }
+
+    /// Takes an IGMP message. Other hosts' reports are not listened to: version 3 suppresses none (RFC 3376 §A.2).
+    #[cold]
+    pub(super) fn on_igmp(&mut self, bytes: &[u8]) {
+        self.egress.stats.v4.ip.in_delivers += 1;
+        match membership::Query::parse_igmp(bytes) {
+            Ok(Some(query)) => self.on_query(&query, false),
+            Ok(None) => {}
+            Err(_) => self.egress.stats.v4.ip.in_hdr_errors += 1,
+        }
+    }
+
+    fn on_query(&mut self, query: &membership::Query, v6: bool) {
+        self.egress.stats.version(v6).ip.in_mcast_queries += 1;
+        self.groups.on_query(self.egress.now, query, v6);
+        self.set_alarm();
     }
 
     /// Turns an echo request into its reply where it lies: new headers in front, another type, the checksum changed by as much.

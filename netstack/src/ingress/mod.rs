@@ -305,8 +305,14 @@ impl Stack {
             if flow.local_port == dhcpv4::CLIENT_PORT && !v6 && self.on_dhcp(&buf.slice(start, len)) {
                 return;
             }
+            if flow.local.is_multicast() {
+                self.egress.stats.version(v6).ip.in_mcast_pkts += 1;
+                if !self.groups.admits(flow.local, flow.remote) {
+                    return;
+                }
+            }
             let stats = &mut self.egress.stats.version(v6).udp;
-            self.udp.deliver_group(&flow, &buf.slice(start, len), stats);
+            self.udp.deliver_group(&flow, &buf.slice(start, len), &self.groups, stats);
             return;
         }
         match self.udp.lookup(&flow) {
@@ -328,6 +334,9 @@ impl Stack {
     #[cold]
     fn on_unknown_protocol(&mut self, packet: &Packet, bytes: &[u8]) {
         let v6 = packet.meta.dst.is_ipv6();
+        if packet.protocol == protocol::IGMP && !v6 {
+            return self.on_igmp(bytes.get(packet.header_len..).unwrap_or_default());
+        }
         self.egress.stats.version(v6).ip.in_unknown_protos += 1;
         let complaint = Complaint::ProtocolUnreachable { pointer: packet.named_at };
         self.complain(packet, bytes, complaint);

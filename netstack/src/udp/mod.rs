@@ -19,6 +19,7 @@ use crate::addr::{as_seen_by, canonical, unspecified_like};
 use crate::config::Limits;
 use crate::egress::{Egress, Upper};
 use crate::gone::Gone;
+use crate::groups::Groups;
 use crate::hash::Random;
 use crate::path::udp_overhead;
 use crate::stats::UdpStats;
@@ -84,13 +85,22 @@ impl Udp {
     }
 
     /// Takes a datagram to a group or broadcast address, for every socket on its port.
-    pub(crate) fn deliver_group(&mut self, flow: &Flow, payload: &Buf, stats: &mut UdpStats) {
+    pub(crate) fn deliver_group(
+        &mut self,
+        flow: &Flow,
+        payload: &Buf,
+        groups: &Groups,
+        stats: &mut UdpStats,
+    ) {
         let mut group = core::mem::take(&mut self.group);
         self.table.lookup_group(flow.local, flow.local_port, &mut group);
         if group.is_empty() {
             stats.no_ports += 1;
         }
         for index in group.drain(..) {
+            if flow.local.is_multicast() && !groups.wants(index, flow.local, flow.remote) {
+                continue;
+            }
             let datagram =
                 Datagram { payload: payload.clone(), from: flow.remote, from_port: flow.remote_port };
             self.queue(index, datagram, stats);
@@ -375,6 +385,7 @@ impl Udp {
         &mut self,
         cx: &mut Context<'_>,
         egress: &mut Egress,
+        groups: &Groups,
         id: DatagramId,
         buf: &mut Option<Buf>,
         remote: Option<SocketAddr>,
@@ -388,6 +399,9 @@ impl Udp {
             None => socket.flow.ok_or_else(no_destination)?,
             Some(remote) => socket.flow_to(egress, remote)?,
         };
+        if flow.remote.is_multicast() {
+            return self.poll_send_group(cx, egress, groups, id, buf, &flow);
+        }
         let v6 = flow.local.is_ipv6();
         let limit = usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6));
         if payload.len() > limit {
@@ -396,7 +410,7 @@ impl Udp {
         let upper = Upper {
             protocol: protocol::UDP,
             tos: socket.options.tos,
-            ttl: socket.options.ttl.unwrap_or(if flow.remote.is_multicast() { 1 } else { DEFAULT_TTL }),
+            ttl: socket.options.ttl.unwrap_or(DEFAULT_TTL),
             header_len: udp::HEADER_LEN,
             checksum_at: 6,
             offloadable: true,
@@ -450,7 +464,7 @@ impl Udp {
         let upper = Upper {
             protocol: protocol::UDP,
             tos: socket.options.tos,
-            ttl: socket.options.ttl.unwrap_or(if flow.remote.is_multicast() { 1 } else { DEFAULT_TTL }),
+            ttl: socket.ttl_towards(flow.remote),
             header_len: udp::HEADER_LEN,
             checksum_at: 6,
             offloadable: false,
@@ -479,6 +493,50 @@ impl Udp {
             Err(Refused::Full) if !egress.tx.is_empty() => self.wait_to_send(cx, id),
             Err(refused) => self.refused(cx, egress, id, flow, refused),
         }
+    }
+
+    /// Sends a datagram to a group: as far as the socket lets it go, and to sockets here that listen, unless it forbids that.
+    #[cold]
+    #[inline(never)]
+    fn poll_send_group(
+        &mut self,
+        cx: &mut Context<'_>,
+        egress: &mut Egress,
+        groups: &Groups,
+        id: DatagramId,
+        buf: &mut Option<Buf>,
+        flow: &Flow,
+    ) -> Poll<io::Result<()>> {
+        let socket = self.socket_mut(id)?;
+        let options = &socket.options;
+        let v6 = flow.remote.is_ipv6();
+        let loops = if v6 { options.multicast_loop_v6 } else { options.multicast_loop_v4 }.unwrap_or(true);
+        let copy = buf.clone().filter(|_| loops && groups.contains(flow.remote));
+        let sent = if socket.ttl_towards(flow.remote) > 0 {
+            self.poll_send_large(cx, egress, id, buf, flow)
+        } else {
+            // Not beyond this host.
+            *buf = None;
+            Poll::Ready(Ok(()))
+        };
+        if let (Poll::Ready(Ok(())), true) = (&sent, buf.is_none()) {
+            egress.stats.version(v6).ip.out_mcast_pkts += 1;
+            if let Some(copy) = copy.filter(|_| groups.admits(flow.remote, flow.local)) {
+                let arriving = Flow {
+                    local: flow.remote,
+                    remote: flow.local,
+                    local_port: flow.remote_port,
+                    remote_port: flow.local_port,
+                };
+                self.deliver_group(&arriving, &copy, groups, &mut egress.stats.version(v6).udp);
+            }
+        }
+        sent
+    }
+
+    /// The socket's number, for the groups it is in.
+    pub(crate) fn number(&self, id: DatagramId) -> io::Result<u32> {
+        self.socket(id).map(|_| id.0.index)
     }
 
     /// A datagram could not be sent: an error, or something to wait for.

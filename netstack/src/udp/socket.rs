@@ -236,6 +236,16 @@ impl Socket {
         &mut self.path
     }
 
+    /// Hops that a datagram to `remote` may take.
+    pub(super) fn ttl_towards(&self, remote: IpAddr) -> u8 {
+        match remote {
+            _ if !remote.is_multicast() => self.options.ttl.unwrap_or(super::DEFAULT_TTL),
+            // RFC 1112 §6.1
+            IpAddr::V4(_) => self.options.multicast_ttl_v4.unwrap_or(1),
+            IpAddr::V6(_) => self.options.multicast_hops_v6.unwrap_or(1),
+        }
+    }
+
     /// Forgets what was checked against the options that are about to change.
     pub(super) fn forget_latest(&mut self) {
         self.latest_to = None;
