@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use demi::io::Interest;
 use demi::net::UdpSocket;
+use std::time::Duration;
 
 use super::support::{on_each, on_kernel, pattern, poll_once};
 
@@ -188,5 +189,52 @@ fn options_are_put_in_force_and_read_back() {
         assert!(socket.broadcast().unwrap());
         assert_eq!(socket.ttl().unwrap(), 7);
         assert_eq!(socket.set_tos(256).unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}
+
+/// How long something that may not come is waited for.
+const WAIT: Duration = Duration::from_millis(300);
+
+#[test]
+fn groups_of_the_kernel_are_joined_and_left() {
+    on_kernel(|| async {
+        let group = std::net::Ipv4Addr::new(239, 255, 77, 1);
+        let here = std::net::Ipv4Addr::LOCALHOST;
+        let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert!(sender.multicast_loop_v4().unwrap());
+        assert_eq!(sender.multicast_ttl_v4().unwrap(), 1);
+        sender.set_multicast_ttl_v4(0).unwrap();
+        assert_eq!(sender.set_multicast_ttl_v4(256).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let mut bytes = [0; 16];
+        let (one, two) = (std::net::Ipv4Addr::new(127, 0, 0, 1), std::net::Ipv4Addr::new(127, 0, 0, 2));
+        for (source, hears) in [(None, true), (Some(one), true), (Some(two), false)] {
+            match source {
+                None => socket.join_multicast_v4(group, here).unwrap(),
+                Some(source) => socket.join_ssm_v4(source, group, here).unwrap(),
+            }
+            sender.send_to(b"to all", (group, port)).await.unwrap();
+            let heard = demi::time::timeout(WAIT, socket.recv_from(&mut bytes)).await;
+            assert_eq!(heard.is_ok(), hears, "{source:?}");
+            match source {
+                None => socket.leave_multicast_v4(group, here).unwrap(),
+                Some(source) => socket.leave_ssm_v4(source, group, here).unwrap(),
+            }
+        }
+        let error = socket.leave_multicast_v4(group, here).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable, "{error}");
+        assert!(error.to_string().contains("239.255.77.1"), "{error}");
+        sender.set_multicast_loop_v4(false).unwrap();
+        assert!(!sender.multicast_loop_v4().unwrap());
+        let six = UdpSocket::bind("[::]:0").await.unwrap();
+        let group = "ff11::77".parse().unwrap();
+        six.join_multicast_v6(&group, 1).unwrap();
+        six.leave_multicast_v6(&group, 1).unwrap();
+        six.join_ssm_v6(&"fd00::9".parse().unwrap(), &"ff31::77".parse().unwrap(), 1).unwrap();
+        six.leave_ssm_v6(&"fd00::9".parse().unwrap(), &"ff31::77".parse().unwrap(), 1).unwrap();
+        six.set_multicast_hops_v6(3).unwrap();
+        six.set_multicast_loop_v6(false).unwrap();
+        assert_eq!((six.multicast_hops_v6().unwrap(), six.multicast_loop_v6().unwrap()), (3, false));
     });
 }

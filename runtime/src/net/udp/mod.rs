@@ -1,5 +1,6 @@
 //! A UDP socket: opening it, its peer, its readiness and its options.
 
+mod groups;
 mod receive;
 mod send;
 
