@@ -30,6 +30,7 @@ pub(crate) const KERNEL: &[Tool] = &[
     tool("curl", "curl"),
     tool("nc", "netcat-openbsd"),
     tool("socat", "socat"),
+    tool("dnsmasq", "dnsmasq-base"),
     tool("ping", "iputils-ping"),
     tool("redis-benchmark", "redis-tools"),
     tool("tshark", "tshark"),

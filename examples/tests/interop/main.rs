@@ -6,6 +6,7 @@
 //! kernel programs at both ends. Every other module is one scenario, run over the matrix of device, IP version and loss
 //! by [`matrix!`](support::matrix).
 
+mod addressing;
 mod datagrams;
 mod echo;
 mod ends;

@@ -65,6 +65,16 @@ impl Lab {
         &self.host
     }
 
+    /// The device string of the program under test, and the foreign host's link to it.
+    pub(crate) fn ends(&self) -> (String, &'static str) {
+        match self.case.device {
+            Device::Tap => (format!("tap:{TAP}"), TAP),
+            Device::Packet => ("packet:eth0".to_owned(), "eth0"),
+            Device::Uring => ("uring".to_owned(), "eth0"),
+            Device::Posix => ("posix".to_owned(), "eth0"),
+        }
+    }
+
     /// Where foreign programs run.
     pub(crate) fn foreign(&self) -> &Namespace {
         self.behind.as_ref().map_or(&self.host, |(_, foreign)| foreign)
@@ -120,6 +130,8 @@ impl Lab {
             ("DEMI_DEVICE", device),
             ("DEMI_ADDRESS", both(1, |ip| format!("/{}", ip.prefix_bits()))),
             ("DEMI_GATEWAY", both(2, |_| String::new())),
+            // As the namespaces do: addresses are usable at once.
+            ("DEMI_DETECT_DUPLICATES", "false".to_owned()),
         ]
     }
 
