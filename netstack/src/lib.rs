@@ -44,6 +44,13 @@
 //! packet waits there, bounded, while ARP or neighbour discovery asks; when nobody answers, the flow is told, as an ICMP error
 //! would. A packet to one of our own addresses goes to a queue that `ingress` reads at the next turn.
 //!
+//! ## What is off the path
+//!
+//! A fragment goes to `reassembly`, and what it completes comes in as if it had never been cut; `fragment` cuts what UDP sends beyond
+//! the MTU. `autoconf` has the addresses that are being tried out, advertised (SLAAC) or leased (`dhcp`), and tells `route` of those
+//! in use; `groups` has the multicast groups and tells routers of them. Their timers, and the neighbours', share one deadline, which
+//! is all that a turn looks at.
+//!
 //! ## What is bounded
 //!
 //! Every table and queue ([`Limits`], [`tcp::TcpConfig`]), the frames and timers handled in a turn, the errors sent a second. A

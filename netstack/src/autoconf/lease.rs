@@ -33,7 +33,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(mac: Mac, _random: &mut Random) -> Lease {
+    pub(super) fn new(mac: Mac) -> Lease {
         Lease { client: Client::new(mac), in_force: None, name_servers: Vec::new(), domain: None }
     }
 

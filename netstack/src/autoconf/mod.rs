@@ -71,7 +71,7 @@ impl Autoconf {
             addresses,
             routers: config.router_discovery.then(Routers::default),
             claims,
-            lease: config.dhcp.then(|| Lease::new(egress.mac, random)),
+            lease: config.dhcp.then(|| Lease::new(egress.mac)),
             random: Random::new(random.next_key()),
             waiters: Vec::new(),
         }

@@ -1,11 +1,11 @@
-//! What strangers send: floods of SYNs, blind resets, frames for others, connections to closed ports.
+//! What strangers send: floods of SYNs, of fragments, blind resets, frames for others, connections to closed ports.
 
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use demi::net::{TcpSocket, TcpStream};
+use demi::net::{TcpSocket, TcpStream, UdpSocket};
 use demi::sim::wire::{Topology, Verdict};
 use demi::task::JoinSet;
 use demi::time::{Instant, sleep, timeout};
@@ -172,4 +172,69 @@ fn frames_for_other_stations_are_nobodys_business() {
     run(sim);
     assert_eq!(spoke.get(), 0, "segments, resets among them, that the bystander has sent");
     assert_ne!(SERVER, BYSTANDER);
+}
+
+#[test]
+fn fragments_that_never_become_whole_leave_room_for_those_that_do() {
+    const FLOOD: usize = 2;
+    for (server, client, flooder, at) in [
+        ("10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "10.0.0.1:7"),
+        ("fd00::1/64", "fd00::2/64", "fd00:0:0:1::3/48", "[fd00::1]:7"),
+    ] {
+        let mut sim = soon(6);
+        // A pool that the flood could fill many times over.
+        sim.wire().pool.slots = 1024;
+        let cut = Rc::new(Cell::new(0));
+        let count = cut.clone();
+        sim.on_wire(move |wire| {
+            wire.set_filter(move |frame| {
+                let bytes = &*frame.bytes;
+                let is_last = match bytes.get(12..15) {
+                    Some([8, 0, _]) => {
+                        let field = u16::from_be_bytes([bytes[20], bytes[21]]);
+                        field & 0x2000 == 0 && field & 0x1fff != 0
+                    }
+                    Some([0x86, 0xdd, _]) => bytes[20] == 44 && bytes[57] & 1 == 0,
+                    _ => false,
+                };
+                if frame.from == FLOOD && is_last {
+                    count.set(count.get() + 1);
+                    return Verdict::Drop;
+                }
+                Verdict::Pass
+            });
+        });
+        sim.server("server", server, move || async move {
+            let socket = UdpSocket::bind(at).await?;
+            loop {
+                let (datagram, peer) = socket.pop_from().await?;
+                socket.push_to(datagram, peer).await?;
+            }
+        });
+        sim.host("client", client, move || async move {
+            let socket = UdpSocket::bind(if at.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).await?;
+            let mut answer = vec![0; 65_536];
+            for round in 0..20 {
+                let sent = vec![round; 20_000];
+                socket.send_to(&sent, at).await?;
+                let (count, _) = timeout(Duration::from_secs(2), socket.recv_from(&mut answer)).await??;
+                assert!(answer[..count] == sent, "round {round}");
+                sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        });
+        sim.host("flooder", flooder, move || async move {
+            let socket = UdpSocket::bind(if at.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).await?;
+            for _ in 0..800 {
+                let _ = socket.send_to(&[6; 9000], at).await;
+                sleep(Duration::from_micros(2500)).await;
+            }
+            Ok(())
+        });
+        let report = run(sim);
+        assert!(cut.get() > 750, "{} datagrams of the flood were cut", cut.get());
+        for host in &report.hosts {
+            assert!(host.slots_out <= 256, "{} keeps {} slots of the flood", host.name, host.slots_out);
+        }
+    }
 }
