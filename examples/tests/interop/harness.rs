@@ -173,6 +173,11 @@ fn a_program_under_test_learns_its_device_and_nothing_of_the_tests() {
     ours.sort_unstable();
     assert_eq!(
         ours,
-        ["DEMI_ADDRESS=10.77.0.1/24,fd77::1/64", "DEMI_DEVICE=packet:eth0", "DEMI_GATEWAY=10.77.0.2,fd77::2"]
+        [
+            "DEMI_ADDRESS=10.77.0.1/24,fd77::1/64",
+            "DEMI_DETECT_DUPLICATES=false",
+            "DEMI_DEVICE=packet:eth0",
+            "DEMI_GATEWAY=10.77.0.2,fd77::2"
+        ]
     );
 }
