@@ -1,9 +1,8 @@
-//! Addresses that our stack finds by itself from a foreign DHCP server and router, a VLAN and multicast groups that it shares with
-//! the kernel, and datagrams larger than the link's MTU, both ways.
+//! Addresses that our stack finds by itself from a foreign DHCP server and router, multicast groups that it shares with the
+//! kernel, and datagrams larger than the link's MTU, both ways.
 
 use std::time::Duration;
 
-use crate::support::command::try_run;
 use crate::support::running::example;
 use crate::support::{Client, Ip, Lab, Running, eventually, matrix};
 
@@ -56,34 +55,6 @@ fn addresses_are_leased_or_advertised(lab: &Lab) {
 }
 
 matrix!(addresses_found, crate::addressing::addresses_are_leased_or_advertised, own_stack lossless);
-
-fn a_vlan_is_shared_with_the_kernel(lab: &Lab) {
-    let (_, link) = lab.ends();
-    let foreign = lab.foreign();
-    let add = format!("ip -n {} link add link {link} name vlan7 type vlan id 7", foreign.name());
-    if let Err(error) = try_run(&add) {
-        println!("SKIP the kernel has no VLANs (8021q): {error}");
-        return;
-    }
-    foreign.ip("addr add 10.98.0.1/24 dev vlan7");
-    foreign.ip("addr add fd98::1/64 dev vlan7 nodad");
-    foreign.ip("link set vlan7 up");
-    let _echo = foreign_echo(lab, "TCP", 7000);
-    let to = match lab.case.ip {
-        Ip::V4 => "10.98.0.1:7000",
-        Ip::V6 => "[fd98::1]:7000",
-    };
-    let on_vlan = |id: &str| {
-        let ping = ping(lab, to).env("DEMI_ADDRESS", "10.98.0.9/24,fd98::9/64").env("DEMI_VLAN", id);
-        ping.env("DEMI_VLAN_PRIORITY", "3").env("DEMI_DETECT_DUPLICATES", "false")
-    };
-    let report = on_vlan("7").must();
-    assert!(report.contains("5 sent, 5 answered"), "{report}");
-    let ended = on_vlan("8").args("--timeout-ms 500").limit_s(30).run();
-    assert!(!ended.status.is_some_and(|status| status.success()), "{}", ended.report());
-}
-
-matrix!(a_vlan, crate::addressing::a_vlan_is_shared_with_the_kernel, own_stack lossless);
 
 fn large_datagrams_are_cut_and_joined_both_ways(lab: &Lab) {
     let server = lab.serve("echo", 7000, "");
