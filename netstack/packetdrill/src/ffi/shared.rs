@@ -11,7 +11,7 @@ use demi_drivers::Instant;
 
 use crate::command::Settings;
 use crate::flags::{Flags, IpVersion};
-use crate::host::{Done, Errno, Host, Op, Result};
+use crate::host::{Done, Errno, Host, Op, Result, Waiting};
 
 /// How long a packet is waited for before the script fails for want of one.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -29,11 +29,6 @@ struct Inner {
     waiting: Option<Waiting>,
 }
 
-struct Waiting {
-    op: Op,
-    answer: Option<Result<Done>>,
-}
-
 // SAFETY: what is not `Send` in a `Host` (counts of the packets' memory, the queues of its device) belongs to it alone, no part of
 // it is handed out, and it is only touched under the lock.
 unsafe impl Send for Inner {}
@@ -41,14 +36,15 @@ unsafe impl Send for Inner {}
 impl Inner {
     fn settle(&mut self) -> Result<()> {
         let waiting = &mut self.waiting;
-        let settled = self.host.settle(|host| {
-            let Some(waiting) = waiting.as_mut().filter(|waiting| waiting.answer.is_none()) else {
-                return false;
-            };
-            waiting.answer = host.step(&mut waiting.op);
-            waiting.answer.is_some()
-        });
+        let settled = self.host.settle(|host| waiting.as_mut().is_some_and(|waiting| waiting.step(host)));
         settled.map_err(Errno::from)
+    }
+
+    /// The next time, not after `limit`, at which something happens by itself.
+    fn next_event(&self, limit: Instant) -> Instant {
+        let patience =
+            self.waiting.as_ref().map(|waiting| waiting.until).filter(|until| *until > self.host.now);
+        self.host.next_event(patience.map_or(limit, |until| until.min(limit)))
     }
 
     fn has_answer(&self) -> bool {
@@ -112,14 +108,16 @@ impl Shared {
             inner.settle()?;
             return result;
         }
-        if let Err(result) = inner.host.waits(&mut op) {
-            inner.settle()?;
-            return result;
+        match Waiting::new(&inner.host, op) {
+            Ok(waiting) => inner.waiting = Some(waiting),
+            Err(result) => {
+                inner.settle()?;
+                return result;
+            }
         }
-        inner.waiting = Some(Waiting { op, answer: None });
         inner.settle()?;
         loop {
-            if let Some(answer) = inner.waiting.as_mut().and_then(|waiting| waiting.answer.take()) {
+            if let Some((_, answer)) = inner.waiting.as_mut().and_then(|waiting| waiting.answer.take()) {
                 inner.waiting = None;
                 self.answered.notify_all();
                 return answer;
@@ -135,7 +133,7 @@ impl Shared {
         inner.settle()?;
         inner = self.hand_over(inner);
         while inner.host.now < until {
-            let next = inner.host.next_event(until);
+            let next = inner.next_event(until);
             let now = inner.host.now;
             inner.host.now = if next == now { (now + Duration::from_micros(50)).min(until) } else { next };
             inner.settle()?;
@@ -160,7 +158,7 @@ impl Shared {
             if let Some(packet) = inner.host.link.receive() {
                 return Ok(Some(packet));
             }
-            let (now, next) = (inner.host.now, inner.host.next_event(until));
+            let (now, next) = (inner.host.now, inner.next_event(until));
             drop(inner);
             if now >= until {
                 return Ok(None);

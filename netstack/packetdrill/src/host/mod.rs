@@ -29,7 +29,7 @@ use device::Memory;
 
 pub(crate) use device::Link;
 pub(crate) use errno::Errno;
-pub(crate) use op::{Done, Op};
+pub(crate) use op::{Done, Op, Waiting};
 pub(crate) use options::OptionValue;
 pub(crate) use ready::{EpollChange, Watch};
 

@@ -80,8 +80,53 @@ fn step<T>(poll: Poll<std::io::Result<T>>) -> Step<T> {
     }
 }
 
+/// A call that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    op: Op,
+    /// When it gives up.
+    pub(crate) until: Instant,
+    /// What it has answered, and when.
+    pub(crate) answer: Option<(Instant, Result<Done>)>,
+}
+
+impl Waiting {
+    /// A call that could not be answered at once; if it may not wait, what it answers instead.
+    pub(crate) fn new(host: &Host, mut op: Op) -> core::result::Result<Waiting, Result<Done>> {
+        match host.patience(&op) {
+            Some(until) => Ok(Waiting { op, until, answer: None }),
+            None => Err(op.unready()),
+        }
+    }
+
+    /// Tries the call again; answers whether it has returned now.
+    pub(crate) fn step(&mut self, host: &mut Host) -> bool {
+        if self.answer.is_some() {
+            return false;
+        }
+        let over = self.until <= host.now;
+        let answer = host.step(&mut self.op).or_else(|| over.then(|| self.op.unready()));
+        self.answer = answer.map(|result| (host.now, result));
+        self.answer.is_some()
+    }
+}
+
+impl Op {
+    /// What it answers when it may not wait any longer.
+    fn unready(&mut self) -> Result<Done> {
+        match self {
+            Op::Connect { .. } => Err(Errno(libc::EINPROGRESS)),
+            Op::Send { sent, .. } if *sent > 0 => Ok(Done::value(*sent as i64)),
+            Op::Receive { got, .. } if !got.is_empty() => {
+                Ok(Done { value: got.len() as i64, bytes: core::mem::take(got), ..Done::default() })
+            }
+            _ => Err(Errno(libc::EAGAIN)),
+        }
+    }
+}
+
 impl Host {
-    /// Tries a call. `None`: it would have to wait, as [`waits`](Self::waits) lets it.
+    /// Tries a call. `None`: it would have to wait.
     pub(crate) fn step(&mut self, op: &mut Op) -> Step<Done> {
         match op {
             Op::Connect { fd, to, begun } => self.step_connect(*fd, *to, begun),
@@ -106,26 +151,25 @@ impl Host {
         }
     }
 
-    /// Whether a call that has to wait may: its descriptor blocks, and nothing in the call says otherwise. If it may not, this
-    /// is what it answers.
-    pub(crate) fn waits(&mut self, op: &mut Op) -> core::result::Result<(), Result<Done>> {
+    /// Until when a call that has to wait may; `None`: it may not, for its descriptor or the call itself says so.
+    fn patience(&self, op: &Op) -> Option<Instant> {
         let (fd, flags) = match op {
             Op::Connect { fd, .. } | Op::Accept { fd, .. } => (*fd, 0),
             Op::Receive { fd, flags, .. } | Op::Send { fd, flags, .. } => (*fd, *flags),
-            Op::Poll { .. } | Op::EpollWait { .. } => return Ok(()),
-        };
-        let nonblocking = self.fds.get(&fd).is_none_or(|descriptor| descriptor.nonblocking);
-        if !nonblocking && flags & libc::MSG_DONTWAIT == 0 {
-            return Ok(());
-        }
-        Err(match op {
-            Op::Connect { .. } => Err(Errno(libc::EINPROGRESS)),
-            Op::Send { sent, .. } if *sent > 0 => Ok(Done::value(*sent as i64)),
-            Op::Receive { got, .. } if !got.is_empty() => {
-                Ok(Done { value: got.len() as i64, bytes: core::mem::take(got), ..Done::default() })
+            Op::Poll { until, .. } | Op::EpollWait { until, .. } => {
+                return Some(until.unwrap_or(Instant::FAR_FUTURE));
             }
-            _ => Err(Errno(libc::EAGAIN)),
-        })
+        };
+        let descriptor = self.fds.get(&fd)?;
+        if descriptor.nonblocking || flags & libc::MSG_DONTWAIT != 0 {
+            return None;
+        }
+        let timeout = match (&descriptor.kind, op) {
+            (Kind::Tcp(tcp), Op::Accept { .. } | Op::Receive { .. }) => tcp.recv_timeout,
+            (Kind::Tcp(tcp), _) => tcp.send_timeout,
+            _ => None,
+        };
+        Some(timeout.map_or(Instant::FAR_FUTURE, |timeout| self.now + timeout))
     }
 
     /// The error that a socket has noticed before, once.
@@ -229,6 +273,7 @@ impl Host {
         };
         let State::Listening(listener) = tcp.state else { return Some(Err(Errno(libc::EINVAL))) };
         let (v6, options, keepalive) = (tcp.v6, tcp.options.clone(), tcp.keepalive);
+        let (recv_timeout, send_timeout) = (tcp.recv_timeout, tcp.send_timeout);
         let taken = tcp.accepted.pop_front().map(Ok);
         let taken = taken.or_else(|| step(self.stack.poll_accept(&mut cx(), listener)))?;
         let (stream, peer) = match taken {
@@ -244,8 +289,8 @@ impl Host {
             keepalive,
             accepted: Default::default(),
             error: None,
-            recv_timeout: None,
-            send_timeout: None,
+            recv_timeout,
+            send_timeout,
             shut_read: false,
             shut_write: false,
         };

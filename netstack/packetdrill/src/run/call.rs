@@ -9,7 +9,7 @@ use demi_drivers::transport::TcpState;
 use super::flow::{Flow, pattern_bytes};
 use super::{Pending, Runner, State, Stimulus, seconds};
 use crate::flags::IpVersion;
-use crate::host::{Done, EpollChange, Errno, Op, OptionValue};
+use crate::host::{Done, EpollChange, Errno, Op, OptionValue, Waiting};
 use crate::script::{CallSpec, Expr, Place};
 
 /// A call that was made: it has answered, or it has to wait.
@@ -27,9 +27,13 @@ impl From<Result<i64, Errno>> for Made {
 impl Runner {
     /// Makes a call. `base_us`: the time that its end counts from.
     pub(super) fn call(&mut self, place: Place, call: &CallSpec, base_us: i64) -> Result<(), String> {
-        let made = self.make(call)?;
-        let mut op = match made {
-            Made::Done(result) => {
+        let made = match self.make(call)? {
+            Made::Waits(op) => Waiting::new(&self.host, op),
+            Made::Done(result) => Err(result),
+        };
+        let waiting = match made {
+            Ok(waiting) => waiting,
+            Err(result) => {
                 if let Some(end_us) = call.end_us {
                     let (now, due) = (self.micros(self.host.now), base_us + end_us);
                     if (now - due).abs() > self.flags.tolerance_us {
@@ -43,32 +47,21 @@ impl Runner {
                 self.finish(call, result)?;
                 return self.settle();
             }
-            Made::Waits(op) => op,
         };
-        if let Some(end_us) = call.end_us {
-            self.pending =
-                Some(Pending { place, call: call.clone(), op, end_us: base_us + end_us, done: None });
-            return self.settle();
-        }
-        if let Err(result) = self.host.waits(&mut op) {
-            self.finish(call, result)?;
-            return self.settle();
+        let end_us = base_us + call.end_us.unwrap_or(0);
+        self.pending = Some(Pending { place, call: call.clone(), waiting, end_us });
+        self.settle()?;
+        if call.end_us.is_some() {
+            return Ok(());
         }
         // It blocks, though the script says that it returns at once: packets on their way may still make it.
         let limit = self.host.now + Duration::from_micros(self.flags.tolerance_us.unsigned_abs());
-        let mut pending = Pending { place, call: call.clone(), op, end_us: 0, done: None };
-        while pending.done.is_none() && self.host.now < limit {
-            self.pending = Some(pending);
-            self.settle()?;
-            if self.pending.as_ref().is_some_and(|pending| pending.done.is_none()) {
-                self.tick(limit)?;
-            }
-            match self.pending.take() {
-                Some(taken) => pending = taken,
-                None => return Ok(()),
-            }
+        let waits =
+            |runner: &Runner| runner.pending.as_ref().is_some_and(|pending| pending.waiting.answer.is_none());
+        while waits(self) && self.host.now < limit {
+            self.tick(limit)?;
         }
-        match pending.done {
+        match self.pending.take().and_then(|pending| pending.waiting.answer) {
             Some((_, result)) => self.finish(call, result),
             None => Err(format!("{} blocks: give it an end, as in `0...0.1 {}(…)`", call.name, call.name)),
         }

@@ -19,7 +19,7 @@ use demi_drivers::{Instant, Transport};
 use crate::command::Settings;
 use crate::eval;
 use crate::flags::{Flags, IpVersion};
-use crate::host::{Done, Errno, Host, Op, START};
+use crate::host::{Host, START, Waiting};
 use crate::script::{Action, CallSpec, Direction, Event, Place, Script, Time};
 
 pub use cover::{Cells, State, Stimulus};
@@ -87,21 +87,9 @@ pub(crate) fn versions(script: &Script, flags: &Flags) -> Vec<IpVersion> {
 struct Pending {
     place: Place,
     call: CallSpec,
-    op: Op,
+    waiting: Waiting,
     /// When it is to return.
     end_us: i64,
-    done: Option<(Instant, Result<Done, Errno>)>,
-}
-
-impl Pending {
-    /// Tries the call again; answers whether it has returned now.
-    fn step(&mut self, host: &mut Host) -> bool {
-        if self.done.is_some() {
-            return false;
-        }
-        self.done = host.step(&mut self.op).map(|result| (host.now, result));
-        self.done.is_some()
-    }
 }
 
 struct Runner {
@@ -243,7 +231,7 @@ impl Runner {
     fn settle(&mut self) -> Result<(), String> {
         let pending = &mut self.pending;
         self.host
-            .settle(|host| pending.as_mut().is_some_and(|pending| pending.step(host)))
+            .settle(|host| pending.as_mut().is_some_and(|pending| pending.waiting.step(host)))
             .map_err(|error| error.to_string())
     }
 
@@ -259,6 +247,10 @@ impl Runner {
 
     /// Goes to the next time at which something happens, at most to `limit`.
     fn tick(&mut self, limit: Instant) -> Result<(), String> {
+        // The end of a call's patience is an event, too.
+        let patience = self.pending.as_ref().filter(|pending| pending.waiting.answer.is_none());
+        let patience = patience.map(|pending| pending.waiting.until).filter(|until| *until > self.host.now);
+        let limit = patience.map_or(limit, |until| until.min(limit));
         let at = self.host.next_event(limit);
         let before: Vec<(usize, State)> =
             (0..self.flows.len()).filter_map(|flow| Some((flow, self.state_of(flow)?))).collect();
@@ -294,14 +286,14 @@ impl Runner {
         let fail = |message| Failure { place, message };
         let limit = self.instant(end_us + self.flags.tolerance_us);
         loop {
-            let done = self.pending.as_ref().is_none_or(|pending| pending.done.is_some());
+            let done = self.pending.as_ref().is_none_or(|pending| pending.waiting.answer.is_some());
             if done || self.host.now >= limit {
                 break;
             }
             self.tick(limit).map_err(fail)?;
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let Some((when, result)) = pending.done else {
+        let Some((when, result)) = pending.waiting.answer else {
             let message = format!("{} was to return at {} and did not", pending.call.name, seconds(end_us));
             return Err(fail(message));
         };
