@@ -109,8 +109,16 @@ keys! {
     vlan: Option<u16> = None, value::some_number::<u16, 1, 4094>;
     /// Priority of the frames sent on that VLAN, 0 to 7.
     vlan_priority: u8 = 0, value::number::<u8, 0, 7>;
-    /// Name servers.
+    /// Name servers. When not given: those that a stack's network tells of, else those of `resolv_conf`. Needs the feature
+    /// `dns`, as the next three do.
     dns: Vec<IpAddr> = Vec::new(), value::addresses;
+    /// Domains that short names are looked up in. When not given: the one that a stack's network tells of, else those of
+    /// `resolv_conf`.
+    dns_search: Vec<String> = Vec::new(), value::domains;
+    /// File of names whose addresses are known, as hosts(5); empty: none.
+    hosts_file: Option<PathBuf> = Some("/etc/hosts".into()), value::path;
+    /// File of name servers, a search list and options, as resolv.conf(5); empty: none.
+    resolv_conf: Option<PathBuf> = Some("/etc/resolv.conf".into()), value::path;
     /// What the loop does when nothing is ready: `spin`, `adaptive` or `park`. When not given: `spin` where the kernel is
     /// bypassed, else `adaptive`.
     idle: Option<Idle> = None, value::some_word;

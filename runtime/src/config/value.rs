@@ -214,6 +214,23 @@ pub(super) fn addresses(value: &Setting) -> Parsed<Vec<IpAddr>> {
     value.items().iter().map(one).collect()
 }
 
+/// Domains that names can be looked up in, without dots at their ends.
+pub(super) fn domains(value: &Setting) -> Parsed<Vec<String>> {
+    let one = |item: &String| {
+        let bare = item.strip_suffix('.').unwrap_or(item);
+        // RFC 1035 §2.3.4: what a name's labels can be, and how long they are together.
+        let labels = bare.split('.').all(|label| (1..=63).contains(&label.len()));
+        let fits =
+            labels && bare.len() <= 253 && !bare.contains(|c: char| c.is_whitespace() || c.is_control());
+        if fits {
+            Ok(bare.to_ascii_lowercase())
+        } else {
+            Err(format!("`{item}` is no domain: write one as example.com"))
+        }
+    };
+    value.items().iter().filter(|item| !item.is_empty()).map(one).collect()
+}
+
 /// An Ethernet address, `02:00:00:00:00:01`, that one station may have.
 pub(super) fn mac(value: &Setting) -> Parsed<Option<[u8; 6]>> {
     let text = value.text();
@@ -287,6 +304,16 @@ mod tests {
         assert_eq!(time::<1_000>(&"3ms".into()), Ok(Duration::from_millis(3)));
         assert_eq!(time::<1_000_000>(&Duration::from_micros(7).into()), Ok(Duration::from_micros(7)));
         assert!(time::<1>(&"-1".into()).is_err());
+    }
+
+    #[test]
+    fn domains_are_held_to_what_a_name_can_be() {
+        let read = domains(&"Example.com., lan".into());
+        assert_eq!(read, Ok(vec!["example.com".to_owned(), "lan".to_owned()]));
+        assert_eq!(domains(&"".into()), Ok(Vec::new()));
+        for wrong in [".", "a..b", "a b", &"x".repeat(64)] {
+            assert!(domains(&wrong.into()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -254,6 +254,10 @@ impl Sim {
         R: Future<Output = io::Result<()>> + 'static,
     {
         let main = Box::new(move || -> Pin<Box<dyn Future<Output = io::Result<()>>>> { Box::pin(main()) });
+        // What the machine knows of names is not the hosts' to know, unless they name other files.
+        let (mut config, machine) = (config, Config::default());
+        config.hosts_file = config.hosts_file.filter(|file| Some(file) != machine.hosts_file.as_ref());
+        config.resolv_conf = config.resolv_conf.filter(|file| Some(file) != machine.resolv_conf.as_ref());
         self.hosts.push(Spec { name: name.to_owned(), config, transports, server, main });
         self
     }
