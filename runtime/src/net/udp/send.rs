@@ -153,8 +153,16 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn send_to(&self, bytes: &[u8], target: impl ToSocketAddrs) -> io::Result<usize> {
-        let remote = addr::addresses(target).await?.first().copied();
-        let remote = remote.ok_or(io::ErrorKind::InvalidInput)?;
+        let remotes = addr::addresses(target).await?;
+        let remote = match &remotes[..] {
+            [only] => *only,
+            // A name may have addresses of both versions, of which a socket of IPv4 reaches one.
+            several => {
+                let only_v4 = self.local_addr().is_ok_and(|local| local.is_ipv4());
+                let fitting = several.iter().find(|remote| remote.is_ipv4() || !only_v4);
+                *fitting.or(several.first()).ok_or(io::ErrorKind::InvalidInput)?
+            }
+        };
         poll_fn(|cx| self.poll_send_to(cx, bytes, remote)).await
     }
 
