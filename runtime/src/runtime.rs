@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     blocking: Blocking,
     counters: Counters,
     failure: Failure,
+    #[cfg(feature = "dns")]
+    resolver: Rc<crate::net::Resolver>,
     /// Somebody is in `block_on`.
     running: Cell<bool>,
     /// Nothing is left to end.
@@ -166,6 +168,11 @@ impl Inner {
         &self.counters
     }
 
+    #[cfg(feature = "dns")]
+    pub(crate) fn resolver(&self) -> &Rc<crate::net::Resolver> {
+        &self.resolver
+    }
+
     pub(crate) fn failure(&self) -> &Failure {
         &self.failure
     }
@@ -279,6 +286,8 @@ impl Builder {
             blocking,
             counters: Counters::default(),
             failure: Failure::new(config.log < Log::Error),
+            #[cfg(feature = "dns")]
+            resolver: crate::net::Resolver::new(config),
             running: Cell::new(false),
             ended: Cell::new(false),
             idle: config.idle_policy(),

@@ -11,6 +11,7 @@
 mod addr;
 mod connection;
 mod dns;
+mod eyeballs;
 mod listener;
 mod methods;
 mod owned;
@@ -32,6 +33,8 @@ pub(crate) use connection::Connection;
 pub use demi_drivers::transport::{
     CongestionControl, DatagramOptions, KeepAlive, StreamOptions, TcpInfo, TcpState,
 };
+#[cfg(feature = "dns")]
+pub(crate) use dns::Resolver;
 pub use dns::lookup_host;
 pub use listener::{Incoming, TcpListener};
 pub use owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use demi_drivers::transport::{KeepAlive, StreamId, StreamOptions, TcpInfo};
 
-use super::addr::{self, ToSocketAddrs};
+use super::addr::{self, Place, ToSocketAddrs};
 use super::connection::{Connection, Held};
+use super::eyeballs;
 use super::methods::{connection_methods, reading_methods, writing_methods};
 use super::owned::{self, OwnedReadHalf, OwnedWriteHalf};
 use super::split::{ReadHalf, WriteHalf};
@@ -82,8 +83,9 @@ impl TcpStream {
         &self.connection
     }
 
-    /// Connects to `addr`; to the first one that answers, if it stands for several. See [`TcpSocket`](super::TcpSocket) for
-    /// options that must be set before.
+    /// Connects to `addr`; to the first one that answers, if it stands for several. Those of a name are tried as RFC 8305
+    /// says: the IP versions take turns, and an attempt that has not succeeded after 250 ms gets company. See
+    /// [`TcpSocket`](super::TcpSocket) for options that must be set before.
     ///
     /// # Errors
     /// `ConnectionRefused`, `TimedOut`, `HostUnreachable`, `NetworkUnreachable`, of the address tried last; what
@@ -105,18 +107,26 @@ impl TcpStream {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        let set = super::current();
+        let addresses = match addr.place()? {
+            Place::Known(addresses) => addresses,
+            // Boxed, so that a connection to an address carries nothing of this.
+            Place::Named(host, port) => return Box::pin(eyeballs::connect(host, port)).await,
+        };
         let mut failed = None;
-        for remote in addr::addresses(addr).await? {
-            match set.towards(remote.ip()) {
-                Ok(cell) => match Self::connect_on(cell.clone(), remote, None, set.stream_options()).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => failed = Some(error),
-                },
+        for remote in addresses {
+            match Self::connect_to(remote).await {
+                Ok(stream) => return Ok(stream),
                 Err(error) => failed = Some(error),
             }
         }
-        Err(failed.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
+        Err(failed.unwrap_or_else(addr::none_given))
+    }
+
+    /// Connects on the transport that reaches `remote`.
+    pub(super) async fn connect_to(remote: SocketAddr) -> io::Result<TcpStream> {
+        let set = super::current();
+        let cell = set.towards(remote.ip())?.clone();
+        Self::connect_on(cell, remote, None, set.stream_options()).await
     }
 
     /// Connects on one transport.

@@ -225,6 +225,12 @@ impl TransportSet {
         self.cells.first().map(|cell| cell.pool()).ok_or_else(no_transport)
     }
 
+    /// All of them.
+    #[cfg(feature = "dns")]
+    pub(crate) fn cells(&self) -> &[Rc<TransportCell>] {
+        &self.cells
+    }
+
     /// What connections start with.
     pub(crate) fn stream_options(&self) -> &StreamOptions {
         &self.stream

@@ -201,8 +201,14 @@ fn names_and_versions_are_understood() {
         let port = listener.local_addr().unwrap().port();
         let stream = TcpStream::connect(("localhost", port)).await.unwrap();
         assert!(stream.peer_addr().unwrap().ip().is_loopback());
-        let error = TcpStream::connect("example.com:80").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        #[cfg(not(feature = "dns"))]
+        {
+            let error = TcpStream::connect("example.com:80").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+        }
+        let error = TcpStream::connect("not..a.name:80").await.unwrap_err();
+        let refused = if cfg!(feature = "dns") { ErrorKind::InvalidInput } else { ErrorKind::Unsupported };
+        assert_eq!(error.kind(), refused);
 
         let listener = TcpListener::bind("[::1]:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -116,6 +116,23 @@ impl UdpSocket {
         Err(failed.unwrap_or_else(|| io::ErrorKind::InvalidInput.into()))
     }
 
+    /// A socket on the transport that reaches `remote`, with a free port, and with `remote` as its only peer.
+    #[cfg(feature = "dns")]
+    pub(super) fn towards(remote: SocketAddr) -> io::Result<UdpSocket> {
+        use std::net::{Ipv4Addr, Ipv6Addr};
+        let local: SocketAddr = match remote {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let set = current();
+        let cell = set.towards(remote.ip())?;
+        let id = cell.call(|transport| transport.bind_datagram(local, &DatagramOptions::default()))?;
+        let socket = UdpSocket::new(SmallVec::from_iter([Member { cell: cell.clone(), id }]));
+        cell.call(|transport| transport.connect_datagram(id, Some(remote)))?;
+        socket.connected.set(Some(0));
+        Ok(socket)
+    }
+
     fn new(members: SmallVec<[Member; 1]>) -> Self {
         UdpSocket {
             members,
