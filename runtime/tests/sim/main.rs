@@ -11,6 +11,8 @@ mod addressing;
 mod attacks;
 mod closing;
 mod datagrams;
+#[cfg(feature = "dns")]
+mod names;
 mod outages;
 mod scale;
 mod streams;
