@@ -34,6 +34,7 @@ pub(crate) const KERNEL: &[Tool] = &[
     tool("ping", "iputils-ping"),
     tool("redis-benchmark", "redis-tools"),
     tool("tshark", "tshark"),
+    tool("dnsmasq", "dnsmasq-base"),
 ];
 
 /// What the bench tier calls.

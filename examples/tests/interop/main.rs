@@ -13,6 +13,7 @@ mod ends;
 mod harness;
 mod kv;
 mod mistakes;
+mod names;
 mod ping;
 mod support;
 mod transfer;
