@@ -1,7 +1,5 @@
 //! What users get wrong: one line that names cause and cure, exit code 1, and nothing left on the machine.
 
-use std::time::Duration;
-
 use crate::support::client::Ended;
 use crate::support::running::example;
 use crate::support::{Case, Client, Device, Ip, Lab, Namespace, Running, eventually, machine_is_ours};
