@@ -2,15 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::thread;
 use std::time::Duration;
 
 use demi_drivers::transport::{CongestionControl, DatagramOptions, ListenOptions, StreamOptions, TcpState};
 
 use crate::shapes::{
-    V4, V6, accept, bind, listen, pair, pop, pop_exactly, push, push_until_full, read, write_all,
+    V4, V6, accept, bind, drains_once_the_peer_reads, listen, pair, pop, pop_exactly, push, read, write_all,
 };
-use crate::support::{self, descriptors, patterned};
+use crate::support::{self, descriptors};
 use crate::{Limits, Open};
 
 suite![
@@ -173,20 +172,8 @@ fn a_connection_we_opened_waits_for_a_peer_that_reads_late(open: Open) {
     let remote = listener.local_addr().unwrap();
     let stream = net.transport.connect(remote, None, &StreamOptions::default()).unwrap();
     net.wait(|t, cx| t.poll_connect(cx, stream)).unwrap();
-    let (mut peer, _) = listener.accept().unwrap();
-    let sent = push_until_full(&mut net, stream, &patterned(60_000));
-    let flag = net.flag();
-    assert!(net.poll_with(&flag, |t, cx| t.poll_drained(cx, stream)).is_pending());
-    net.transport.shutdown(stream, Shutdown::Write).unwrap();
-    let reader = thread::spawn(move || {
-        let mut got = Vec::new();
-        peer.read_to_end(&mut got).unwrap();
-        got.len()
-    });
-    net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
-    assert_eq!(reader.join().unwrap(), sent);
-    net.transport.close(stream);
-    net.settle();
+    let (peer, _) = listener.accept().unwrap();
+    drains_once_the_peer_reads(net, stream, peer);
 }
 
 fn options_are_taken_and_reported(open: Open) {

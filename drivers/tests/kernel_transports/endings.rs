@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use crate::shapes::{pair, pop, pop_exactly, push, push_until_full, read, write_all};
+use crate::shapes::{
+    drains_once_the_peer_reads, pair, pop, pop_exactly, push, push_until_full, read, write_all,
+};
 use crate::support::patterned;
 use crate::{Limits, Open};
 
@@ -115,21 +117,9 @@ fn closing_with_unread_bytes_resets_the_peer(open: Open) {
 
 fn drained_waits_for_the_kernel_to_take_the_bytes(open: Open) {
     let mut net = open(Limits::default());
-    let (stream, mut peer) = pair(&mut net);
+    let (stream, peer) = pair(&mut net);
     net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
-    let sent = push_until_full(&mut net, stream, &patterned(60_000));
-    let flag = net.flag();
-    assert!(net.poll_with(&flag, |t, cx| t.poll_drained(cx, stream)).is_pending());
-    net.transport.shutdown(stream, Shutdown::Write).unwrap();
-    let reader = thread::spawn(move || {
-        let mut got = Vec::new();
-        peer.read_to_end(&mut got).unwrap();
-        got.len()
-    });
-    net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
-    assert_eq!(reader.join().unwrap(), sent);
-    net.transport.close(stream);
-    net.settle();
+    drains_once_the_peer_reads(net, stream, peer);
 }
 
 fn closing_delivers_what_is_queued(open: Open) {

@@ -1,12 +1,13 @@
 //! Shapes that many scenarios share: short calls that wait until they are done.
 
-use std::io::IoSlice;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{IoSlice, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::task::Poll;
+use std::thread;
 
 use demi_drivers::transport::{DatagramId, DatagramOptions, ListenOptions, ListenerId, ReadCursor, StreamId};
 
-use crate::support::Driver;
+use crate::support::{Driver, patterned};
 
 /// Any port of the loopback interface.
 pub(crate) const V4: &str = "127.0.0.1:0";
@@ -95,4 +96,21 @@ pub(crate) fn push_until_full(net: &mut Driver, stream: StreamId, part: &[u8]) -
         net.turn();
     }
     sent
+}
+
+/// Fills `stream`, waits until the kernel has taken all of it, which it does once `peer` reads, and closes.
+pub(crate) fn drains_once_the_peer_reads(mut net: Driver, stream: StreamId, mut peer: TcpStream) {
+    let sent = push_until_full(&mut net, stream, &patterned(60_000));
+    let flag = net.flag();
+    assert!(net.poll_with(&flag, |t, cx| t.poll_drained(cx, stream)).is_pending());
+    net.transport.shutdown(stream, Shutdown::Write).unwrap();
+    let reader = thread::spawn(move || {
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        got.len()
+    });
+    net.wait(|t, cx| t.poll_drained(cx, stream)).unwrap();
+    assert_eq!(reader.join().unwrap(), sent);
+    net.transport.close(stream);
+    net.settle();
 }

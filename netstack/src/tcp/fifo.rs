@@ -52,15 +52,11 @@ impl<T> Fifo<T> {
 
     #[inline]
     pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
-        if self.rest.is_none() {
-            return self.front.as_mut();
-        }
-        self.back_mut_any()
-    }
-
-    fn back_mut_any(&mut self) -> Option<&mut T> {
         let Fifo { front, rest } = self;
-        rest.as_deref_mut().and_then(VecDeque::back_mut).or(front.as_mut())
+        match rest.as_deref_mut().filter(|rest| !rest.is_empty()) {
+            None => front.as_mut(),
+            Some(rest) => rest.back_mut(),
+        }
     }
 
     /// The `index`th from the front.
@@ -104,10 +100,10 @@ impl<T> Fifo<T> {
         front
     }
 
-    /// Drops the only one there is; `false`: there is none, or there may be more.
+    /// Drops the only one there is; `false`: there is none, or more.
     #[inline(always)]
     pub(crate) fn pop_only(&mut self) -> bool {
-        self.rest.is_none() && self.front.take().is_some()
+        self.behind().is_none() && self.front.take().is_some()
     }
 
     pub(crate) fn pop_back(&mut self) -> Option<T> {
