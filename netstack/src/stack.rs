@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use demi_drivers::park::Parker;
-use demi_drivers::{Device, Instant, RxFrame};
+use demi_drivers::{Buf, Device, Instant, RxFrame};
 
 use crate::autoconf::Autoconf;
 use crate::config::StackConfig;
@@ -52,8 +52,9 @@ pub struct Stack {
     /// The groups of our addresses are reported.
     reports_own_groups: bool,
     pub(crate) parker: Parker,
-    /// Received frames: kept for its memory.
-    rx: Vec<RxFrame>,
+    /// Received frames, the next one last: kept for its memory, as the payloads of a train.
+    pub(crate) rx: Vec<RxFrame>,
+    pub(crate) train: Vec<Buf>,
     rx_burst: usize,
     /// Why the device is gone.
     gone: Option<Rc<Gone>>,
@@ -99,6 +100,7 @@ impl Stack {
             reassembly: Reassembly::new(config.limits.reassembly(pool_slots), Keyed::new(&mut random)),
             parker: Parker::new(),
             rx: Vec::with_capacity(config.limits.rx_burst),
+            train: Vec::new(),
             rx_burst: config.limits.rx_burst.max(1),
             gone: None,
             device,
@@ -193,12 +195,20 @@ impl Stack {
 
     #[inline(never)]
     fn take_burst(&mut self) {
-        // Taken from the end, which moves nothing.
         if self.rx.len() > 1 {
-            self.rx.reverse();
-        }
-        while let Some(frame) = self.rx.pop() {
+            self.take_trains();
+        } else if let Some(frame) = self.rx.pop() {
             self.on_frame(frame);
+        }
+    }
+
+    /// Takes a burst of several frames.
+    #[inline(never)]
+    fn take_trains(&mut self) {
+        // Taken from the end, which moves nothing.
+        self.rx.reverse();
+        while let Some(frame) = self.rx.pop() {
+            self.on_train(frame);
         }
     }
 

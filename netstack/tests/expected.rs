@@ -105,6 +105,44 @@ impl Pair {
         self.hosts.settle();
     }
 
+    /// Lets host 0 send `messages` in one turn, and takes the frames off the wire.
+    fn intercept(&mut self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let kept = Rc::new(RefCell::new(Vec::new()));
+        let keep = Rc::clone(&kept);
+        self.wire.set_filter(move |frame| {
+            keep.borrow_mut().push(frame.bytes.to_vec());
+            Verdict::Drop
+        });
+        for message in messages {
+            self.send(0, message);
+        }
+        self.hosts.hosts[0].flush(self.hosts.now).unwrap();
+        self.wire.clear_filter();
+        assert_eq!(kept.borrow().len(), messages.len(), "each message fits a segment");
+        kept.take()
+    }
+
+    /// Puts frames on the wire, to arrive in one burst.
+    fn inject(&mut self, frames: &[Vec<u8>]) {
+        let mut queue = TxQueue::new(frames.len());
+        for frame in frames {
+            queue.push(self.hand.pool().copy_from_slice(frame).unwrap(), Offload::default());
+        }
+        self.hand.tx_burst(self.hosts.now, &mut queue).unwrap();
+    }
+
+    /// How many segments host 1 has taken, and how many of them joined to the one before, while `act` ran.
+    fn coalesced(&mut self, act: impl FnOnce(&mut Pair)) -> (u64, u64) {
+        let count = |pair: &Pair| {
+            let stats = pair.hosts.hosts[1].tcp_stats();
+            (stats.in_segs, stats.recv_coalesce)
+        };
+        let before = count(self);
+        act(self);
+        let after = count(self);
+        (after.0 - before.0, after.1 - before.1)
+    }
+
     /// The other end resets what is left, so that nothing lingers.
     fn close(mut self) {
         self.wire.clear_filter();
@@ -212,6 +250,113 @@ fn a_peer_without_timestamps_is_served_the_general_way() {
         pair.send(0, b"no options");
         pair.hosts.settle();
         assert_eq!(pair.receive(1), b"no options");
+        pair.close();
+    }
+}
+
+/// Messages of one full segment each.
+fn full_segments(count: usize, address: &str) -> Vec<Vec<u8>> {
+    let mss = if address.starts_with('[') { 1428 } else { 1448 };
+    (0..count).map(|number| vec![number as u8 + 1; mss]).collect()
+}
+
+#[test]
+fn segments_of_one_burst_are_taken_as_one() {
+    for wire in [plain(), WireConfig { lossless_memory: true, ..plain() }] {
+        for address in ADDRESSES {
+            let mut pair = Pair::new(wire.clone(), TcpConfig::default(), address);
+            let messages = full_segments(8, address);
+            let frames = pair.intercept(&messages);
+            let taken = pair.coalesced(|pair| {
+                pair.inject(&frames);
+                pair.hosts.hosts[1].poll(pair.hosts.now).unwrap();
+            });
+            assert_eq!(taken, (8, 7), "{address}, {wire:?}");
+            let mut acknowledgements = 0;
+            pair.hosts.hosts[1].flush(pair.hosts.now).unwrap();
+            acknowledgements += pair.hosts.hosts[0].poll(pair.hosts.now).unwrap();
+            assert_eq!(acknowledgements, 1, "one train, one acknowledgement");
+            assert_eq!(pair.receive(1), messages.concat(), "{address}");
+            pair.close();
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_train_is_taken_alone() {
+    for address in ADDRESSES {
+        let headers = if address.starts_with('[') { 14 + 40 + 32 } else { 14 + 20 + 32 };
+        // What is done to the frames of a burst of six, and how many of them may be joined to the one before.
+        type Change = fn(&mut Vec<Vec<u8>>, usize);
+        let changes: [(&str, Change, u64); 5] = [
+            ("a flipped bit of the payload", |frames, headers| frames[3][headers + 5] ^= 1, 2),
+            ("two that changed places", |frames, _| frames.swap(2, 3), 2),
+            ("a frame of somebody else", |frames, _| frames[3][5] ^= 0xff, 2),
+            ("a frame cut short", |frames, headers| frames[3].truncate(headers + 100), 2),
+            ("one that came twice", |frames, _| frames[3] = frames[2].clone(), 2),
+        ];
+        for (what, change, joined) in changes {
+            let mut pair = Pair::new(plain(), TcpConfig::default(), address);
+            let messages = full_segments(6, address);
+            let mut frames = pair.intercept(&messages);
+            change(&mut frames, headers);
+            let (_, coalesced) = pair.coalesced(|pair| {
+                pair.inject(&frames);
+                pair.hosts.hosts[1].poll(pair.hosts.now).unwrap();
+            });
+            assert_eq!(coalesced, joined, "{address}: {what}");
+            let mut received = pair.receive(1);
+            for _ in 0..20 {
+                pair.hosts.pass(Duration::from_secs(1));
+                received.extend(pair.receive(1));
+            }
+            assert!(received == messages.concat(), "{address}: {what}: what is missing comes again");
+            pair.close();
+        }
+    }
+}
+
+#[test]
+fn a_push_or_a_short_segment_ends_a_train() {
+    for address in ADDRESSES {
+        let mut pair = Pair::new(plain(), TcpConfig::default(), address);
+        // The last of what is sent at once is pushed; here three such bursts arrive as one, and one of them ends short.
+        let mut messages = Vec::new();
+        let mut frames = Vec::new();
+        for (count, last_bytes) in [(3, usize::MAX), (3, 700), (2, usize::MAX)] {
+            let mut burst = full_segments(count, address);
+            burst[count - 1].truncate(last_bytes);
+            frames.extend(pair.intercept(&burst));
+            messages.extend(burst);
+        }
+        let taken = pair.coalesced(|pair| {
+            pair.inject(&frames);
+            pair.hosts.hosts[1].poll(pair.hosts.now).unwrap();
+        });
+        assert_eq!(taken, (8, 2 + 2 + 1), "{address}: trains of three, three and two");
+        pair.hosts.settle();
+        assert_eq!(pair.receive(1), messages.concat());
+        pair.close();
+    }
+}
+
+#[test]
+fn a_train_stays_within_the_window() {
+    for address in ADDRESSES {
+        let tcp = TcpConfig { recv_buffer_bytes: 6000, ..TcpConfig::default() };
+        let mut pair = Pair::new(plain(), tcp, address);
+        let messages = full_segments(4, address);
+        let mut frames = pair.intercept(&messages);
+        // The same again, as a sender that does not care for our window would go on.
+        let beyond = frames.clone();
+        frames.extend(beyond);
+        let (_, coalesced) = pair.coalesced(|pair| {
+            pair.inject(&frames);
+            pair.hosts.hosts[1].poll(pair.hosts.now).unwrap();
+        });
+        assert_eq!(coalesced, 3, "{address}");
+        pair.hosts.settle();
+        assert_eq!(pair.receive(1), messages.concat());
         pair.close();
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Everything is read in place and compared in whole words before anything is changed; a connection that is found vouches for
 //! both addresses. A frame that fails any of the questions is not judged here: it takes the general way, which asks them one by
-//! one and counts what is wrong.
+//! one and counts what is wrong. What [`coalesce`](super::coalesce) joins is asked the same.
 
 use demi_drivers::device::RxChecksum;
 use demi_drivers::{Buf, RxFrame};
@@ -16,8 +16,8 @@ use crate::wire::tcp::{PLAIN_BYTES, Plain};
 use crate::wire::{ipv4, ipv6, protocol};
 
 /// Bytes in front of the TCP header, by IP version.
-const V4_BYTES: usize = HEADER_LEN + ipv4::HEADER_LEN;
-const V6_BYTES: usize = HEADER_LEN + ipv6::HEADER_LEN;
+pub(super) const V4_BYTES: usize = HEADER_LEN + ipv4::HEADER_LEN;
+pub(super) const V6_BYTES: usize = HEADER_LEN + ipv6::HEADER_LEN;
 
 #[inline(always)]
 fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
@@ -53,16 +53,17 @@ fn station(mac: Mac) -> [u8; 8] {
 }
 
 /// The headers of an IPv4 packet of the expected kind.
-struct PlainV4 {
-    flow: FlowV4,
-    segment: Incoming,
+pub(super) struct PlainV4 {
+    pub(super) flow: FlowV4,
+    pub(super) segment: Incoming,
+    pub(super) push: bool,
     /// Sum of the addresses and the TCP header.
-    sum: Sum,
+    pub(super) sum: Sum,
 }
 
 impl PlainV4 {
     #[inline(always)]
-    fn parse(frame: &[u8], mac: Mac, verify: bool) -> Option<PlainV4> {
+    pub(super) fn parse(frame: &[u8], mac: Mac, verify: bool) -> Option<PlainV4> {
         let bytes = frame.first_chunk::<{ V4_BYTES + PLAIN_BYTES }>()?;
         let (ip, tcp) = bytes.split_first_chunk::<V4_BYTES>()?;
         let total_len = usize::from((word(ip, 14) & 0xffff) as u16);
@@ -85,24 +86,26 @@ impl PlainV4 {
         Some(PlainV4 {
             flow: FlowV4::new(octet(ip, 26), header.ports),
             segment: Incoming::new(&header, (total_len - ipv4::HEADER_LEN - PLAIN_BYTES) as u32),
+            push: header.push,
             sum: sum_array(addressed),
         })
     }
 }
 
 /// The headers of an IPv6 packet of the expected kind.
-struct PlainV6 {
-    remote: u128,
-    local: u128,
-    ports: u32,
-    segment: Incoming,
+pub(super) struct PlainV6 {
+    pub(super) remote: u128,
+    pub(super) local: u128,
+    pub(super) ports: u32,
+    pub(super) segment: Incoming,
+    pub(super) push: bool,
     /// Sum of the addresses and the TCP header.
-    sum: Sum,
+    pub(super) sum: Sum,
 }
 
 impl PlainV6 {
     #[inline(always)]
-    fn parse(frame: &[u8], mac: Mac) -> Option<PlainV6> {
+    pub(super) fn parse(frame: &[u8], mac: Mac) -> Option<PlainV6> {
         let bytes = frame.first_chunk::<{ V6_BYTES + PLAIN_BYTES }>()?;
         let (ip, tcp) = bytes.split_first_chunk::<V6_BYTES>()?;
         let payload_len = (word(ip, 18) >> 16) as usize;
@@ -122,6 +125,7 @@ impl PlainV6 {
             local: u128::from(octet(ip, 38)) << 64 | u128::from(octet(ip, 46)),
             ports: header.ports,
             segment: Incoming::new(&header, (payload_len - PLAIN_BYTES) as u32),
+            push: header.push,
             sum: sum_array(addressed),
         })
     }
@@ -129,7 +133,7 @@ impl PlainV6 {
 
 /// Whether a segment's checksum is right, or known to be. `sum` is that of the addresses and the header, `payload` what follows.
 #[inline(always)]
-fn is_intact(known: RxChecksum, sum: Sum, payload: &[u8]) -> bool {
+pub(super) fn is_intact(known: RxChecksum, sum: Sum, payload: &[u8]) -> bool {
     match known {
         RxChecksum::Valid => true,
         RxChecksum::Bad => false,

@@ -103,6 +103,40 @@ impl<P: Default> Tcp<P> {
         }
     }
 
+    /// Bytes that the connection at a position still takes.
+    #[inline]
+    pub(crate) fn offered_window(&self, index: u32) -> u32 {
+        self.connections.at(index).map_or(0, Connection::offered_window)
+    }
+
+    /// Takes a train of segments, each of `mss` bytes of payload but for the last, as one segment: `whole`, which its connection
+    /// [expects](Self::expecting_v4) at least the first of. `rest` are the payloads behind the `first`; it is left empty.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    pub(crate) fn take_train<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+        whole: &Incoming,
+        mss: u32,
+        first: Buf,
+        rest: &mut Vec<Buf>,
+    ) {
+        if rest.is_empty() {
+            return self.take_plain(now, out, index, whole, first);
+        }
+        self.stats.in_segs += 1 + rest.len() as u64;
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.take_train(&mut env!(self, now, out), whole, mss, first, rest);
+            if !connection.flush_queued {
+                connection.flush_queued = true;
+                self.dirty.push(index);
+            }
+        }
+        rest.clear();
+    }
+
     /// Whom a four-tuple belongs to.
     #[inline]
     pub(super) fn find(&self, hash: u32, flow: &Flow) -> Option<Owner> {

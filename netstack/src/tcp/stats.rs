@@ -52,6 +52,8 @@ counters! {
     hp_acks => "TcpExtTCPHPAcks",
     /// In-order data taken on the short path.
     hp_hits => "TcpExtTCPHPHits",
+    /// Segments of in-order data that were joined to the one before them.
+    recv_coalesce => "TcpExtTCPRcvCoalesce",
     /// Acknowledgements that waited for a timer.
     delayed_acks => "TcpExtDelayedACKs",
     /// Retransmission timeouts.

@@ -58,8 +58,48 @@ impl<P> Connection<P> {
     /// Takes a segment that [`expects`](Self::expects) has said yes to. `payload` is its payload.
     #[inline(always)]
     pub(crate) fn take_expected<O>(&mut self, env: &mut Env<'_, O>, segment: &Incoming, payload: Buf) {
-        let &Incoming { seq, ack, window, len, timestamps } = segment;
         self.segments_in += 1;
+        self.take_expected_header(env, segment);
+        let len = segment.len;
+        if len == 0 {
+            env.stats.hp_acks += 1;
+        } else {
+            env.stats.hp_hits += 1;
+            self.rcv_nxt += len;
+            self.rx.push(payload);
+            self.note_received(env, len);
+        }
+        self.check_invariants();
+    }
+
+    /// Takes segments that arrived one after the other and differ in nothing but their payloads, as one: `whole`, whose first part
+    /// [`expects`](Self::expects) has said yes to and which lies in the window. Each but the last has `mss` bytes.
+    pub(crate) fn take_train<O>(
+        &mut self,
+        env: &mut Env<'_, O>,
+        whole: &Incoming,
+        mss: u32,
+        first: Buf,
+        rest: &mut Vec<Buf>,
+    ) {
+        let joined = rest.len() as u64;
+        self.segments_in += 1 + joined;
+        env.stats.hp_hits += 1 + joined;
+        env.stats.recv_coalesce += joined;
+        self.take_expected_header(env, whole);
+        self.rcv_nxt += whole.len;
+        self.rx.push(first);
+        for payload in rest.drain(..) {
+            self.rx.push(payload);
+        }
+        self.note_peer_mss(mss);
+        self.note_arrival(env, whole.len);
+        self.check_invariants();
+    }
+
+    #[inline(always)]
+    fn take_expected_header<O>(&mut self, env: &mut Env<'_, O>, segment: &Incoming) {
+        let &Incoming { seq, ack, window, timestamps, .. } = segment;
         if let Some(timestamps) = timestamps {
             // RFC 7323 §4.3: only what lies at our last acknowledgement is echoed.
             if self.rcv_acked == self.rcv_nxt {
@@ -75,15 +115,6 @@ impl<P> Connection<P> {
         }
         self.take_window(seq, ack, u32::from(window) << self.snd_scale);
         self.flush_due |= self.has_unsent();
-        if len == 0 {
-            env.stats.hp_acks += 1;
-        } else {
-            env.stats.hp_hits += 1;
-            self.rcv_nxt += len;
-            self.rx.push(payload);
-            self.note_received(env, len);
-        }
-        self.check_invariants();
     }
 
     /// Takes a segment whose header was read the general way, if it is an expected one. Gives it back, and has done nothing, when

@@ -534,7 +534,7 @@ impl<P> Connection<P> {
 
     /// Bytes the peer may still send us, as it knows.
     #[inline]
-    fn offered_window(&self) -> u32 {
+    pub(crate) fn offered_window(&self) -> u32 {
         self.rcv_adv.since(self.rcv_nxt)
     }
 

@@ -131,11 +131,23 @@ impl<P> Connection<P> {
     /// Decides when `len` in-order bytes that have just been queued are acknowledged, and wakes who waits for them.
     #[inline(always)]
     pub(super) fn note_received<O>(&mut self, env: &mut Env<'_, O>, len: u32) {
-        self.bytes_received += u64::from(len);
+        self.note_peer_mss(len);
+        self.note_arrival(env, len);
+    }
+
+    /// Takes note of a segment of `len` bytes of payload.
+    #[inline(always)]
+    pub(super) fn note_peer_mss(&mut self, len: u32) {
         if len > u32::from(self.rcv_mss) {
             // Coalesced segments are longer than any: never beyond what we told the peer.
             self.rcv_mss = len.min(u32::from(self.cold.local_mss)) as u16;
         }
+    }
+
+    /// As [`note_received`](Self::note_received), the sizes of segments apart.
+    #[inline(always)]
+    pub(super) fn note_arrival<O>(&mut self, env: &mut Env<'_, O>, len: u32) {
+        self.bytes_received += u64::from(len);
         if self.ack_due != AckDue::Now {
             let waiting = self.rcv_nxt - self.rcv_acked;
             // RFC 9293 §3.8.6.3: every second full segment at once. A young connection's peer is in slow start and needs
