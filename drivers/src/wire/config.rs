@@ -67,6 +67,13 @@ impl Default for WireConfig {
     }
 }
 
+impl WireConfig {
+    /// Memory of an end.
+    pub(super) fn pool_of(&self, index: usize) -> &PoolConfig {
+        self.end_pools.get(index).unwrap_or(&self.pool)
+    }
+}
+
 /// What one direction between two ends does to frames. The default does nothing to them and takes no time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LinkConfig {
@@ -109,11 +116,14 @@ impl LinkConfig {
     }
 }
 
-/// Loss that comes in bursts: the Gilbert model, in which every frame sent during a burst is lost.
+/// Loss that comes in bursts: the Gilbert-Elliott model, a link that is now good and now bad. While it is good it loses
+/// what [`LinkConfig::loss`] says, while it is bad what this says on top.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BurstLoss {
     /// Probability that a burst begins with a frame.
     pub begin: f64,
     /// Probability that the burst is over with a frame: bursts are `1 / end` frames long on average.
     pub end: f64,
+    /// Probability that a frame is lost in a burst: 1 is the Gilbert model, in which nothing passes then.
+    pub loss: f64,
 }

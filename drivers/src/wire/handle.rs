@@ -1,12 +1,15 @@
 //! The hand on a running wire: changing links, cutting them, watching and filtering what passes, reading counters.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::WireEnd;
 use super::config::LinkConfig;
 use super::medium::Medium;
 use crate::device::RxChecksum;
+use crate::mem::Pool;
 use crate::time::Instant;
 
 /// Counters of one direction. At any time
@@ -142,6 +145,34 @@ impl WireHandle {
             }
         }
         medium.find_straight();
+    }
+
+    /// Whether the direction from one end to another is cut.
+    pub fn is_partitioned(&self, from: usize, to: usize) -> bool {
+        self.medium.borrow_mut().link_mut(from, to).is_some_and(|link| link.is_partitioned())
+    }
+
+    /// The end of that number anew, with memory of its own, once the one before was dropped: the machine there has been
+    /// started again, and has forgotten everything but its Ethernet address.
+    ///
+    /// # Errors
+    /// `InvalidInput` when there is no such end; `AddrInUse` when somebody still has it; what `mmap` said when there is no
+    /// memory for its pool.
+    pub fn reopen(&self, index: usize) -> io::Result<WireEnd> {
+        let mut medium = self.medium.borrow_mut();
+        let config = medium.config().clone();
+        if index >= medium.ends() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the wire has no end {index}")));
+        }
+        let pool = Pool::new(config.pool_of(index))?;
+        if !medium.rejoin(index, pool.clone()) {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("end {index} of the wire is in use: drop it before it is opened again"),
+            ));
+        }
+        drop(medium);
+        Ok(WireEnd::new(index, &config, pool, self.medium.clone()))
     }
 
     /// Asks `filter` about every frame from now on, before its link decides: for tests that drop the third segment.

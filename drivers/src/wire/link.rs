@@ -62,6 +62,10 @@ impl Link {
         &self.config
     }
 
+    pub(super) fn is_partitioned(&self) -> bool {
+        self.partitioned
+    }
+
     pub(super) fn set_partitioned(&mut self, partitioned: bool) {
         self.partitioned = partitioned;
         self.plain = self.config.is_plain() && !partitioned;
@@ -84,7 +88,10 @@ impl Link {
         } else {
             self.in_burst = false;
         }
-        if rng.chance(config.loss) || self.in_burst {
+        let in_burst = config.burst_loss.filter(|_| self.in_burst);
+        if rng.chance(config.loss)
+            || in_burst.is_some_and(|burst| burst.loss >= 1.0 || rng.chance(burst.loss))
+        {
             stats.lost += 1;
             return Fate::Lost;
         }

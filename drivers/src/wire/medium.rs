@@ -67,6 +67,20 @@ struct End {
 }
 
 impl End {
+    fn new(pool: Pool) -> End {
+        End {
+            pool,
+            ready: Vec::new(),
+            left: VecDeque::new(),
+            ready_since: Instant::ZERO,
+            arriving: BinaryHeap::new(),
+            gone: false,
+            rx_frames: 0,
+            rx_bytes: 0,
+            rx_dropped: 0,
+        }
+    }
+
     /// Frames that have arrived and were not taken yet.
     #[inline]
     fn waiting(&self) -> usize {
@@ -107,27 +121,18 @@ pub(super) struct Medium {
     next_seq: u64,
     /// Buffers of frames that have arrived.
     spare: Vec<Vec<u8>>,
+    /// What the wire was made as, for ends that come back.
+    config: WireConfig,
 }
 
 impl Medium {
     pub(super) fn new(seed: u64, config: &WireConfig, pools: &[Pool]) -> Medium {
         let count = pools.len();
         let link = |stream: usize| Link::new(config.link.clone(), seed, stream as u64);
-        let end = |pool: &Pool| End {
-            pool: pool.clone(),
-            ready: Vec::new(),
-            left: VecDeque::new(),
-            ready_since: Instant::ZERO,
-            arriving: BinaryHeap::new(),
-            gone: false,
-            rx_frames: 0,
-            rx_bytes: 0,
-            rx_dropped: 0,
-        };
         let mut medium = Medium {
             straight: [false; 2],
             topology: config.topology,
-            ends: pools.iter().map(end).collect(),
+            ends: pools.iter().cloned().map(End::new).collect(),
             links: (0..count * count).map(link).collect(),
             ring_frames: config.ring_frames,
             frame_bytes: usize::from(config.mtu) + FRAME_OVERHEAD,
@@ -138,6 +143,7 @@ impl Medium {
             replaced: (false, false),
             next_seq: 0,
             spare: Vec::new(),
+            config: config.clone(),
         };
         medium.find_straight();
         medium
@@ -145,6 +151,10 @@ impl Medium {
 
     pub(super) fn ends(&self) -> usize {
         self.ends.len()
+    }
+
+    pub(super) fn config(&self) -> &WireConfig {
+        &self.config
     }
 
     pub(super) fn link_mut(&mut self, from: usize, to: usize) -> Option<&mut Link> {
@@ -519,6 +529,14 @@ impl Medium {
     pub(super) fn stats(&self, to: usize, sent: DeviceStats) -> DeviceStats {
         let &End { rx_frames, rx_bytes, rx_dropped, .. } = &self.ends[to];
         DeviceStats { rx_frames, rx_bytes, rx_dropped, ..sent }
+    }
+
+    /// An end that was dropped is there again, with this memory; `false` when it was not dropped.
+    pub(super) fn rejoin(&mut self, index: usize, pool: Pool) -> bool {
+        let Some(end) = self.ends.get_mut(index).filter(|end| end.gone) else { return false };
+        *end = End::new(pool);
+        self.find_straight();
+        true
     }
 
     /// An end was dropped: what was on its way there is lost. With the last end the hooks go, which may hold a handle of this

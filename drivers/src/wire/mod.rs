@@ -70,28 +70,11 @@ impl Wire {
                 ),
             ));
         }
-        let own = |index| config.end_pools.get(index).unwrap_or(&config.pool);
-        let pools = (0..config.ends).map(|index| Pool::new(own(index))).collect::<io::Result<Vec<_>>>()?;
+        let pools =
+            (0..config.ends).map(|index| Pool::new(config.pool_of(index))).collect::<io::Result<Vec<_>>>()?;
         let medium = Rc::new(RefCell::new(Medium::new(seed, &config, &pools)));
-        let ends = pools.into_iter().enumerate().map(|(index, pool)| {
-            let [high, low] = (index as u16 + 1).to_be_bytes();
-            let mut capabilities = Capabilities::new([0x02, 0, 0, 0, high, low], config.mtu);
-            capabilities.tx_checksum = config.checksum_offload;
-            capabilities.rx_checksum = config.checksum_offload;
-            capabilities.lossless_memory = config.lossless_memory;
-            capabilities.tso_max_bytes = if config.checksum_offload { config.tso_max_bytes } else { 0 };
-            let medium = medium.clone();
-            let stats = DeviceStats::default();
-            WireEnd {
-                name: format!("wire:{index}"),
-                index,
-                capabilities,
-                pool,
-                medium,
-                stats,
-                scratch: Vec::new(),
-            }
-        });
+        let ends = pools.into_iter().enumerate();
+        let ends = ends.map(|(index, pool)| WireEnd::new(index, &config, pool, medium.clone()));
         Ok(ends.collect())
     }
 }
@@ -109,6 +92,24 @@ pub struct WireEnd {
 }
 
 impl WireEnd {
+    fn new(index: usize, config: &WireConfig, pool: Pool, medium: Rc<RefCell<Medium>>) -> WireEnd {
+        let [high, low] = (index as u16 + 1).to_be_bytes();
+        let mut capabilities = Capabilities::new([0x02, 0, 0, 0, high, low], config.mtu);
+        capabilities.tx_checksum = config.checksum_offload;
+        capabilities.rx_checksum = config.checksum_offload;
+        capabilities.lossless_memory = config.lossless_memory;
+        capabilities.tso_max_bytes = if config.checksum_offload { config.tso_max_bytes } else { 0 };
+        WireEnd {
+            name: format!("wire:{index}"),
+            index,
+            capabilities,
+            pool,
+            medium,
+            stats: DeviceStats::default(),
+            scratch: Vec::new(),
+        }
+    }
+
     /// What controls the wire this end is of.
     pub fn handle(&self) -> WireHandle {
         WireHandle { medium: self.medium.clone() }

@@ -238,7 +238,7 @@ fn truncation_keeps_at_least_the_ethernet_header() {
 
 #[test]
 fn bursts_of_loss_are_as_long_as_asked() {
-    let burst_loss = Some(BurstLoss { begin: 0.01, end: 0.1 });
+    let burst_loss = Some(BurstLoss { begin: 0.01, end: 0.1, loss: 1.0 });
     let (mut a, mut b) = pair(5, LinkConfig { burst_loss, ..LinkConfig::default() });
     let mut missing = Vec::new();
     let mut next = 0;
@@ -253,6 +253,39 @@ fn bursts_of_loss_are_as_long_as_asked() {
     }
     let mean = f64::from(missing.iter().sum::<u32>()) / missing.len() as f64;
     assert!((8.0..12.0).contains(&mean), "{} bursts, {mean} frames long on average", missing.len());
+}
+
+#[test]
+fn a_burst_may_lose_a_part_of_its_frames_and_the_times_between_another() {
+    let burst_loss = Some(BurstLoss { begin: 0.02, end: 0.08, loss: 0.5 });
+    let (mut a, mut b) = pair(6, LinkConfig { burst_loss, loss: 0.01, ..LinkConfig::default() });
+    let mut received = 0;
+    for number in 0..50_000 {
+        send(&mut a, Instant::ZERO, &[frame(BROADCAST, number, 60)]);
+        received += receive(&mut b, Instant::ZERO).len();
+    }
+    // One frame in five is in a burst, which loses half of them; of all the others one in a hundred is lost.
+    let lost = 1.0 - received as f64 / 50_000.0;
+    assert!((0.095..0.12).contains(&lost), "{lost}");
+}
+
+#[test]
+fn an_end_that_was_dropped_comes_back_with_its_address_and_nothing_else() {
+    let mut ends = Wire::new(3, WireConfig { end_pools: vec![PoolConfig::small(16)], ..small() }).unwrap();
+    let (mut b, a) = (ends.pop().unwrap(), ends.pop().unwrap());
+    let (handle, address) = (b.handle(), a.capabilities().mac);
+    assert_eq!(handle.reopen(0).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(handle.reopen(2).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    send(&mut b, Instant::ZERO, &[frame(BROADCAST, 1, 60)]);
+    drop(a);
+    send(&mut b, Instant::ZERO, &[frame(BROADCAST, 2, 60)]);
+    let mut a = handle.reopen(0).unwrap();
+    assert_eq!((a.capabilities().mac, a.pool().stats().slots), (address, 16));
+    send(&mut b, Instant::ZERO, &[frame(BROADCAST, 3, 60)]);
+    assert_eq!(numbers(&receive(&mut a, Instant::ZERO)), [3], "what was sent before is gone");
+    send(&mut a, Instant::ZERO, &[frame(BROADCAST, 4, 60)]);
+    assert_eq!(numbers(&receive(&mut b, Instant::ZERO)), [4]);
+    assert_eq!(leak(&handle.stats(1, 0)), None);
 }
 
 #[test]
@@ -353,7 +386,7 @@ fn any_link() -> impl Strategy<Value = LinkConfig> {
         reorder: faults.0,
         reorder_delay: Duration::from_micros(held),
         loss: faults.1,
-        burst_loss: (held % 3 == 0).then_some(BurstLoss { begin: faults.1 / 4.0, end: 0.5 }),
+        burst_loss: (held % 3 == 0).then_some(BurstLoss { begin: faults.1 / 4.0, end: 0.5, loss: 1.0 }),
         duplicate: faults.2,
         corrupt: faults.3,
         truncate: faults.4,

@@ -251,7 +251,7 @@ fn any_link(rng: &mut Rng) -> LinkConfig {
     link.keep_order = rng.chance(0.2);
     link.reorder_delay = micros(scaled(rng, 1, 100_000));
     if rng.chance(0.1) {
-        link.burst_loss = Some(BurstLoss { begin: 0.01, end: 0.3 });
+        link.burst_loss = Some(BurstLoss { begin: 0.01, end: 0.3, loss: 1.0 });
     }
     if rng.chance(0.3) {
         link.rate_bits_per_s = scaled(rng, 64_000, 10_000_000_000);
