@@ -35,9 +35,11 @@
 //! ```
 
 mod error;
+mod events;
 mod host;
 mod rng;
 mod run;
+mod skew;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -54,10 +56,13 @@ pub use demi_drivers::wire;
 pub use error::{Cause, SimError};
 pub use rng::Rng;
 
+use events::Event;
+
 use crate::config::{Config, Setting};
 
 type Main = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>>>>>;
 type DeviceHook = Box<dyn FnMut(&str, WireEnd) -> Box<dyn Device>>;
+type EndHook = Box<dyn FnOnce(WireEnd) -> io::Result<Vec<Box<dyn Transport>>>>;
 type StackHook = Box<dyn FnMut(&str, &mut StackConfig)>;
 
 /// Hosts to be run on one virtual clock; see the [module](self).
@@ -72,14 +77,24 @@ pub struct Sim {
     devices: Option<DeviceHook>,
     stacks: Option<StackHook>,
     capture: Option<Box<dyn io::Write>>,
+    events: Vec<Event>,
+}
+
+/// What a host's sockets are carried by.
+enum Over {
+    /// A stack over an end of the wire.
+    Stack,
+    /// What the caller has made of an end of the wire.
+    End(EndHook),
+    /// What the caller has brought; no end of the wire.
+    Given(Vec<Box<dyn Transport>>),
 }
 
 /// A host before it is started.
 struct Spec {
     name: String,
     config: Config,
-    /// Transports that the caller brings; `None`: a stack over an end of the wire.
-    transports: Option<Vec<Box<dyn Transport>>>,
+    over: Over,
     /// The simulation does not wait for its main.
     server: bool,
     main: Main,
@@ -114,8 +129,19 @@ pub struct HostReport {
     pub usage: TransportUsage,
     /// Buffers of its transports' pools that somebody still had, large ones included.
     pub slots_out: usize,
+    /// As many of them as somebody had at the end of any turn.
+    pub slots_out_peak: usize,
     /// Its loop's counters.
     pub metrics: crate::Metrics,
+}
+
+/// A main that can be kept.
+fn boxed<F, R>(main: F) -> Main
+where
+    F: FnOnce() -> R + 'static,
+    R: Future<Output = io::Result<()>> + 'static,
+{
+    Box::new(move || -> Pin<Box<dyn Future<Output = io::Result<()>>>> { Box::pin(main()) })
 }
 
 impl Sim {
@@ -133,6 +159,7 @@ impl Sim {
             devices: None,
             stacks: None,
             capture: None,
+            events: Vec::new(),
         }
     }
 
@@ -209,7 +236,7 @@ impl Sim {
         F: FnOnce() -> R + 'static,
         R: Future<Output = io::Result<()>> + 'static,
     {
-        self.add(name, config, None, false, main)
+        self.add(name, config, Over::Stack, false, main)
     }
 
     /// Adds a host whose main may run for ever: the simulation does not wait for it, and ends it with the others. It fails
@@ -228,7 +255,7 @@ impl Sim {
         F: FnOnce() -> R + 'static,
         R: Future<Output = io::Result<()>> + 'static,
     {
-        self.add(name, config, None, true, main)
+        self.add(name, config, Over::Stack, true, main)
     }
 
     /// Adds a host with transports of the caller's instead of an end of the wire. They must be driven by the time they are
@@ -238,27 +265,35 @@ impl Sim {
         F: FnOnce() -> R + 'static,
         R: Future<Output = io::Result<()>> + 'static,
     {
-        self.add(name, Config::new(), Some(transports), false, main)
+        self.add(name, Config::new(), Over::Given(transports), false, main)
     }
 
-    fn add<F, R>(
+    /// Adds a host with an end of the wire, and the transports that `make` makes of it: a stack that is not ours. They must
+    /// be driven by the time they are given alone, or a run cannot be repeated.
+    pub fn host_on<F, R>(
         &mut self,
         name: &str,
-        config: Config,
-        transports: Option<Vec<Box<dyn Transport>>>,
-        server: bool,
+        make: impl FnOnce(WireEnd) -> io::Result<Vec<Box<dyn Transport>>> + 'static,
         main: F,
     ) -> &mut Self
     where
         F: FnOnce() -> R + 'static,
         R: Future<Output = io::Result<()>> + 'static,
     {
-        let main = Box::new(move || -> Pin<Box<dyn Future<Output = io::Result<()>>>> { Box::pin(main()) });
+        self.add(name, Config::new(), Over::End(Box::new(make)), false, main)
+    }
+
+    fn add<F, R>(&mut self, name: &str, config: Config, over: Over, server: bool, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        let main = boxed(main);
         // What the machine knows of names is not the hosts' to know, unless they name other files.
         let (mut config, machine) = (config, Config::default());
         config.hosts_file = config.hosts_file.filter(|file| Some(file) != machine.hosts_file.as_ref());
         config.resolv_conf = config.resolv_conf.filter(|file| Some(file) != machine.resolv_conf.as_ref());
-        self.hosts.push(Spec { name: name.to_owned(), config, transports, server, main });
+        self.hosts.push(Spec { name: name.to_owned(), config, over, server, main });
         self
     }
 

@@ -1,15 +1,20 @@
 //! The simulation's loop: turn all hosts until all are idle, then move the clock.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use demi_drivers::wire::{Outcome, Wire, WireConfig, WireEvent};
+use demi_drivers::wire::{Outcome, Wire, WireConfig, WireEnd, WireEvent, WireHandle};
 use demi_drivers::wrap::pcap::{Capture, Direction};
 use demi_drivers::{Instant, Transport};
 
+use super::events::{Event, EventKind};
 use super::host::Host;
-use super::{Cause, Report, Rng, Sim, SimError, Spec};
+use super::skew::Skewed;
+use super::{Cause, DeviceHook, Over, Report, Rng, Sim, SimError, Spec, StackHook};
+use crate::config::Config;
 use crate::transports;
 use crate::turn::Turn;
 
@@ -26,6 +31,28 @@ struct Running {
     trace: Rc<Cell<u64>>,
     turns: u64,
     stuck: u32,
+    /// What is still to happen, in order.
+    events: VecDeque<(Instant, usize, EventKind)>,
+    revival: Revival,
+}
+
+/// What it takes to start a host again.
+struct Revival {
+    seed: u64,
+    handle: Option<WireHandle>,
+    devices: Option<DeviceHook>,
+    stacks: Option<StackHook>,
+    hosts: Vec<Origin>,
+}
+
+/// Where a host comes from.
+struct Origin {
+    config: Config,
+    /// Its end of the wire, if a stack of ours is on one.
+    end: Option<usize>,
+    lives: u32,
+    /// Its clock may jump, and by how much it has.
+    ahead: Option<Rc<Cell<Duration>>>,
 }
 
 /// What moving the clock has come to.
@@ -66,18 +93,18 @@ pub(super) fn run(sim: Sim) -> Result<Report, SimError> {
         trace: running.trace.get(),
         turns: running.turns,
         undrained: undrained.filter(|(_, closing)| *closing > 0).collect(),
-        hosts: running.hosts.iter().map(Host::report).collect(),
+        hosts: running.hosts.iter().filter_map(Host::report).collect(),
     })
 }
 
 impl Running {
     fn start(sim: Sim) -> Result<Running, SimError> {
-        let Sim { seed, wire, hosts: specs, on_wire, mut devices, mut stacks, capture, .. } = sim;
+        let Sim { seed, wire, hosts: specs, on_wire, devices, stacks, capture, mut events, .. } = sim;
         let fail = |host: &str, error| {
             let cause = Cause::Setup { host: host.to_owned(), error };
             SimError { seed, after: Duration::ZERO, cause }
         };
-        let wired = specs.iter().filter(|spec| spec.transports.is_none()).count();
+        let wired = specs.iter().filter(|spec| spec.is_wired()).count();
         let trace = Rc::new(Cell::new(seed));
         let mut ends = Vec::new();
         if wired > 0 {
@@ -85,61 +112,91 @@ impl Running {
             let config = WireConfig { ends: wired.max(2), ..wire };
             ends = Wire::new(Rng::seed_for(seed, "wire"), config).map_err(|error| fail("wire", error))?;
         }
-        if let Some(end) = ends.first() {
-            let handle = end.handle();
-            let trace = Rc::clone(&trace);
+        let handle = ends.first().map(WireEnd::handle);
+        if let Some(handle) = &handle {
             let capture = capture.map(|writer| Recorder::new(writer, &specs)).transpose();
-            let capture = capture.map_err(|error| fail("wire", error))?;
-            handle.set_observer(move |event| {
-                if let Some(capture) = &capture {
-                    capture.record(event);
-                }
-                let direction = (event.from as u64) << 32 | event.to as u64;
-                let mut hash = mix(trace.get(), event.now.as_nanos() ^ direction.rotate_left(48));
-                let arrival = match event.outcome {
-                    Outcome::Arrives(at) => at.as_nanos(),
-                    _ => u64::MAX,
-                };
-                hash = mix(mix(hash, arrival), hash_bytes(event.bytes));
-                trace.set(hash);
-            });
+            observe(handle, Rc::clone(&trace), capture.map_err(|error| fail("wire", error))?);
             if let Some(on_wire) = on_wire {
-                on_wire(handle);
+                on_wire(handle.clone());
             }
         }
+        events.sort_by_key(|event| event.at);
         let mut ends = ends.into_iter();
         let mut hosts = Vec::new();
-        for Spec { name, config, transports: own, server, main } in specs {
-            let transports = match (own, ends.len()) {
-                (Some(own), _) => Ok(own),
-                (None, _) => match (ends.next(), config.clone().check()) {
-                    (_, Err(error)) => Err(error),
-                    (Some(end), Ok(config)) => {
-                        let seed = Rng::seed_for(seed, &format!("stack {name}"));
-                        let device = match &mut devices {
-                            Some(wrap) => wrap(&name, end),
-                            None => Box::new(end),
-                        };
-                        let change = |stack: &mut _| {
-                            if let Some(change) = &mut stacks {
-                                change(&name, stack);
-                            }
-                        };
-                        transports::stack_over(device, &config, seed, change)
-                            .map(|stack| -> Vec<Box<dyn Transport>> { vec![stack] })
-                    }
-                    (None, Ok(_)) => unreachable!("the wire has an end for each host without transports"),
-                },
+        let mut revival = Revival { seed, handle, devices, stacks, hosts: Vec::new() };
+        for (index, Spec { name, config, over, server, main }) in specs.into_iter().enumerate() {
+            let leaps = |event: &Event| event.host == name && matches!(event.kind, EventKind::Leap(_));
+            let ahead = events.iter().any(leaps).then(Rc::default);
+            let end = ends.as_slice().first().filter(|_| matches!(over, Over::Stack)).map(WireEnd::index);
+            revival.hosts.push(Origin { config: config.clone(), end, lives: 0, ahead: ahead.clone() });
+            let mut host = Host::new(name.clone(), server, ahead.unwrap_or_default());
+            let mut end = || ends.next().ok_or_else(|| io::Error::other("the wire has no end for this host"));
+            let transports = match over {
+                Over::Given(transports) => Ok(transports),
+                Over::End(make) => end().and_then(make),
+                Over::Stack => end().and_then(|end| revival.stack(index, &host, end)),
             };
-            let host = transports
-                .and_then(|transports| Host::start(name.clone(), server, seed, config, transports, main))
+            transports
+                .and_then(|transports| host.start(seed, 0, config, transports, main))
                 .map_err(|error| fail(&name, error))?;
             hosts.push(host);
         }
-        let now = hosts.first().map_or(Instant::ZERO, Host::now);
+        let now = hosts.first().and_then(Host::now).unwrap_or(Instant::ZERO);
+        let mut calendar = VecDeque::new();
+        for Event { at, host, kind } in events {
+            let unknown =
+                || io::Error::new(io::ErrorKind::NotFound, "an event for a host that was not added");
+            let found = hosts.iter().position(|known| known.name == host);
+            calendar.push_back((now + at, found.ok_or_else(|| fail(&host, unknown()))?, kind));
+        }
         let order = (0..hosts.len()).collect();
         let rng = Rng::new(Rng::seed_for(seed, "schedule"));
-        Ok(Running { seed, rng, hosts, order, start: now, now, trace, turns: 0, stuck: 0 })
+        Ok(Running {
+            seed,
+            rng,
+            hosts,
+            order,
+            start: now,
+            now,
+            trace,
+            turns: 0,
+            stuck: 0,
+            events: calendar,
+            revival,
+        })
+    }
+
+    fn event_is_due(&self) -> bool {
+        self.events.front().is_some_and(|(at, ..)| *at <= self.now)
+    }
+
+    /// Lets happen what is due.
+    #[cold]
+    fn happen(&mut self) -> Result<(), SimError> {
+        while self.event_is_due()
+            && let Some((_, index, kind)) = self.events.pop_front()
+        {
+            let host = &mut self.hosts[index];
+            match kind {
+                EventKind::Freeze => host.frozen = true,
+                EventKind::Thaw => host.frozen = false,
+                EventKind::Leap(by) => {
+                    host.leap(by);
+                    host.advance_to(self.now);
+                }
+                EventKind::Crash if host.is_running() => self.revival.crash(index, host),
+                EventKind::Boot(main) if !host.is_on() => {
+                    if let Err(error) = self.revival.boot(index, host, main) {
+                        let cause = Cause::Setup { host: host.name.clone(), error };
+                        return Err(self.error(cause));
+                    }
+                    host.advance_to(self.now);
+                }
+                // A host that has ended is not cut off, and one that was not cut off does not start.
+                EventKind::Crash | EventKind::Boot(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Turns each host once, in an order drawn anew; answers whether something happened.
@@ -178,7 +235,12 @@ impl Running {
             std::thread::sleep(Duration::from_micros(50));
             return Ok(Moved::On);
         }
-        let Some(next) = self.hosts.iter().filter_map(Host::deadline).min() else {
+        if self.event_is_due() {
+            self.happen()?;
+            return Ok(Moved::On);
+        }
+        let event = self.events.front().map(|(at, ..)| *at);
+        let Some(next) = self.hosts.iter().filter_map(Host::deadline).chain(event).min() else {
             return Ok(Moved::Nowhere);
         };
         if next > limit {
@@ -202,7 +264,12 @@ impl Running {
     /// Ends all hosts, and drives on until their connections are closed.
     fn drain(&mut self, patience: Duration) -> Result<(), SimError> {
         let limit = self.now + patience;
-        self.hosts.iter_mut().for_each(Host::end);
+        // What has not happened by now does not happen any more.
+        self.events.clear();
+        for host in &mut self.hosts {
+            host.frozen = false;
+            host.end();
+        }
         loop {
             if self.round()? {
                 continue;
@@ -231,6 +298,75 @@ impl Running {
     }
 }
 
+impl Revival {
+    /// A stack of ours over an end of the wire.
+    fn stack(&mut self, index: usize, host: &Host, end: WireEnd) -> io::Result<Vec<Box<dyn Transport>>> {
+        let Some(Origin { config, lives, ahead, .. }) = self.hosts.get(index) else { return Ok(Vec::new()) };
+        let config = config.clone().check()?;
+        let seed = Rng::seed_for(self.seed, &format!("stack {}", host.seed_name(*lives)));
+        let mut device = match &mut self.devices {
+            Some(wrap) => wrap(&host.name, end),
+            None => Box::new(end),
+        };
+        if let Some(ahead) = ahead {
+            device = Box::new(Skewed { device, ahead: Rc::clone(ahead) });
+        }
+        let change = |stack: &mut _| {
+            if let Some(change) = &mut self.stacks {
+                change(&host.name, stack);
+            }
+        };
+        Ok(vec![transports::stack_over(device, &config, seed, change)?])
+    }
+
+    /// Cuts a host's power.
+    fn crash(&mut self, index: usize, host: &mut Host) {
+        let Some(end) = self.hosts.get(index).and_then(|origin| origin.end) else { return };
+        let Some(handle) = &self.handle else { return };
+        // What its sockets say when they are dropped, nobody hears.
+        let others = (0..handle.ends()).filter(|other| *other != end && !handle.is_partitioned(end, *other));
+        let others: Vec<_> = others.collect();
+        others.iter().for_each(|other| handle.set_partitioned(end, *other, true));
+        host.crash();
+        others.iter().for_each(|other| handle.set_partitioned(end, *other, false));
+    }
+
+    /// Starts a host whose power was cut.
+    fn boot(&mut self, index: usize, host: &mut Host, main: super::Main) -> io::Result<()> {
+        let (Some(origin), Some(handle)) = (self.hosts.get_mut(index), &self.handle) else { return Ok(()) };
+        let Some(end) = origin.end else { return Ok(()) };
+        origin.lives += 1;
+        let (config, lives) = (origin.config.clone(), origin.lives);
+        let end = handle.reopen(end)?;
+        let transports = self.stack(index, host, end)?;
+        host.start(self.seed, lives, config, transports, main)
+    }
+}
+
+impl Spec {
+    /// It has an end of the wire.
+    fn is_wired(&self) -> bool {
+        !matches!(self.over, Over::Given(_))
+    }
+}
+
+/// Hashes every frame into the trace, and writes it down if that is wanted.
+fn observe(handle: &WireHandle, trace: Rc<Cell<u64>>, capture: Option<Recorder>) {
+    handle.set_observer(move |event| {
+        if let Some(capture) = &capture {
+            capture.record(event);
+        }
+        let direction = (event.from as u64) << 32 | event.to as u64;
+        let mut hash = mix(trace.get(), event.now.as_nanos() ^ direction.rotate_left(48));
+        let arrival = match event.outcome {
+            Outcome::Arrives(at) => at.as_nanos(),
+            _ => u64::MAX,
+        };
+        hash = mix(mix(hash, arrival), hash_bytes(event.bytes));
+        trace.set(hash);
+    });
+}
+
 /// Writes frames down, as whoever sent them and as whoever receives them.
 struct Recorder {
     capture: Capture,
@@ -238,9 +374,9 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn new(writer: Box<dyn std::io::Write>, specs: &[Spec]) -> std::io::Result<Recorder> {
+    fn new(writer: Box<dyn io::Write>, specs: &[Spec]) -> io::Result<Recorder> {
         let capture = Capture::new(writer, 0)?;
-        let wired = specs.iter().filter(|spec| spec.transports.is_none());
+        let wired = specs.iter().filter(|spec| spec.is_wired());
         // The wire's own addresses; see `Wire::new`.
         let mac = |at: usize| [2, 0, 0, 0, ((at + 1) >> 8) as u8, (at + 1) as u8];
         let interfaces = wired.enumerate().map(|(at, spec)| capture.add_interface(&spec.name, mac(at)));

@@ -209,3 +209,77 @@ fn blocking_work_takes_no_virtual_time() {
     });
     sim.run().unwrap();
 }
+
+#[test]
+fn a_host_that_stands_still_answers_when_it_goes_on() {
+    let mut sim = Sim::new(11);
+    sim.link().delay = Duration::from_millis(1);
+    sim.server("echo", "10.0.0.1/24", echo);
+    sim.freeze("echo", Duration::from_secs(1), Duration::from_secs(9));
+    sim.host("client", "10.0.0.2/24", || async {
+        let start = Instant::now();
+        ask("10.0.0.2", 1).await?;
+        sleep(Duration::from_secs(2)).await;
+        ask("10.0.0.2", 1).await?;
+        assert_eq!(start.elapsed().as_secs(), 10);
+        Ok(())
+    });
+    let _ = sim.run().unwrap();
+}
+
+#[test]
+fn a_clock_that_jumps_fires_what_was_due_and_the_wire_keeps_its_own_time() {
+    let mut sim = Sim::new(12);
+    sim.link().delay = Duration::from_millis(100);
+    sim.server("echo", "10.0.0.1/24", echo);
+    sim.leap("echo", Duration::ZERO, Duration::from_secs(5));
+    sim.leap("client", Duration::from_millis(300), Duration::from_secs(3600));
+    sim.host("client", "10.0.0.2/24", || async {
+        let start = Instant::now();
+        let socket = UdpSocket::bind("10.0.0.2:0").await?;
+        socket.send_to(b"?", SERVER).await?;
+        let mut bytes = [0; 10];
+        socket.recv_from(&mut bytes).await?;
+        // Four crossings, and the jump in their midst.
+        assert_eq!(start.elapsed(), Duration::from_secs(3600) + Duration::from_millis(400));
+        Ok(())
+    });
+    let report = sim.run().unwrap();
+    assert_eq!(report.elapsed, Duration::from_millis(400));
+}
+
+#[test]
+fn a_rebooted_host_has_forgotten_all_and_says_nothing_of_it() {
+    let lives = Rc::new(Cell::new(0));
+    let serve = |lives: &Rc<Cell<u32>>| {
+        let lives = lives.clone();
+        move || async move {
+            lives.set(lives.get() + 1);
+            echo().await
+        }
+    };
+    let run = |seed| {
+        let mut sim = Sim::new(seed);
+        sim.link().delay = Duration::from_millis(1);
+        sim.server("echo", "10.0.0.1/24", serve(&lives));
+        sim.reboot("echo", Duration::from_secs(1), Duration::from_secs(1), serve(&lives));
+        sim.reboot("echo", Duration::from_secs(4), Duration::from_secs(1), serve(&lives));
+        // It has ended by then.
+        sim.reboot("client", Duration::from_secs(8), Duration::from_secs(1), pending::<io::Result<()>>);
+        sim.host("client", "10.0.0.2/24", || async {
+            for _ in 0..4 {
+                ask("10.0.0.2", 2).await?;
+                sleep(Duration::from_millis(1800)).await;
+            }
+            Ok(())
+        });
+        sim.host("clock", "10.0.0.3/24", || async {
+            sleep(Duration::from_secs(20)).await;
+            Ok(())
+        });
+        sim.run().unwrap()
+    };
+    let report = run(13);
+    assert_eq!(lives.get(), 3);
+    assert_eq!(run(13), report, "a run with power cuts repeats itself");
+}
