@@ -29,6 +29,12 @@ pub struct TcpConfig {
     pub initial_window_segments: u32,
     /// Offer and use timestamps (RFC 7323).
     pub timestamps: bool,
+    /// What every new connection's sequence numbers begin with, instead of a number that nobody can guess (RFC 6528); for
+    /// tests, to have them wrap when it is wanted.
+    pub fixed_isn: Option<u32>,
+    /// What is added to the millisecond clock in timestamps, instead of a number that nobody can guess (RFC 7323 §7.1); for
+    /// tests, to have them wrap when it is wanted.
+    pub fixed_timestamp_offset: Option<u32>,
     /// Offer and use selective acknowledgements (RFC 2018).
     pub sack: bool,
     /// Offer and use window scaling (RFC 7323).
@@ -86,6 +92,8 @@ impl Default for TcpConfig {
             congestion: CongestionControl::Cubic,
             initial_window_segments: 10,
             timestamps: true,
+            fixed_isn: None,
+            fixed_timestamp_offset: None,
             sack: true,
             window_scaling: true,
             ephemeral_ports: (32768, 60999),

@@ -7,6 +7,7 @@ use core::hash::{Hash, Hasher};
 use demi_drivers::Instant;
 use siphasher::sip::SipHasher24;
 
+use super::config::TcpConfig;
 use super::output::Flow;
 use super::seq::SeqNumber;
 
@@ -22,11 +23,20 @@ enum Use {
 pub(crate) struct Secret {
     key: [u8; 16],
     drawn: u64,
+    /// Set by tests alone: see [`TcpConfig`].
+    fixed_isn: Option<u32>,
+    fixed_timestamp_offset: Option<u32>,
 }
 
 impl Secret {
     pub(crate) fn new(key: [u8; 16]) -> Self {
-        Secret { key, drawn: 0 }
+        Secret { key, drawn: 0, fixed_isn: None, fixed_timestamp_offset: None }
+    }
+
+    /// This secret, with the numbers that `config` fixes.
+    pub(crate) fn with_fixed(self, config: &TcpConfig) -> Self {
+        let TcpConfig { fixed_isn, fixed_timestamp_offset, .. } = *config;
+        Secret { fixed_isn, fixed_timestamp_offset, ..self }
     }
 
     fn hash(&self, of: Use, what: impl Hash) -> u64 {
@@ -39,13 +49,17 @@ impl Secret {
     /// The initial sequence number of a new connection: a hash of its addresses and ports, and a clock, so that it differs
     /// between flows without pattern and grows within one (RFC 6528 §3). The clock ticks every 64 ns, as Linux's.
     pub(crate) fn isn(&self, flow: &Flow, now: Instant) -> SeqNumber {
-        SeqNumber::new((self.hash(Use::Isn, flow) as u32).wrapping_add((now.as_nanos() >> 6) as u32))
+        let clock = (now.as_nanos() >> 6) as u32;
+        SeqNumber::new(
+            self.fixed_isn.unwrap_or_else(|| (self.hash(Use::Isn, flow) as u32).wrapping_add(clock)),
+        )
     }
 
     /// What is added to the millisecond clock in timestamps: the same for all connections between two hosts, so that
     /// timestamps order successive ones (RFC 6191), and no way to learn our uptime (RFC 7323 §7.1).
     pub(crate) fn timestamp_offset(&self, flow: &Flow) -> u32 {
-        self.hash(Use::Timestamp, (flow.local, flow.remote)) as u32
+        self.fixed_timestamp_offset
+            .unwrap_or_else(|| self.hash(Use::Timestamp, (flow.local, flow.remote)) as u32)
     }
 
     /// A number that nobody can foretell.
@@ -92,6 +106,15 @@ mod tests {
         let other = Flow { remote: [10, 0, 0, 3].into(), ..flow(1) };
         assert_eq!(secret.timestamp_offset(&flow(1)), secret.timestamp_offset(&flow(2)));
         assert_ne!(secret.timestamp_offset(&flow(1)), secret.timestamp_offset(&other));
+    }
+
+    #[test]
+    fn a_test_may_fix_where_numbers_begin() {
+        let config =
+            TcpConfig { fixed_isn: Some(5), fixed_timestamp_offset: Some(6), ..TcpConfig::default() };
+        let secret = Secret::new([3; 16]).with_fixed(&config);
+        assert_eq!(secret.isn(&flow(1), Instant::from_millis(7)), SeqNumber::new(5));
+        assert_eq!(secret.timestamp_offset(&flow(1)), 6);
     }
 
     #[test]

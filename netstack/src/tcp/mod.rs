@@ -131,7 +131,7 @@ impl<P: Default> Tcp<P> {
     /// A TCP layer with no sockets. `secret` keys sequence numbers, ports and the flow table: it must be random and the
     /// layer's own.
     pub fn new(config: TcpConfig, secret: [u8; 16], now: Instant) -> Self {
-        let mut secret = Secret::new(secret);
+        let mut secret = Secret::new(secret).with_fixed(&config);
         let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Tcp {
             connections: Slots::new(config.max_connections.min(1 << 30)),
