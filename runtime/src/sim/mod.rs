@@ -60,6 +60,9 @@ use events::Event;
 
 use crate::config::{Config, Setting};
 
+/// What every host's clock shows when a simulation starts.
+pub const START: demi_drivers::Instant = crate::time::VIRTUAL_START;
+
 type Main = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>>>>>;
 type DeviceHook = Box<dyn FnMut(&str, WireEnd) -> Box<dyn Device>>;
 type EndHook = Box<dyn FnOnce(WireEnd) -> io::Result<Vec<Box<dyn Transport>>>>;

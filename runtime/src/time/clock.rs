@@ -14,6 +14,8 @@ use demi_drivers::Instant;
 
 /// What clocks show at their start: late enough that a program may look back from there.
 const START_NANOS: u64 = 1_000_000_000_000;
+/// What a clock that stands still shows until it is moved.
+pub(crate) const VIRTUAL_START: Instant = Instant::from_nanos(START_NANOS);
 /// The counter's rate is measured over this distance at least; it is off by less than 100 ppm then.
 const CALIBRATION_NANOS: u64 = 1_000_000;
 /// Nanoseconds between later comparisons.
@@ -145,7 +147,7 @@ impl Clock {
     pub(crate) fn virtual_time() -> Clock {
         let clock = Clock::real();
         clock.paused.set(true);
-        clock.turn.set(Instant::from_nanos(START_NANOS));
+        clock.turn.set(VIRTUAL_START);
         clock
     }
 

@@ -22,7 +22,7 @@ mod wheel;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub(crate) use clock::Clock;
+pub(crate) use clock::{Clock, VIRTUAL_START};
 pub(crate) use wheel::Wheel;
 
 pub use instant::Instant;
