@@ -71,6 +71,7 @@ mod config;
 mod dhcp;
 mod egress;
 mod fragment;
+mod front;
 mod gone;
 mod groups;
 mod hash;

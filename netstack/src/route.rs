@@ -51,6 +51,8 @@ struct Route {
 /// Our addresses and routes.
 #[derive(Debug)]
 pub(crate) struct Routes {
+    /// How often an address of ours has come or gone.
+    pub(crate) changes: u32,
     own_v4: Vec<Ipv4Addr>,
     own_v6: Vec<Ipv6Addr>,
     broadcasts: Vec<Ipv4Addr>,
@@ -72,6 +74,7 @@ impl Routes {
     /// `InvalidInput` for an address nobody can have, and for a gateway that is on none of our networks.
     pub(crate) fn new(config: &StackConfig, mac: Mac) -> io::Result<Routes> {
         let mut routes = Routes {
+            changes: 0,
             own_v4: Vec::new(),
             own_v6: Vec::new(),
             broadcasts: Vec::new(),
@@ -113,6 +116,7 @@ impl Routes {
                 "address {cidr}: not one a station can have; give one such as 10.0.0.2/24"
             )));
         }
+        self.changes = self.changes.wrapping_add(1);
         match address {
             IpAddr::V4(v4) if v4.is_broadcast() || cidr.broadcast() == Some(v4) => {
                 return Err(invalid(format!(
@@ -136,6 +140,7 @@ impl Routes {
     pub(crate) fn remove_v4(&mut self, cidr: Cidr) {
         let address = cidr.address();
         let IpAddr::V4(v4) = address else { return };
+        self.changes = self.changes.wrapping_add(1);
         self.own_v4.retain(|own| *own != v4);
         self.v4.retain(|route| route.source != address);
         let networks = self.v4.iter().filter(|route| route.gateway.is_none());
@@ -144,6 +149,7 @@ impl Routes {
 
     /// Has `address`, without a network around it: whether its neighbours are on the link is told apart (RFC 5942).
     pub(crate) fn assign_v6(&mut self, address: Ipv6Addr) {
+        self.changes = self.changes.wrapping_add(1);
         if !self.own_v6.contains(&address) {
             self.own_v6.push(address);
         }
@@ -151,6 +157,7 @@ impl Routes {
 
     /// Takes an address of ours out of use; its network, and its group, stay.
     pub(crate) fn withhold_v6(&mut self, address: Ipv6Addr) {
+        self.changes = self.changes.wrapping_add(1);
         self.own_v6.retain(|own| *own != address);
         self.deprecated.retain(|own| *own != address);
     }

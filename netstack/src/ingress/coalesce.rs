@@ -56,9 +56,16 @@ impl Stack {
     /// Takes a frame that others of its burst follow, and those of them that belong to it.
     #[inline(never)]
     pub(crate) fn on_train(&mut self, frame: RxFrame) {
-        if let Some(frame) = self.on_train_v4(frame).and_then(|frame| self.on_train_v6(frame)) {
+        if let Some(frame) = self.on_train_v4(frame).and_then(|frame| self.on_train_other(frame)) {
             self.on_any(frame);
         }
+    }
+
+    #[inline(never)]
+    fn on_train_other(&mut self, frame: RxFrame) -> Option<RxFrame> {
+        let frame = self.on_known_v4(frame)?;
+        let frame = self.on_train_v6(frame)?;
+        self.on_known_v6(frame)
     }
 
     /// Gives the frame back, and has done nothing, when it is no segment that a connection expects.

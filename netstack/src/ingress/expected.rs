@@ -20,18 +20,18 @@ pub(super) const V4_BYTES: usize = HEADER_LEN + ipv4::HEADER_LEN;
 pub(super) const V6_BYTES: usize = HEADER_LEN + ipv6::HEADER_LEN;
 
 #[inline(always)]
-fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+pub(super) fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 #[inline(always)]
-fn octet<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(super) fn octet<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     u64::from(word(bytes, at)) << 32 | u64::from(word(bytes, at + 4))
 }
 
 /// The eight bytes from `at` on, as they lie there.
 #[inline(always)]
-fn raw<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(super) fn raw<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     let mut octet = [0; 8];
     octet.copy_from_slice(&bytes[at..at + 8]);
     u64::from_ne_bytes(octet)
@@ -39,15 +39,15 @@ fn raw<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
 
 /// Whether the bytes of `found` are those of `wanted` wherever `mask` is not zero.
 #[inline(always)]
-fn matches(found: u64, mask: [u8; 8], wanted: [u8; 8]) -> bool {
+pub(super) fn matches(found: u64, mask: [u8; 8], wanted: [u8; 8]) -> bool {
     found & u64::from_ne_bytes(mask) == u64::from_ne_bytes(wanted)
 }
 
 /// A frame begins with the station it is for.
-const STATION: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0];
+pub(super) const STATION: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0];
 
 #[inline(always)]
-fn station(mac: Mac) -> [u8; 8] {
+pub(super) fn station(mac: Mac) -> [u8; 8] {
     let [a, b, c, d, e, f] = mac.0;
     [a, b, c, d, e, f, 0, 0]
 }
@@ -154,7 +154,7 @@ impl Stack {
             frame.checksum = RxChecksum::Valid;
         }
         let Some(found) = PlainV4::parse(&frame.buf, self.egress.mac, !trusted) else {
-            return self.on_expected_v6(frame);
+            return self.on_expected_other(frame);
         };
         let headers = V4_BYTES + PLAIN_BYTES;
         let payload = frame.buf.get(headers..headers + found.segment.len as usize);
@@ -171,7 +171,15 @@ impl Stack {
         None
     }
 
+    /// Takes a frame that carries no plain segment over IPv4, if it is one of the other kinds that have a short way.
     #[inline(never)]
+    fn on_expected_other(&mut self, frame: RxFrame) -> Option<RxFrame> {
+        let frame = self.on_known_v4(frame)?;
+        let frame = self.on_expected_v6(frame)?;
+        self.on_known_v6(frame)
+    }
+
+    #[inline(always)]
     fn on_expected_v6(&mut self, mut frame: RxFrame) -> Option<RxFrame> {
         let Some(found) = PlainV6::parse(&frame.buf, self.egress.mac) else { return Some(frame) };
         let headers = V6_BYTES + PLAIN_BYTES;

@@ -6,6 +6,7 @@
 
 mod coalesce;
 mod control;
+mod datagram;
 mod expected;
 mod fragments;
 mod neighbors;
@@ -318,6 +319,9 @@ impl Stack {
         }
         match self.udp.lookup(&flow) {
             Some(socket) => {
+                if link.station.is_some() {
+                    self.udp.learn(&flow, socket, self.egress.routes.changes);
+                }
                 buf.advance(start);
                 buf.truncate(len);
                 self.udp.deliver(socket, &flow, buf, stats);

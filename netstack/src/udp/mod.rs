@@ -3,6 +3,7 @@
 //! Owns every UDP socket of one stack. Datagrams wait as views of the memory they were received into, bounded in bytes a socket
 //! and in number over all; what does not fit is dropped and counted. Which socket a datagram is for is [`table`]'s to say.
 
+mod known;
 mod socket;
 mod table;
 
@@ -23,9 +24,12 @@ use crate::groups::Groups;
 use crate::hash::Random;
 use crate::path::udp_overhead;
 use crate::stats::UdpStats;
+use crate::tcp::FlowV4;
 use crate::tcp::output::{Flow, Refused};
 use crate::wire::{ipv6, protocol, udp};
 
+pub(crate) use known::FlowV6;
+use known::{Epoch, Known};
 use socket::{Datagram, Socket, SocketError};
 use table::{Binding, Table};
 
@@ -36,6 +40,10 @@ const DEFAULT_TTL: u8 = 64;
 pub(crate) struct Udp {
     sockets: Slab<Socket>,
     table: Table,
+    /// Flows seen lately, and how often what they rest on has changed.
+    known_v4: Known<FlowV4>,
+    known_v6: Known<FlowV6>,
+    changes: u32,
     generation: u32,
     /// Datagrams waiting in all sockets, and how many may.
     queued: usize,
@@ -54,6 +62,9 @@ impl Udp {
         Udp {
             sockets: Slab::new(),
             table: Table::new(random),
+            known_v4: Known::default(),
+            known_v6: Known::default(),
+            changes: 0,
             generation: 0,
             queued: 0,
             queued_limit: limits.udp_datagrams.unwrap_or(pool_slots / 2).max(1),
@@ -78,10 +89,49 @@ impl Udp {
         self.table.lookup(flow)
     }
 
+    /// The socket for datagrams of `flow`, if it was seen lately and nothing has changed since; `addresses` counts the changes of our
+    /// addresses.
+    #[inline(always)]
+    pub(crate) fn known_v4(&self, flow: &FlowV4, addresses: u32) -> Option<u32> {
+        self.known_v4.socket(flow, Epoch { sockets: self.changes, addresses })
+    }
+
+    /// As [`known_v4`](Self::known_v4).
+    #[inline(always)]
+    pub(crate) fn known_v6(&self, flow: &FlowV6, addresses: u32) -> Option<u32> {
+        self.known_v6.socket(flow, Epoch { sockets: self.changes, addresses })
+    }
+
+    /// A datagram of `flow` that came over the wire passed all checks and was for `socket`.
+    pub(crate) fn learn(&mut self, flow: &Flow, socket: u32, addresses: u32) {
+        let epoch = Epoch { sockets: self.changes, addresses };
+        match (flow.local, flow.remote) {
+            (IpAddr::V6(local), IpAddr::V6(remote)) => {
+                let ports = u32::from(flow.remote_port) << 16 | u32::from(flow.local_port);
+                let flow = FlowV6 { remote: remote.to_bits(), local: local.to_bits(), ports };
+                self.known_v6.learn(flow, socket, epoch);
+            }
+            _ => self.known_v4.learn(FlowV4::of(flow), socket, epoch),
+        }
+    }
+
+    /// Queues a datagram from `from` in the socket that it is known to be for.
+    #[inline(always)]
+    pub(crate) fn deliver_known(
+        &mut self,
+        socket: u32,
+        from: IpAddr,
+        from_port: u16,
+        payload: Buf,
+        stats: &mut UdpStats,
+    ) {
+        self.queue(socket, payload, from, from_port, stats);
+    }
+
     /// Queues a datagram of `flow` in the socket that [`lookup`](Self::lookup) found for it.
     #[inline]
     pub(crate) fn deliver(&mut self, socket: u32, flow: &Flow, payload: Buf, stats: &mut UdpStats) {
-        self.queue(socket, Datagram { payload, from: flow.remote, from_port: flow.remote_port }, stats);
+        self.queue(socket, payload, flow.remote, flow.remote_port, stats);
     }
 
     /// Takes a datagram to a group or broadcast address, for every socket on its port.
@@ -101,22 +151,20 @@ impl Udp {
             if flow.local.is_multicast() && !groups.wants(index, flow.local, flow.remote) {
                 continue;
             }
-            let datagram =
-                Datagram { payload: payload.clone(), from: flow.remote, from_port: flow.remote_port };
-            self.queue(index, datagram, stats);
+            self.queue(index, payload.clone(), flow.remote, flow.remote_port, stats);
         }
         self.group = group;
     }
 
     #[inline(always)]
-    fn queue(&mut self, index: u32, datagram: Datagram, stats: &mut UdpStats) {
+    fn queue(&mut self, index: u32, payload: Buf, from: IpAddr, from_port: u16, stats: &mut UdpStats) {
         let Some(socket) = self.sockets.get_mut(index as usize) else { return };
         if self.queued >= self.queued_limit {
             stats.mem_errors += 1;
             stats.in_errors += 1;
             return;
         }
-        if socket.queue(datagram) {
+        if socket.queue(Datagram { payload, from: as_seen_by(socket.v6, from, from_port) }) {
             self.queued += 1;
             stats.in_datagrams += 1;
         } else {
@@ -143,14 +191,14 @@ impl Udp {
         {
             // RFC 8201 §4: never below the smallest MTU a link may have; RFC 791: 576 bytes get through everywhere.
             let floor = if flow.local.is_ipv6() { ipv6::MIN_MTU } else { 576 };
-            socket.path_mtu = socket.path_mtu.min(mtu.max(floor));
+            socket.limit_mtu(mtu.max(floor));
         }
     }
 
     /// No packet may be larger than `mtu` any more.
     pub(crate) fn limit_mtu(&mut self, mtu: u16) {
         for (_, socket) in &mut self.sockets {
-            socket.path_mtu = socket.path_mtu.min(mtu);
+            socket.limit_mtu(mtu);
         }
     }
 
@@ -240,6 +288,7 @@ impl Udp {
         );
         let index = self.sockets.insert(socket) as u32;
         self.table.bind(index, &binding);
+        self.changes = self.changes.wrapping_add(1);
         Ok(DatagramId(Handle { index, generation }))
     }
 
@@ -273,6 +322,7 @@ impl Udp {
         if flow == before {
             return Ok(());
         }
+        self.changes = self.changes.wrapping_add(1);
         if let Some(before) = before {
             self.table.disconnect(index, &binding, &before);
         }
@@ -293,7 +343,7 @@ impl Udp {
         let socket = self.socket_mut(id)?;
         socket.flow = flow;
         socket.forget_latest();
-        socket.path_mtu = mtu;
+        socket.set_path_mtu(mtu);
         socket.error = None;
         // Datagrams of others that came before are not the peer's.
         let dropped = flow.map_or(0, |flow| socket.keep_only(&flow));
@@ -308,6 +358,7 @@ impl Udp {
             self.table.disconnect(id.0.index, &binding, &flow);
         }
         self.table.unbind(id.0.index, &binding);
+        self.changes = self.changes.wrapping_add(1);
         let socket = self.sockets.remove(id.0.index as usize);
         self.queued -= socket.queued();
         if socket.waits_to_send {
@@ -323,8 +374,7 @@ impl Udp {
     ) -> Poll<io::Result<(Buf, SocketAddr)>> {
         let socket = self.socket_mut(id)?;
         let received = socket.pop();
-        if let Some(Datagram { payload, from, from_port }) = received {
-            let from = as_seen_by(socket.v6, from, from_port);
+        if let Some(Datagram { payload, from }) = received {
             self.queued -= 1;
             return Poll::Ready(Ok((payload, from)));
         }
@@ -337,8 +387,8 @@ impl Udp {
         id: DatagramId,
     ) -> Poll<io::Result<(Buf, SocketAddr)>> {
         let socket = self.socket_mut(id)?;
-        if let Some(Datagram { payload, from, from_port }) = socket.front() {
-            return Poll::Ready(Ok((payload.clone(), as_seen_by(socket.v6, *from, *from_port))));
+        if let Some(Datagram { payload, from }) = socket.front() {
+            return Poll::Ready(Ok((payload.clone(), *from)));
         }
         socket.wait_to_receive(cx).map(Err)
     }
@@ -391,6 +441,27 @@ impl Udp {
         remote: Option<SocketAddr>,
     ) -> Poll<io::Result<()>> {
         let socket = self.socket_mut(id)?;
+        if let Some(payload) = buf
+            && socket.send_ready(egress, payload, &remote)
+        {
+            *buf = None;
+            egress.stats.version(socket.sends_v6()).udp.out_datagrams += 1;
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send_any(cx, egress, groups, id, buf, remote)
+    }
+
+    #[inline(never)]
+    fn poll_send_any(
+        &mut self,
+        cx: &mut Context<'_>,
+        egress: &mut Egress,
+        groups: &Groups,
+        id: DatagramId,
+        buf: &mut Option<Buf>,
+        remote: Option<SocketAddr>,
+    ) -> Poll<io::Result<()>> {
+        let socket = self.socket_mut(id)?;
         if let Some(error) = socket.take_error() {
             return Poll::Ready(Err(error));
         }
@@ -403,8 +474,8 @@ impl Udp {
             return self.poll_send_group(cx, egress, groups, id, buf, &flow);
         }
         let v6 = flow.local.is_ipv6();
-        let limit = usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6));
-        if payload.len() > limit {
+        let limit_bytes = usize::from(socket.path_mtu()).saturating_sub(udp_overhead(v6));
+        if payload.len() > limit_bytes {
             return self.poll_send_large(cx, egress, id, buf, &flow);
         }
         let upper = Upper {
@@ -432,6 +503,7 @@ impl Udp {
             Ok(()) => {
                 *buf = None;
                 egress.stats.version(v6).udp.out_datagrams += 1;
+                socket.note_ready(remote, &flow, limit_bytes);
                 Poll::Ready(Ok(()))
             }
             Err(refused) => self.refused(cx, egress, id, &flow, refused),
@@ -454,7 +526,7 @@ impl Udp {
         let v6 = flow.local.is_ipv6();
         let largest = if v6 { udp_overhead(true) - ipv6::HEADER_LEN } else { udp_overhead(false) };
         let limit = if socket.options.dont_fragment && !egress.routes.is_local(flow.remote) {
-            usize::from(socket.path_mtu).saturating_sub(udp_overhead(v6))
+            usize::from(socket.path_mtu()).saturating_sub(udp_overhead(v6))
         } else {
             usize::from(u16::MAX) - largest
         };
@@ -475,7 +547,7 @@ impl Udp {
             dst_port: flow.remote_port,
             payload_len: payload.len() as u16,
         };
-        let mtu = socket.path_mtu;
+        let mtu = socket.path_mtu();
         let path = socket.path_of(flow);
         let sent = egress.emit_cut(flow.local, flow.remote, path, &upper, payload, mtu, |out| {
             if let Some(out) = out.first_chunk_mut() {

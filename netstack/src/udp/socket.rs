@@ -24,8 +24,8 @@ const OVERHEAD_BYTES: usize = 768;
 #[derive(Debug)]
 pub(super) struct Datagram {
     pub(super) payload: Buf,
-    pub(super) from: IpAddr,
-    pub(super) from_port: u16,
+    /// Its sender, as the socket's user sees it.
+    pub(super) from: SocketAddr,
 }
 
 impl Datagram {
@@ -43,6 +43,17 @@ pub(super) enum SocketError {
     Gone(Rc<Gone>),
 }
 
+/// What a plain datagram over a socket's path needs besides the path.
+#[derive(Debug)]
+struct Ready {
+    /// The peer that the latest send named; `None`: that of a connected socket.
+    to: Option<SocketAddr>,
+    /// Our port in the upper half, the peer's in the lower.
+    ports: u32,
+    /// The longest payload that is sent in one packet.
+    limit_bytes: usize,
+}
+
 /// A socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -50,7 +61,7 @@ pub(super) struct Socket {
     /// The socket's own addresses are IPv6 (it may receive IPv4 in the mapped form).
     pub(super) v6: bool,
     pub(super) waits_to_send: bool,
-    pub(super) path_mtu: u16,
+    path_mtu: u16,
     queued_bytes: usize,
     limit_bytes: usize,
     queue: VecDeque<Datagram>,
@@ -60,6 +71,8 @@ pub(super) struct Socket {
     pub(super) binding: Binding,
     /// Both ends, when connected.
     pub(super) flow: Option<Flow>,
+    /// The latest send was to one station, and what it needed is good for the next one to the same peer.
+    ready: Option<Ready>,
     /// The flow of the latest send: the one `path` leads along.
     latest: Option<Flow>,
     /// The latest peer that was named in a send, and the flow to it.
@@ -90,6 +103,7 @@ impl Socket {
             error: None,
             binding,
             flow: None,
+            ready: None,
             latest: None,
             latest_to: None,
             path: Path::default(),
@@ -127,6 +141,10 @@ impl Socket {
         self.queue.len()
     }
 
+    pub(super) fn path_mtu(&self) -> u16 {
+        self.path_mtu
+    }
+
     pub(super) fn limit_bytes(&self) -> usize {
         self.limit_bytes
     }
@@ -138,7 +156,9 @@ impl Socket {
     /// Drops queued datagrams that are not of `flow`; answers how many.
     pub(super) fn keep_only(&mut self, flow: &Flow) -> usize {
         let before = self.queue.len();
-        self.queue.retain(|datagram| (datagram.from, datagram.from_port) == (flow.remote, flow.remote_port));
+        self.queue.retain(|Datagram { from, .. }| {
+            (canonical(from.ip()), from.port()) == (flow.remote, flow.remote_port)
+        });
         self.queued_bytes = self.queue.iter().map(Datagram::cost).sum();
         before - self.queue.len()
     }
@@ -227,6 +247,7 @@ impl Socket {
     #[inline]
     pub(super) fn path_of(&mut self, flow: &Flow) -> &mut Path {
         if self.latest != Some(*flow) {
+            self.ready = None;
             let same_way = |latest: Flow| (latest.local, latest.remote) == (flow.local, flow.remote);
             if !self.latest.is_some_and(same_way) {
                 self.path = Path::default();
@@ -246,8 +267,47 @@ impl Socket {
         }
     }
 
-    /// Forgets what was checked against the options that are about to change.
+    /// Sends a plain datagram to where the latest one went. `false`: it is none, or goes elsewhere, and nothing has happened.
+    #[inline(always)]
+    pub(super) fn send_ready(
+        &mut self,
+        egress: &mut Egress,
+        payload: &mut Buf,
+        to: &Option<SocketAddr>,
+    ) -> bool {
+        let Some(ready) = &self.ready else { return false };
+        if ready.to != *to || payload.len() > ready.limit_bytes || self.error.is_some() {
+            return false;
+        }
+        let kind = (self.options.tos, self.options.ttl.unwrap_or(super::DEFAULT_TTL));
+        egress.datagram_in_front(&self.path, ready.ports, kind, payload)
+    }
+
+    /// A datagram of `flow`, which was sent to `to`, went out over the path. The next may go without being looked at.
+    pub(super) fn note_ready(&mut self, to: Option<SocketAddr>, flow: &Flow, limit_bytes: usize) {
+        let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
+        self.ready = Some(Ready { to, ports, limit_bytes });
+    }
+
+    /// The path is one of IPv6.
+    #[inline]
+    pub(super) fn sends_v6(&self) -> bool {
+        self.path.is_v6()
+    }
+
+    pub(super) fn set_path_mtu(&mut self, mtu: u16) {
+        self.path_mtu = mtu;
+    }
+
+    /// No packet on the socket's paths may be larger than `mtu`.
+    pub(super) fn limit_mtu(&mut self, mtu: u16) {
+        self.path_mtu = self.path_mtu.min(mtu);
+        self.ready = None;
+    }
+
+    /// Forgets what was checked against the options or the peer that are about to change.
     pub(super) fn forget_latest(&mut self) {
         self.latest_to = None;
+        self.ready = None;
     }
 }

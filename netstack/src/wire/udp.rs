@@ -5,6 +5,8 @@ use super::checksum::{self, Sum};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
+/// Where the checksum lies in the header.
+pub const CHECKSUM_OFFSET: usize = 6;
 
 /// A datagram whose payload is known to lie within its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,32 @@ impl<'a> Datagram<'a> {
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
+    }
+}
+
+/// A header in whole words, its checksum apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Source port in the upper half, destination port in the lower.
+    pub ports: u32,
+    /// Bytes of header and payload.
+    pub len: u16,
+}
+
+impl Plain {
+    /// Reads the header, and its checksum field.
+    #[inline(always)]
+    pub fn parse(bytes: &[u8; HEADER_LEN]) -> (Plain, u16) {
+        let octet = u64::from_be_bytes(*bytes);
+        (Plain { ports: (octet >> 32) as u32, len: (octet >> 16) as u16 }, octet as u16)
+    }
+
+    /// Writes the header with a checksum of 0, and answers its sum.
+    #[inline(always)]
+    pub fn emit(&self, to: &mut [u8; HEADER_LEN]) -> Sum {
+        let octet = u64::from(self.ports) << 32 | u64::from(self.len) << 16;
+        *to = octet.to_be_bytes();
+        Sum::of_octets([octet])
     }
 }
 
