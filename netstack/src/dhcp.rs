@@ -256,9 +256,9 @@ impl Client {
 
     /// Sets the time of the next attempt: twice as long each time, a second more or less (RFC 2131 §4.1).
     fn back_off(&mut self, now: Instant, random: &mut Random) {
-        let interval_ms =
-            FIRST_INTERVAL_MS.checked_shl(self.sent).unwrap_or(u32::MAX).min(LONGEST_INTERVAL_MS);
-        self.sent = (self.sent + 1).min(31);
+        let interval_ms = (FIRST_INTERVAL_MS << self.sent).min(LONGEST_INTERVAL_MS);
+        // Beyond that the interval is the longest one, and the shift would lose bits.
+        self.sent = (self.sent + 1).min(8);
         let varied_ms = interval_ms - 1000 + random.below(2001);
         self.at = now + Duration::from_millis(varied_ms.into());
     }
@@ -397,6 +397,13 @@ mod tests {
         let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1].since(pair[0]).as_millis() as u64).collect();
         for (gap, expected) in gaps.into_iter().zip([4000, 8000, 16_000, 32_000, 64_000, 64_000, 64_000]) {
             assert!((expected - 1000..=expected + 1000).contains(&gap), "{gap} ms for {expected}");
+        }
+        // Half a day of silence: the interval neither overflows nor becomes none.
+        for attempt in 8..700 {
+            let before = bench.now;
+            bench.next();
+            let gap = bench.now.since(before).as_millis() as u64;
+            assert!((63_000..=65_000).contains(&gap), "{gap} ms before attempt {attempt}");
         }
     }
 
