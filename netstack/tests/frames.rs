@@ -150,6 +150,20 @@ fn ping_is_answered_with_its_own_bytes() {
 }
 
 #[test]
+fn a_ping_of_nothing_but_zeros_is_answered_with_a_right_checksum() {
+    let mut bench = acquainted();
+    for len in [0, 1, 40] {
+        let data = vec![0; len];
+        let echo = icmpv4::Repr::EchoRequest { ident: 0, seq: 0, data: &data };
+        let mut request = vec![0; echo.len()];
+        echo.emit(&mut request).unwrap();
+        let (_, reply) = only_v4(&bench.ask(&v4(&v4_header(protocol::ICMP, &request), &request)));
+        let expected = icmpv4::Repr::EchoReply { ident: 0, seq: 0, data: &data };
+        assert_eq!(icmpv4::Repr::parse(&reply), Ok(expected), "the sum of zeros alone is not zero");
+    }
+}
+
+#[test]
 fn ping6_is_answered_at_our_addresses_and_groups() {
     let mut bench = acquainted();
     let link = link_local(HOST);

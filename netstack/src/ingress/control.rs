@@ -182,7 +182,12 @@ impl Stack {
             let before = u16::from_be_bytes([*kind, *code]);
             *kind = if packet.protocol == protocol::ICMP { 0 } else { 129 };
             let after = u16::from_be_bytes([*kind, *code]);
-            [*a, *b] = checksum::update(u16::from_be_bytes([*a, *b]), before, after).to_be_bytes();
+            // Of the two forms of zero the one that is right even where all else is zero (RFC 1624 §3).
+            let sum = match checksum::update(u16::from_be_bytes([*a, *b]), before, after) {
+                0 => 0xffff,
+                sum => sum,
+            };
+            [*a, *b] = sum.to_be_bytes();
         }
         let v6 = ours.is_ipv6();
         if self.egress.tx.room() > 0 {
