@@ -214,6 +214,10 @@ impl<'a> Lexer<'a> {
             return Ok(Token::Float(self.take(len).to_owned()));
         }
         if self.rest[len..].starts_with(is_word) {
+            if bytes[0] == b'-' {
+                let end = len + self.rest[len..].find(|c| !is_word(c)).unwrap_or(self.rest.len() - len);
+                return self.error(place, format!("'{}' is no number", &self.rest[..end]));
+            }
             // `5a0f` and the like: a word that begins with digits, such as a cookie.
             return Ok(Token::Word(self.take_while(is_word).to_owned()));
         }
@@ -309,6 +313,14 @@ mod tests {
 
     fn word(text: &str) -> Token {
         Token::Word(text.to_owned())
+    }
+
+    #[test]
+    fn a_number_below_zero_with_letters_behind_it_is_an_error() {
+        for text in ["-0EAGAIN", "+0 read(4, ..., 1) = -1EAGAIN (x)", "-1_"] {
+            let error = tokens(text, &[]).unwrap_err().to_string();
+            assert!(error.contains("is no number"), "{text}: {error}");
+        }
     }
 
     #[test]
