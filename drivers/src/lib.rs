@@ -13,6 +13,9 @@
 mod checksum;
 mod damage;
 pub mod device;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod mem;
 mod netdev;
 pub mod packet;

@@ -26,6 +26,9 @@ mod cores;
 mod entry;
 mod executor;
 mod failure;
+#[cfg(all(fuzzing, feature = "dns"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
 mod metrics;
 pub mod net;

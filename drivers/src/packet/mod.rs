@@ -12,7 +12,7 @@
 
 mod ring;
 mod socket;
-mod split;
+pub(crate) mod split;
 
 use std::cell::Cell;
 use std::io;

@@ -12,7 +12,7 @@ const UDP_HEADER_BYTES: usize = 8;
 /// says it is or no slots are free.
 ///
 /// Their UDP checksums remain partial, and valid by the sender's word.
-pub(super) fn datagrams(
+pub(crate) fn datagrams(
     frame: &[u8],
     udp_at: usize,
     bytes: usize,

@@ -48,9 +48,14 @@ fn file(config: &mut Config, path: &Path) -> io::Result<()> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{FILE}={shown}: {error}")))?;
+    lines(config, &text, &shown)
+}
+
+/// Puts in force what the `text` of a file says, which messages call `shown`.
+pub(super) fn lines(config: &mut Config, text: &str, shown: &impl std::fmt::Display) -> io::Result<()> {
     let table: toml::Table = text
         .parse()
-        .map_err(|error: toml::de::Error| invalid(format!("{shown}: {}", one_line(&error, &text))))?;
+        .map_err(|error: toml::de::Error| invalid(format!("{shown}: {}", one_line(&error, text))))?;
     for (key, value) in &table {
         let value = setting(value).ok_or_else(|| {
             let kind = value.type_str();

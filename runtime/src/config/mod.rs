@@ -265,6 +265,14 @@ impl Config {
     }
 }
 
+/// The defaults, overridden by the text of a file.
+#[cfg(all(fuzzing, feature = "dns"))]
+pub(crate) fn fuzz_file(text: &str) -> io::Result<Config> {
+    let mut config = Config::new();
+    load::lines(&mut config, text, &"file")?;
+    config.check()
+}
+
 /// Routers, no two of one IP version.
 fn gateways(value: &Setting) -> value::Parsed<Vec<IpAddr>> {
     let gateways = value::addresses(value)?;

@@ -35,6 +35,8 @@ pub use demi_drivers::transport::{
 };
 #[cfg(feature = "dns")]
 pub(crate) use dns::Resolver;
+#[cfg(all(fuzzing, feature = "dns"))]
+pub(crate) use dns::fuzzing as dns_fuzzing;
 pub use dns::lookup_host;
 pub use listener::{Incoming, TcpListener};
 pub use owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};

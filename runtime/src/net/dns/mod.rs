@@ -15,6 +15,8 @@ mod cache;
 mod exchange;
 #[cfg(feature = "dns")]
 mod files;
+#[cfg(all(fuzzing, feature = "dns"))]
+pub(crate) mod fuzzing;
 #[cfg(feature = "dns")]
 mod hosts;
 #[cfg(feature = "dns")]
