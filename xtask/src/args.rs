@@ -7,6 +7,7 @@ pub(crate) const USAGE: &str = "\
 cargo xtask COMMAND
 
   test [--tier TIER]... [--list]   run all tiers (or those named); --list only says what they consist of
+  fuzz [TARGET]... [--seconds N]   fuzz all targets (or those named), each for N seconds (60)
   fmt                              format all code
   clippy                           lint all targets, warnings are errors
   doc                              build the documentation, warnings are errors
@@ -30,6 +31,13 @@ pub(crate) enum Command {
         /// The tiers asked for by name.
         tiers: Vec<Tier>,
     },
+    /// Fuzz.
+    Fuzz {
+        /// The targets asked for by name; an empty list means all.
+        targets: Vec<String>,
+        /// Seconds of each.
+        seconds: u32,
+    },
     /// Format all code.
     Fmt,
     /// Lint all targets.
@@ -46,6 +54,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
     let command = match words.next().as_deref() {
         None | Some("help" | "--help" | "-h") => Command::Help,
         Some("test") => return parse_test(words),
+        Some("fuzz") => return parse_fuzz(words),
         Some("fmt") => Command::Fmt,
         Some("clippy") => Command::Clippy,
         Some("doc") => Command::Doc,
@@ -57,6 +66,22 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
         Some(word) if word == "--help" || word == "-h" => Ok(Command::Help),
         Some(word) => Err(format!("unexpected `{word}`\n\n{USAGE}")),
     }
+}
+
+fn parse_fuzz(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
+    let (mut targets, mut seconds) = (Vec::new(), 60);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--seconds" => {
+                let number = words.next().ok_or("--seconds wants a number")?;
+                seconds = number.parse().map_err(|_| format!("--seconds wants a number, not `{number}`"))?;
+            }
+            option if option.starts_with('-') => return Err(format!("unexpected `{option}`\n\n{USAGE}")),
+            _ => targets.push(word),
+        }
+    }
+    Ok(Command::Fuzz { targets, seconds })
 }
 
 fn parse_test(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
@@ -100,6 +125,17 @@ mod tests {
     fn tiers_are_named_in_either_form_and_once() {
         let expected = Command::Test { tiers: vec![Tier::Kernel, Tier::Unit] };
         assert_eq!(parse_line("test --tier kernel --tier=unit --tier kernel"), Ok(expected));
+    }
+
+    #[test]
+    fn fuzz_takes_targets_and_seconds() {
+        let all = Command::Fuzz { targets: vec![], seconds: 60 };
+        assert_eq!(parse_line("fuzz"), Ok(all));
+        let two = Command::Fuzz { targets: vec!["dns".to_owned(), "icmp".to_owned()], seconds: 5 };
+        assert_eq!(parse_line("fuzz dns --seconds 5 icmp"), Ok(two));
+        for line in ["fuzz --seconds", "fuzz --seconds x", "fuzz --fast"] {
+            assert!(parse_line(line).is_err(), "{line}");
+        }
     }
 
     #[test]

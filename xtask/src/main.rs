@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Fmt => process::passthrough(&workspace, &tiers::unit::fmt(false)),
         Command::Clippy => process::passthrough(&workspace, &tiers::unit::clippy()),
         Command::Doc => process::passthrough(&workspace, &tiers::unit::doc()),
+        Command::Fuzz { targets, seconds } => tiers::fuzz::run(&workspace, &targets, seconds),
         Command::Setup => packages::setup(&workspace),
     };
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -40,6 +40,9 @@ pub(crate) const KERNEL: &[Tool] = &[
 /// What the bench tier calls.
 pub(crate) const BENCH: &[Tool] = &[tool("valgrind", "valgrind")];
 
+/// What the fuzz tier calls: libFuzzer is C++.
+pub(crate) const FUZZ: &[Tool] = &[tool("c++", "g++")];
+
 /// Makes sure that `tools` are there, installing them if that can be done. The error says what to install by hand.
 pub(crate) fn ensure(workspace: &Workspace, tools: &[Tool]) -> Result<(), String> {
     let missing = missing(tools);

@@ -2,6 +2,7 @@
 //! of steps; a step is one command whose output is kept and counted.
 
 pub(crate) mod bench;
+pub(crate) mod fuzz;
 pub(crate) mod kernel;
 pub(crate) mod sim;
 pub(crate) mod unit;
@@ -73,6 +74,7 @@ impl Tier {
         match self {
             Tier::Kernel => packages::KERNEL,
             Tier::Bench => packages::BENCH,
+            Tier::Fuzz => packages::FUZZ,
             _ => &[],
         }
     }
@@ -84,7 +86,8 @@ impl Tier {
             Tier::Sim => sim::steps(workspace),
             Tier::Kernel => kernel::steps(workspace),
             Tier::Bench => bench::steps(workspace),
-            Tier::Dpdk | Tier::Guest | Tier::Rdma | Tier::Fuzz => Vec::new(),
+            Tier::Fuzz => fuzz::steps(workspace),
+            Tier::Dpdk | Tier::Guest | Tier::Rdma => Vec::new(),
         }
     }
 

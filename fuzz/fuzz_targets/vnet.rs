@@ -1,0 +1,5 @@
+//! The target `vnet` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| demi_fuzz::targets::vnet::run(bytes));
