@@ -82,7 +82,9 @@ pub(super) enum Reply {
 /// `text` as a name that can be asked for, in lower case and without the dot at its end; international names in their
 /// ASCII form.
 pub(super) fn normal(text: &str) -> Option<String> {
-    let bare = text.strip_suffix('.').unwrap_or(text);
+    // RFC 3490 §3.1: dots of other scripts are dots, too, wherever the shape of a name is looked at.
+    let text = text.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
+    let bare = text.strip_suffix('.').unwrap_or(&text);
     if bare.is_empty() || bare.starts_with('.') || bare.contains("..") || bare.contains('\\') {
         return None;
     }

@@ -45,6 +45,14 @@ fn v4(last: &[u8]) -> Vec<IpAddr> {
 }
 
 #[test]
+fn dots_of_other_scripts_are_dots() {
+    assert_eq!(normal("www．example。com｡").as_deref(), Some("www.example.com"));
+    for text in ["．5", "a．．b", "。", "a｡.b"] {
+        assert_eq!(normal(text), None, "{text}");
+    }
+}
+
+#[test]
 fn a_question_is_one_a_server_understands() {
     let (query, _) = asked(Kind::V6);
     let read = Message::from_vec(query.bytes()).unwrap();
