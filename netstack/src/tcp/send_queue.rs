@@ -98,11 +98,13 @@ impl SendQueue {
         copied
     }
 
-    /// Copies bytes of `bytes` into slots of `pool`, each filled up to `mss` bytes; answers how many, fewer when the pool is
+    /// Copies bytes of `bytes` into slots of `pool`, a segment of `mss` bytes into each; answers how many, fewer when the pool is
     /// exhausted. `sent` is as in [`push`](Self::push).
     pub(crate) fn write(&mut self, mut bytes: &[u8], pool: &Pool, sent: SeqNumber, mss: usize) -> usize {
         let total = bytes.len();
         let mss = mss.max(1);
+        // Of small segments as many as fit: a peer with an MSS of 48 must not have a slot for every 48 bytes that wait for it.
+        let mss = mss * (pool.small_capacity() / mss).max(1);
         let tail_room = self.chunks.back().map_or(0, |tail| mss.saturating_sub(tail.buf.len()));
         if tail_room > 0 && !bytes.is_empty() {
             let part = &bytes[..bytes.len().min(tail_room)];
@@ -253,6 +255,19 @@ mod tests {
 
     fn pool() -> Pool {
         Pool::new(&PoolConfig::small(512)).unwrap()
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_of_small_segments_takes_no_slot_a_segment() {
+        let pool = pool();
+        let mut queue = SendQueue::new(SeqNumber::new(100));
+        let bytes = vec![7; 100_000];
+        let written = queue.write(&bytes, &pool, SeqNumber::new(100), 48);
+        let slots = pool.stats().slots_out;
+        assert_eq!(written, bytes.len());
+        assert!(slots <= 70, "{slots} slots of 1,792 bytes for 100,000");
+        let parts = segment(&mut queue, SeqNumber::new(148), 48, &pool).unwrap();
+        assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), 48);
     }
 
     fn segment(queue: &mut SendQueue, seq: SeqNumber, len: u32, pool: &Pool) -> Option<Vec<Buf>> {
