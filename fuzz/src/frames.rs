@@ -300,6 +300,52 @@ pub fn parts(frame: &[u8]) -> Option<Parts<'_>> {
     }
 }
 
+/// The answer to an ARP request or a neighbour solicitation of the stack for an address of its peer's.
+pub fn neighbour(frame: &[u8]) -> Option<Vec<u8>> {
+    if frame[12..14] == [8, 6] {
+        let asks = frame[20..22] == [0, 1] && frame[38..42] == V4.1.octets();
+        let reply =
+            [&[0, 1, 8, 0, 6, 4, 0, 2][..], &PEER_MAC, &frame[38..42], &OUR_MAC, &frame[28..32]].concat();
+        return asks.then(|| ethernet(0x0806, &reply));
+    }
+    let parts = parts(frame).filter(|parts| parts.protocol == protocol::ICMPV6 && parts.message[0] == 135)?;
+    let target = parts.message.get(8..24).filter(|target| *target == V6.1.octets())?;
+    let advertise = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], target, &[2, 1], &PEER_MAC].concat();
+    Some(ip(V6.1.into(), parts.src, protocol::ICMPV6, 255, &advertise))
+}
+
+/// One line on a frame, for traces.
+pub fn describe(frame: &[u8]) -> String {
+    // A damaged frame may not be taken apart by what is made for right ones.
+    let looks =
+        frame.len() >= 54 && (frame[12..14] == [0x86, 0xdd] || frame[12..14] == [8, 0] && frame[14] == 0x45);
+    match parts(frame).filter(|_| looks) {
+        Some(parts) if parts.protocol == protocol::TCP && !parts.fragment && parts.message.len() >= 20 => {
+            let tcp = parts.message;
+            let word = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+            let long = |at: usize| u32::from(word(at)) << 16 | u32::from(word(at + 2));
+            let header = (usize::from(tcp[12] >> 4) * 4).clamp(20, tcp.len());
+            let flags: String = "FSRPAUEW"
+                .chars()
+                .enumerate()
+                .filter(|(bit, _)| tcp[13] >> bit & 1 == 1)
+                .map(|(_, name)| name)
+                .collect();
+            format!(
+                "{} > {} {flags} seq {}+{} ack {} win {} options {:02x?}",
+                word(0),
+                word(2),
+                long(4),
+                tcp.len() - header,
+                long(8),
+                word(14),
+                &tcp[20..header]
+            )
+        }
+        _ => format!("{} bytes {:02x?}", frame.len(), &frame[..frame.len().min(80)]),
+    }
+}
+
 /// Panics if the stack should not have sent `frame`: lengths, checksums, addresses.
 pub fn judge(frame: &[u8], mac: [u8; 6], mtu: u16) {
     assert!(frame.len() >= 14, "a frame of {} bytes", frame.len());

@@ -28,6 +28,16 @@ const FRAMES_A_STEP: usize = 20_000;
 /// Deadlines that are visited when time passes.
 const DEADLINES: usize = 50_000;
 
+/// With `DEMI_FUZZ_TRACE` in the environment, every frame is shown: what one wants to see of an input that was found.
+fn trace(now: Instant, direction: &str, frame: &[u8]) {
+    thread_local! {
+        static TRACES: bool = std::env::var_os("DEMI_FUZZ_TRACE").is_some();
+    }
+    if TRACES.with(|traces| *traces) {
+        eprintln!("{now:?} {direction} {}", frames::describe(frame));
+    }
+}
+
 /// What is on its way to a device, and what it has sent.
 #[derive(Debug, Default)]
 pub struct Queues {
@@ -80,12 +90,13 @@ impl Device for Memory {
         &self.pool
     }
 
-    fn rx_burst(&mut self, _now: Instant, into: &mut Vec<RxFrame>, max: usize) -> io::Result<usize> {
+    fn rx_burst(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> io::Result<usize> {
         let mut queues = self.queues.borrow_mut();
         let before = into.len();
         while into.len() - before < max {
             let Some(frame) = queues.rx.pop_front() else { break };
             // As a NIC without a free slot: the frame is lost.
+            trace(now, "<", &frame);
             if let Some(buf) = self.pool.copy_from_slice(&frame) {
                 into.push(RxFrame::new(buf));
             }
@@ -93,11 +104,12 @@ impl Device for Memory {
         Ok(into.len() - before)
     }
 
-    fn tx_burst(&mut self, _now: Instant, queue: &mut TxQueue) -> io::Result<usize> {
+    fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {
         let mut queues = self.queues.borrow_mut();
         Ok(queue.pop_while(|frame| {
             let mut bytes = vec![0; frame.len()];
             frame.copy_to(&mut bytes);
+            trace(now, ">", &bytes);
             queues.tx.push_back(bytes);
             true
         }))
@@ -132,6 +144,8 @@ pub struct Host {
     pub stack: Stack,
     /// The time.
     pub now: Instant,
+    /// Whoever the stack looks for on its link is at the peer's address. Without it, a peer is forgotten after some seconds.
+    pub neighbours: bool,
     queues: Rc<RefCell<Queues>>,
     mtu: u16,
 }
@@ -146,7 +160,7 @@ impl Host {
     pub fn with_mtu(config: StackConfig, mtu: u16) -> Host {
         let (device, queues) = Memory::new(OUR_MAC, mtu);
         let stack = Stack::new(Box::new(device), config).expect("a configuration that works");
-        Host { stack, now: Instant::ZERO, queues, mtu }
+        Host { stack, now: Instant::ZERO, neighbours: false, queues, mtu }
     }
 
     /// Puts a frame on the wire.
@@ -163,6 +177,11 @@ impl Host {
             let mut queues = self.queues.borrow_mut();
             let before = sent.len();
             sent.extend(queues.tx.drain(..));
+            if self.neighbours {
+                let answers: Vec<Vec<u8>> =
+                    sent[before..].iter().filter_map(|frame| frames::neighbour(frame)).collect();
+                queues.rx.extend(answers);
+            }
             let idle = queues.rx.is_empty() && events == 0 && sent.len() == before;
             if idle && self.stack.deadline().is_none_or(|deadline| deadline > self.now) {
                 break;

@@ -67,8 +67,8 @@ pub struct Peer {
     pub received: Vec<(u32, u32)>,
     /// Several connections have had these ports: what was read or written is no longer one stream.
     pub reborn: bool,
-    /// Segments of the stack seen.
-    pub seen: u64,
+    /// The stack has sent something behind its SYN: the handshake is done.
+    pub talked: bool,
     window: u16,
     clock: u32,
     echo: u32,
@@ -93,7 +93,7 @@ impl Peer {
             fins: Vec::new(),
             received: Vec::new(),
             reborn: false,
-            seen: 0,
+            talked: false,
             window: 0xffff,
             clock: 1000,
             echo: 0,
@@ -173,6 +173,8 @@ impl Peer {
         if flags & FIN != 0 {
             self.fins.push(end);
         }
+        // A SYN may be the one that the stack takes: the stream then begins there.
+        self.reborn |= flags & SYN != 0 && !self.talked;
         if flags & ACK != 0 {
             let edge = ack.wrapping_add(u32::from(self.window) << self.our_shift);
             if edge.wrapping_sub(self.offered) as i32 > 0 {
@@ -219,9 +221,9 @@ impl Peer {
         if flags & RST != 0 {
             return true;
         }
-        self.seen += 1;
+        self.talked |= flags & (SYN | ACK) == ACK;
         if flags & SYN != 0 {
-            self.on_syn(seq, flags, options);
+            self.on_syn(seq, ack, flags, options);
         }
         let Some(irs) = self.irs else { return true };
         if let Some(at) = find_option(options, 8) {
@@ -245,11 +247,14 @@ impl Peer {
         true
     }
 
-    fn on_syn(&mut self, seq: u32, flags: u8, options: &[u8]) {
-        if self.irs.is_some_and(|irs| irs != seq) {
+    fn on_syn(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8]) {
+        // At one instant, the same ends have the same initial number: that of the SYN it answers tells then.
+        let relative = ack.wrapping_sub(self.offer.iss);
+        let answers_another = flags & ACK != 0 && self.ack.is_some_and(|before| before != relative);
+        if self.irs.is_some_and(|irs| irs != seq) || answers_another {
             self.reborn = true;
         }
-        if self.irs != Some(seq) {
+        if self.irs != Some(seq) || answers_another {
             (self.ack, self.edge) = (None, None);
             self.received.clear();
         }

@@ -20,6 +20,7 @@ pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let v6 = input.u8() & 1 != 0;
     let mut host = Host::new(config());
+    host.neighbours = true;
     resolve(&mut host, v6);
     let listener = host
         .stack
@@ -97,6 +98,7 @@ pub fn run(bytes: &[u8]) {
     }
     // It still carries data, both ways.
     let data = peer.data(peer.next, 5, ACK, peer.contiguous(), &[]);
+    peer.next += 5;
     for frame in host.ask(data) {
         peer.observe(&frame);
     }

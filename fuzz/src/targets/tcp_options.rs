@@ -18,9 +18,12 @@ pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let how = input.u8();
     let (v6, active) = (how & 1 != 0, how & 2 != 0);
-    let handshake = input.run().to_vec();
+    let mut handshake = input.run().to_vec();
+    handshake.truncate(40);
+    handshake.resize(handshake.len().next_multiple_of(4), 0);
     read(&handshake);
     let mut host = Host::new(config());
+    host.neighbours = true;
     let mut segment =
         Segment { ports: (5000, 80), seq: 1000, window: 0xffff, options: &handshake, ..Segment::default() };
     let listener = host.stack.listen("[::]:80".parse().expect("an address"), &ListenOptions::default());

@@ -68,6 +68,7 @@ impl Story {
         config.tcp.recv_buffer_bytes = [512 << 10, 4096, 65_536, 2304][usize::from(shape >> 4 & 3)];
         config.tcp.send_buffer_bytes = [64 << 10, 4096][usize::from(shape >> 6 & 1)];
         let mut host = Host::new(config);
+        host.neighbours = true;
         resolve(&mut host, v6);
         let listener = host
             .stack
