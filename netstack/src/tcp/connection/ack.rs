@@ -30,6 +30,8 @@ impl<P> Connection<P> {
         } else if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
             self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
+        } else {
+            self.acked_logged(env.now, env.bounds);
         }
 
         if ack == self.snd_max {
@@ -57,6 +59,7 @@ impl<P> Connection<P> {
     fn sample_after_loss(&mut self, now: Instant, bounds: RtoBounds, timestamps: Option<Timestamps>) {
         self.cold.timeouts = 0;
         self.cold.stalled_since = None;
+        self.log_acknowledge();
         // Even data sent once is acknowledged only after the holes before it: that measures the repair.
         self.timing = false;
         let echo = timestamps.filter(|timestamps| self.ts_ok && timestamps.echo != 0);
@@ -92,6 +95,9 @@ impl<P> Connection<P> {
         } else {
             Update::default()
         };
+        if update.new_bytes > 0 {
+            self.log_sack(segment.sack.as_slice());
+        }
         env.stats.sack_discard += u64::from(update.discarded);
         env.stats.dsack_recv += u64::from(update.duplicate);
         let outstanding = self.snd_una != self.snd_max;
@@ -107,6 +113,9 @@ impl<P> Connection<P> {
         self.take_window(segment.seq, segment.ack, segment.window);
         if outstanding {
             self.recover(env, acked, update, duplicate);
+        }
+        if acked > 0 || update.new_bytes > 0 {
+            self.finish_sample(env.now);
         }
         if !(self.orphan && self.snd_wnd == 0) {
             self.cold.window_probes = 0;

@@ -204,14 +204,15 @@ impl<P> Connection<P> {
         self.segments_out += 1;
         stats.out_segs += 1;
         self.ack_went_out(true);
-        self.last_send_at = now;
         let end = seq + len;
-        if !self.timing {
-            // RFC 6298 §3: one round trip at a time.
+        if flight == 0 {
             self.timing = true;
             self.timed_seq = end;
             self.timed_at = now;
+        } else {
+            self.log_sent(now, end, len);
         }
+        self.last_send_at = now;
         self.snd_nxt = end;
         self.snd_max = end;
         if len < mss {

@@ -5,12 +5,14 @@
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
 //! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
+//! - `logged`: what is in flight, once that is more than one burst.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
 mod ack;
 mod expected;
 mod info;
 mod input;
+mod logged;
 mod receive;
 mod recovery;
 mod timers;
@@ -35,6 +37,7 @@ use super::recv_queue::RecvQueue;
 use super::rto::{RtoBounds, RttEstimator};
 use super::sack::Scoreboard;
 use super::send_queue::SendQueue;
+use super::sent_log::SentLog;
 use super::seq::SeqNumber;
 use super::stats::TcpStats;
 use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
@@ -214,6 +217,8 @@ pub(crate) struct Cold {
     congestion: Congestion,
     recovery: Recovery,
     scoreboard: Scoreboard,
+    /// What is in flight, once that is more than one burst.
+    sent: Option<Box<SentLog>>,
     reassembly: Reassembly,
     /// Where the peer's FIN lies, when it came ahead of a gap.
     fin_at: Option<SeqNumber>,
@@ -333,6 +338,7 @@ impl<P: Default> Connection<P> {
             congestion,
             recovery: Recovery::new(start.iss),
             scoreboard: Scoreboard::default(),
+            sent: None,
             reassembly: Reassembly::default(),
             fin_at: None,
             local_mss,
@@ -591,6 +597,7 @@ impl<P> Connection<P> {
         self.tx.clear();
         self.cold.reassembly.clear();
         self.cold.scoreboard.clear();
+        self.cold.sent = None;
         self.retransmit = Retransmit::Off;
         self.retransmit_at = Instant::FAR_FUTURE;
         self.ack_at = Instant::FAR_FUTURE;

@@ -277,24 +277,24 @@ impl<P> Connection<P> {
     #[inline]
     fn sent(&mut self, now: Instant, plan: Plan) {
         let end = plan.seq + plan.len + u32::from(plan.fin);
+        let size = if plan.gso_bytes > 0 { u32::from(plan.gso_bytes) } else { end - plan.seq };
+        if plan.seq.before(self.snd_max) {
+            self.log_resent(now, plan.seq, end.earlier(self.snd_max));
+            if end.after(self.snd_max) {
+                self.log_sent(now, end, size);
+            }
+        } else if self.snd_una == self.snd_max {
+            self.timing = true;
+            self.timed_seq = end;
+            self.timed_at = now;
+        } else {
+            self.log_sent(now, end, size);
+        }
         self.last_send_at = now;
         if plan.repair {
             self.cold.recovery.repaired(plan.seq, end);
-            self.timing = false;
         } else {
-            if end.after(self.snd_max) {
-                if plan.seq.before(self.snd_max) {
-                    self.timing = false;
-                } else if !self.timing {
-                    // RFC 6298 §3: one round trip at a time, and never of what was sent twice (Karn).
-                    self.timing = true;
-                    self.timed_seq = end;
-                    self.timed_at = now;
-                }
-                self.snd_max = end;
-            } else {
-                self.timing = false;
-            }
+            self.snd_max = end.later(self.snd_max);
             if self.in_fast_recovery() {
                 self.cold.recovery.sent(plan.len);
             }

@@ -1,0 +1,108 @@
+//! The connection's side of the sent log: what goes into it, and what acknowledgements take out.
+//!
+//! One burst alone is not logged: `timed_seq` and `timed_at` tell all there is to know of it, and most exchanges never have more
+//! outstanding. When a second goes out behind it, both are entered; from there on each acknowledgement passes through the log
+//! until nothing is outstanding. `timing` says which of the two it is.
+
+use demi_drivers::Instant;
+
+use super::super::rto::{RtoBounds, elapsed_ns};
+use super::super::sent_log::{Burst, Position, SentLog, mark};
+use super::super::seq::SeqNumber;
+use super::Connection;
+use crate::wire::tcp::SackBlock;
+
+impl<P> Connection<P> {
+    /// The place in the stream of `seq`, which has not been acknowledged.
+    pub(super) fn position(&self, seq: SeqNumber) -> Position {
+        self.bytes_acked + u64::from(seq - self.snd_una)
+    }
+
+    /// Bytes that have arrived at the peer in all, as far as we know.
+    pub(super) fn delivered(&self) -> u64 {
+        let told = self.cold.sent.as_ref().map_or(0, |log| log.delivered_out_of_order());
+        self.bytes_acked + told
+    }
+
+    /// The log, with all in it that is outstanding.
+    #[inline(never)]
+    pub(super) fn log(&mut self) -> &mut SentLog {
+        let (una, end) = (self.bytes_acked, self.position(self.snd_max));
+        let (size, at) = (u32::from(self.snd_mss), self.last_send_at);
+        let log = self.cold.sent.get_or_insert_default();
+        if log.head().is_some_and(|head| head.start < una) {
+            // Left over from when acknowledgements last passed through it.
+            log.acknowledge(una, |_| {});
+        }
+        if log.is_empty() && una < end {
+            log.push(Burst { start: una, end, size, at }, una);
+            self.timing = false;
+        }
+        debug_assert!(log.end().is_none_or(|logged| logged == end), "{:?} of {end}", log.end());
+        log
+    }
+
+    /// The bytes from the highest sent so far to `end` are sent, behind others that are outstanding, in segments of `size`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_sent(&mut self, now: Instant, end: SeqNumber, size: u32) {
+        let (from, upto) = (self.position(self.snd_max), self.position(end));
+        let delivered = self.delivered();
+        self.log().push(Burst { start: from, end: upto, size, at: now }, delivered);
+    }
+
+    /// The bytes from `start` to `end` are sent again.
+    #[cold]
+    pub(super) fn log_resent(&mut self, now: Instant, start: SeqNumber, end: SeqNumber) {
+        let (start, end) = (self.position(start), self.position(end));
+        let delivered = self.delivered();
+        self.log().resent(start, end, now, delivered, true);
+        self.timing = false;
+    }
+
+    /// The peer holds what `blocks` say.
+    #[cold]
+    pub(super) fn log_sack(&mut self, blocks: &[SackBlock]) {
+        let (una, max) = (self.snd_una, self.snd_max);
+        for block in blocks {
+            let (start, end) = (SeqNumber::new(block.start), SeqNumber::new(block.end));
+            if start.at_or_after(una) && start.before(end) && end.at_or_before(max) {
+                let (start, end) = (self.position(start), self.position(end));
+                self.log().sack(start, end, |_| {});
+            }
+        }
+    }
+
+    /// The left edge has moved while nothing was missing: what the log knows of the round trip is measured.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn acked_logged(&mut self, now: Instant, bounds: RtoBounds) {
+        if let Some(sent_at) = self.log_acknowledge() {
+            self.rtt.sample(elapsed_ns(now, sent_at), bounds);
+        }
+        self.finish_sample(now);
+    }
+
+    /// Takes what is acknowledged out of the log. Answers when the first of it was sent, if all was sent once.
+    pub(super) fn log_acknowledge(&mut self) -> Option<Instant> {
+        let una = self.bytes_acked;
+        let all = self.snd_una == self.snd_max;
+        let log = self.cold.sent.as_mut()?;
+        let (mut first, mut again) = (None, false);
+        // The FIN is no byte of the stream: what ends with it ends all.
+        log.acknowledge(if all { Position::MAX } else { una }, |piece| {
+            again |= piece.has(mark::EVER);
+            first = first.or(Some(piece.sent_at));
+        });
+        first.filter(|_| !again)
+    }
+
+    /// Concludes what an acknowledgement tells of the path, once all of it has been taken in. Congestion control finds it in
+    /// [`SentLog::sample`]; while but one burst is outstanding there is none.
+    pub(super) fn finish_sample(&mut self, now: Instant) {
+        let (delivered, min_rtt_ns) = (self.delivered(), self.rtt.min_rtt_ns());
+        if let Some(log) = &mut self.cold.sent {
+            log.sample = log.delivery.sample(now, delivered, min_rtt_ns);
+        }
+    }
+}
