@@ -271,6 +271,15 @@ impl Sim {
         self.add(name, Config::new(), Over::Given(transports), false, main)
     }
 
+    /// As [`host_over`](Self::host_over), for a host whose main may run for ever.
+    pub fn server_over<F, R>(&mut self, name: &str, transports: Vec<Box<dyn Transport>>, main: F) -> &mut Self
+    where
+        F: FnOnce() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.add(name, Config::new(), Over::Given(transports), true, main)
+    }
+
     /// Adds a host with an end of the wire, and the transports that `make` makes of it: a stack that is not ours. They must
     /// be driven by the time they are given alone, or a run cannot be repeated.
     pub fn host_on<F, R>(

@@ -15,5 +15,6 @@ mod datagrams;
 mod names;
 mod outages;
 mod scale;
+mod scenarios;
 mod streams;
 mod windows;

@@ -81,7 +81,7 @@ impl Flow {
     }
 
     /// Fills `into` with the flow's bytes from `offset` on.
-    fn fill(&self, offset: u64, into: &mut [u8]) {
+    pub(crate) fn fill(&self, offset: u64, into: &mut [u8]) {
         let mut at = offset;
         let mut rest = into;
         while !rest.is_empty() {
@@ -187,7 +187,8 @@ impl Flow {
             rest(&mut rested, offset, self.receive_rest).await;
         }
         if offset != self.bytes {
-            return Err(io::Error::other(format!("the end came after {offset} of {} bytes", self.bytes)));
+            let message = format!("the end came after {offset} of {} bytes", self.bytes);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
         Ok(())
     }
