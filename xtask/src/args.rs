@@ -1,5 +1,6 @@
 //! The command line of `cargo xtask`: turns words into a [`Command`]. It never touches the machine.
 
+use crate::sim;
 use crate::tiers::Tier;
 
 /// What `cargo xtask help` prints.
@@ -8,6 +9,9 @@ cargo xtask COMMAND
 
   test [--tier TIER]... [--list]   run all tiers (or those named); --list only says what they consist of
   fuzz [TARGET]... [--seconds N]   fuzz all targets (or those named), each for N seconds (60)
+  sim [--seeds N] [--seed S] [--scenario NAME] [--pcap FILE]
+                                   run many seeds of the simulations on all cores (1000 of each, from 0 or from S), or one
+                                   seed S again, of those whose name has NAME in it; --pcap writes that one's frames
   fmt                              format all code
   clippy                           lint all targets, warnings are errors
   doc                              build the documentation, warnings are errors
@@ -38,6 +42,8 @@ pub(crate) enum Command {
         /// Seconds of each.
         seconds: u32,
     },
+    /// Run simulations.
+    Sim(sim::Options),
     /// Format all code.
     Fmt,
     /// Lint all targets.
@@ -55,6 +61,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
         None | Some("help" | "--help" | "-h") => Command::Help,
         Some("test") => return parse_test(words),
         Some("fuzz") => return parse_fuzz(words),
+        Some("sim") => return parse_sim(words),
         Some("fmt") => Command::Fmt,
         Some("clippy") => Command::Clippy,
         Some("doc") => Command::Doc,
@@ -108,6 +115,31 @@ fn parse_test(mut words: impl Iterator<Item = String>) -> Result<Command, String
     Ok(if list { Command::List { tiers } } else { Command::Test { tiers } })
 }
 
+fn parse_sim(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut options = sim::Options::default();
+    while let Some(word) = words.next() {
+        let (name, given) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (&*word, None),
+        };
+        if matches!(name, "--help" | "-h") {
+            return Ok(Command::Help);
+        }
+        if !matches!(name, "--seeds" | "--seed" | "--scenario" | "--pcap") {
+            return Err(format!("unexpected `{word}`\n\n{USAGE}"));
+        }
+        let value = given.or_else(|| words.next()).ok_or_else(|| format!("{name} wants a value"))?;
+        let number = || value.parse().map_err(|_| format!("{name} {value}: write a number"));
+        match name {
+            "--seeds" => options.seeds = Some(number()?),
+            "--seed" => options.seed = Some(number()?),
+            "--scenario" => options.scenario = Some(value),
+            _ => options.pcap = Some(value),
+        }
+    }
+    Ok(Command::Sim(options))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +173,22 @@ mod tests {
     #[test]
     fn list_keeps_the_tier() {
         assert_eq!(parse_line("test --tier sim --list"), Ok(Command::List { tiers: vec![Tier::Sim] }));
+    }
+
+    #[test]
+    fn simulations_are_chosen_by_seed_and_name() {
+        let options = sim::Options {
+            seed: Some(7),
+            scenario: Some("outage".to_owned()),
+            pcap: Some("f".to_owned()),
+            ..sim::Options::default()
+        };
+        assert_eq!(parse_line("sim --seed 7 --scenario=outage --pcap f"), Ok(Command::Sim(options)));
+        let options = sim::Options { seeds: Some(100_000), ..sim::Options::default() };
+        assert_eq!(parse_line("sim --seeds 100000"), Ok(Command::Sim(options)));
+        for line in ["sim --seeds", "sim --seeds many", "sim now"] {
+            assert!(parse_line(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! that nobody has to remember it. This file dispatches commands; it never runs a tool itself.
 //!
 //! `args` reads the command line, `packages` installs what the machine lacks, `process` runs one command into a log,
-//! `counts` reads results out of logs, `tiers` says what each tier consists of, `report` prints the table.
+//! `counts` reads results out of logs, `sim` runs many seeds of simulations, `tiers` says what each tier consists of, `report` prints the table.
 
 mod args;
 mod counts;
 mod packages;
 mod process;
 mod report;
+mod sim;
 mod tiers;
 mod workspace;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         }
         Command::Test { tiers } => tiers::run(&workspace, &tiers),
         Command::List { tiers } => tiers::list(&workspace, &tiers),
+        Command::Sim(options) => sim::run(&workspace, &options),
         Command::Fmt => process::passthrough(&workspace, &tiers::unit::fmt(false)),
         Command::Clippy => process::passthrough(&workspace, &tiers::unit::clippy()),
         Command::Doc => process::passthrough(&workspace, &tiers::unit::doc()),
