@@ -115,7 +115,7 @@ fn routers_that_say_the_path_is_narrow() {
             let random = dice.roll();
             let mut quote = seen[14..].to_vec();
             quote.truncate(548);
-            if random % 50 != 0 {
+            if !random.is_multiple_of(50) {
                 let wrong = seq.wrapping_add(0x1000_0000 + random as u32 % 0xd000_0000);
                 quote[24..28].copy_from_slice(&wrong.to_be_bytes());
             }
@@ -179,7 +179,7 @@ fn routers_and_lessors_that_never_stop_talking() {
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
-            if random % 4 == 0 {
+            if random.is_multiple_of(4) {
                 let mut reply = vec![2, 1, 6, 0];
                 reply.extend((random as u32).to_be_bytes());
                 reply.resize(236, 0);
