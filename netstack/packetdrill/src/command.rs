@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use demi_drivers::transport::{CongestionControl, KeepAlive};
 use demi_netstack::StackConfig;
+use demi_netstack::tcp::SynCookies;
 
 /// What a script's commands have set.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +111,15 @@ impl Settings {
             ("tcp_synack_retries", &[n]) => tcp.syn_ack_retries = count(n),
             ("tcp_retries2", &[n]) => tcp.retries = count(n),
             ("tcp_orphan_retries", &[n]) => tcp.orphan_retries = if n == 0 { 8 } else { count(n) },
+            ("tcp_syncookies", &[mode @ (0..=2)]) => {
+                tcp.syn_cookies = match mode {
+                    0 => SynCookies::Never,
+                    1 => SynCookies::OnOverflow,
+                    _ => SynCookies::Always,
+                };
+            }
+            ("tcp_max_syn_backlog", &[n]) => tcp.max_half_open = size(n),
+            ("tcp_abort_on_overflow", &[on @ (0 | 1)]) => tcp.abort_on_overflow = on == 1,
             ("tcp_max_orphans", &[n]) => tcp.max_orphans = size(n),
             ("tcp_max_tw_buckets", &[n]) => tcp.max_time_wait = size(n),
             ("tcp_fin_timeout", &[seconds]) => tcp.fin_wait_2 = Duration::from_secs(seconds),
@@ -192,7 +202,7 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 }
 
 /// What the stack cannot be told, and the values that say what it does.
-const FIXED: [(&str, &[u64]); 16] = [
+const FIXED: [(&str, &[u64]); 15] = [
     ("tcp_ecn", &[0, 2]),
     ("tcp_fastopen", &[0, 1]),
     ("tcp_recovery", &[0]),
@@ -201,7 +211,6 @@ const FIXED: [(&str, &[u64]); 16] = [
     ("tcp_frto", &[0]),
     ("tcp_fack", &[0]),
     ("tcp_dsack", &[1]),
-    ("tcp_abort_on_overflow", &[0]),
     ("tcp_slow_start_after_idle", &[1]),
     ("tcp_tw_reuse", &[1, 2]),
     ("tcp_rfc1337", &[0]),

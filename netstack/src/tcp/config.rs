@@ -4,6 +4,20 @@ use std::time::Duration;
 
 use demi_drivers::transport::CongestionControl;
 
+use crate::wire::tcp::Options;
+
+/// When a SYN is answered with a cookie instead of being remembered (RFC 4987; Linux's `tcp_syncookies`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SynCookies {
+    /// Never: what cannot be remembered is dropped.
+    Never,
+    /// When a listener has too many handshakes under way, or all listeners together.
+    #[default]
+    OnOverflow,
+    /// Always: for tests.
+    Always,
+}
+
 /// Limits and defaults of the TCP layer: every table is bounded by one of them.
 ///
 /// ```
@@ -17,6 +31,13 @@ pub struct TcpConfig {
     pub max_connections: usize,
     /// Listening sockets.
     pub max_listeners: usize,
+    /// Handshakes under way at all listeners together, less than 180 bytes each; a listener alone may have as many as its backlog.
+    pub max_half_open: usize,
+    /// What becomes of SYNs beyond that.
+    pub syn_cookies: SynCookies,
+    /// Reset a connection whose handshake ends while too many wait to be accepted, rather than let its peer try again (Linux's
+    /// `tcp_abort_on_overflow`).
+    pub abort_on_overflow: bool,
     /// Bytes a send buffer holds before pushes wait, unless the connection says otherwise.
     pub send_buffer_bytes: usize,
     /// Bytes a receive buffer holds, hence the largest window offered, unless the connection says otherwise.
@@ -81,11 +102,26 @@ pub struct TcpConfig {
     pub timers_per_turn: usize,
 }
 
+impl TcpConfig {
+    /// Of a SYN's options, those that are used when our answer has them, too (RFC 7323 §2.2, §3.2; RFC 2018 §2).
+    pub(crate) fn agreed(&self, syn: &Options) -> Options {
+        Options {
+            window_scale: syn.window_scale.filter(|_| self.window_scaling),
+            sack_permitted: syn.sack_permitted && self.sack,
+            timestamps: syn.timestamps.filter(|_| self.timestamps),
+            ..*syn
+        }
+    }
+}
+
 impl Default for TcpConfig {
     fn default() -> Self {
         TcpConfig {
             max_connections: 1 << 20,
             max_listeners: 1 << 12,
+            max_half_open: 1 << 16,
+            syn_cookies: SynCookies::OnOverflow,
+            abort_on_overflow: false,
             send_buffer_bytes: 512 << 10,
             recv_buffer_bytes: 512 << 10,
             recv_buffer_max_bytes: 6 << 20,

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use demi_drivers::transport::TcpState;
 use demi_drivers::{Buf, Instant};
 
-use super::connection::{Connection, Incoming, Start};
+use super::connection::{Connection, Incoming};
 use super::flow_table::{FlowV4, Owner};
+use super::handshake::Arrived;
 use super::output::{Flow, Output, SegmentOut};
 use super::rto::clock_ms;
 use super::seq::SeqNumber;
@@ -41,7 +41,14 @@ impl<P: Default> Tcp<P> {
             Some(Owner::TimeWait(index)) => {
                 self.for_time_wait(now, out, index, &flow, hash, &header, segment)
             }
-            None => self.for_listener(now, out, &flow, hash, &header, &segment, None),
+            Some(Owner::HalfOpen(index)) => {
+                let arrived = Arrived { flow: &flow, hash, header: &header, segment };
+                self.for_half_open(now, out, index, arrived);
+            }
+            None => {
+                let arrived = Arrived { flow: &flow, hash, header: &header, segment };
+                self.for_listener(now, out, arrived, None);
+            }
         }
     }
 
@@ -74,7 +81,7 @@ impl<P: Default> Tcp<P> {
     fn expecting(&self, hash: u32, segment: &Incoming, is: impl Fn(&Connection<P>) -> bool) -> Option<u32> {
         let owner = self.flows.find(hash, |owner| match owner {
             Owner::Connection(index) => self.connections.at(index).is_some_and(&is),
-            Owner::TimeWait(_) => false,
+            Owner::TimeWait(_) | Owner::HalfOpen(_) => false,
         });
         let Some(Owner::Connection(index)) = owner else { return None };
         let connection = self.connections.at(index)?;
@@ -143,6 +150,7 @@ impl<P: Default> Tcp<P> {
         self.flows.find(hash, |owner| match owner {
             Owner::Connection(index) => self.connections.at(index).is_some_and(|other| other.flow == *flow),
             Owner::TimeWait(index) => self.time_wait.get(index).is_some_and(|other| other.flow == *flow),
+            Owner::HalfOpen(index) => self.half_open.slots.at(index).is_some_and(|other| other.flow == *flow),
         })
     }
 
@@ -156,16 +164,6 @@ impl<P: Default> Tcp<P> {
         segment: Buf,
     ) {
         let Some(connection) = self.connections.at_mut(index) else { return };
-        if connection.state == TcpState::SynReceived
-            && header.flags & (flags::ACK | flags::RST) == flags::ACK
-            && let Some(listener) = connection.cold.listener
-            && self.listeners.slots.get(listener).is_some_and(|listener| !listener.takes_connection())
-        {
-            // The application is behind with accepting: the handshake stays open, and the SYN-ACK's timer asks again.
-            self.stats.listen_overflows += 1;
-            self.stats.listen_drops += 1;
-            return;
-        }
         // An environment each: the first then never has to lie in memory.
         if let Some(segment) = connection.on_expected(&mut env!(self, now, out), header, segment) {
             connection.on_other(&mut env!(self, now, out), header, segment);
@@ -193,6 +191,7 @@ impl<P: Default> Tcp<P> {
             Disposition::Acknowledge => self.acknowledge_from_time_wait(now, out, index),
             Disposition::Renew => {
                 self.time_wait.renew(index, now);
+                self.note_records();
                 self.acknowledge_from_time_wait(now, out, index);
             }
             Disposition::Remove => self.remove_time_wait(index),
@@ -202,7 +201,8 @@ impl<P: Default> Tcp<P> {
                 }
                 self.stats.time_wait_recycled += 1;
                 self.remove_time_wait(index);
-                self.for_listener(now, out, flow, hash, header, &segment, Some(beyond));
+                let arrived = Arrived { flow, hash, header, segment };
+                self.for_listener(now, out, arrived, Some(beyond));
             }
         }
     }
@@ -241,58 +241,37 @@ impl<P: Default> Tcp<P> {
         &mut self,
         now: Instant,
         out: &mut O,
-        flow: &Flow,
-        hash: u32,
-        header: &Header,
-        segment: &[u8],
+        arrived: Arrived<'_>,
         beyond: Option<SeqNumber>,
     ) {
+        let (flow, header) = (arrived.flow, arrived.header);
         let to_itself = flow.local == flow.remote && flow.local_port == flow.remote_port;
         let nobody = flow.remote.is_unspecified() || flow.remote.is_multicast() || is_broadcast(flow);
         if header.flags & flags::RST != 0 || nobody || to_itself {
             return;
         }
-        let listener = self.listeners.find(flow.local, flow.local_port, hash);
-        let Some(handle) = listener.filter(|_| header.flags & flags::ACK == 0) else {
-            return self.reset_stranger(now, out, flow, header, segment.len());
-        };
-        if header.flags & (flags::SYN | flags::FIN) != flags::SYN {
-            // RFC 9293 §3.10.7.2, fourth step: dropped. A SYN that ends the connection it opens is nonsense, as to Linux.
+        let listener = self.listeners.find(flow.local, flow.local_port, arrived.hash);
+        if header.flags & flags::ACK != 0 {
+            let stray = match listener {
+                Some(handle) => self.on_cookie(now, out, handle, arrived),
+                None => Some(arrived),
+            };
+            if let Some(stray) = stray {
+                self.reset_stranger(now, out, flow, header, stray.segment.len());
+            }
             return;
         }
-        let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
-        if !listener.takes_syn() || self.connections.is_full() {
-            self.stats.listen_overflows += u64::from(!listener.takes_syn());
-            self.stats.listen_drops += 1;
-            return;
-        }
-        let options =
-            Options::parse(segment.get(HEADER_BYTES..usize::from(header.header_bytes)).unwrap_or_default());
-        let mut iss = self.secret.isn(flow, now);
-        if let Some(beyond) = beyond.filter(|beyond| iss.before(*beyond)) {
-            iss = beyond;
-        }
-        let start = Start {
-            flow: *flow,
-            hash,
-            iss,
-            ts_offset: self.secret.timestamp_offset(flow),
-            wired: !out.is_local(flow.remote),
-            mtu: out.mtu(flow.remote),
-            options: &listener.options.stream,
-            now,
+        let Some(handle) = listener else {
+            return self.reset_stranger(now, out, flow, header, arrived.segment.len());
         };
-        let syn = (SeqNumber::new(header.seq), header.window, &options);
-        let connection = Connection::accepting(&start, &self.config, handle, syn);
-        if let Ok(connection) = self.connections.insert(connection) {
-            listener.half_open += 1;
-            self.flows.insert(hash, Owner::Connection(connection.index));
-            self.settle(now, connection.index);
+        // RFC 9293 §3.10.7.2, fourth step: dropped. A SYN that ends the connection it opens is nonsense, as to Linux.
+        if header.flags & (flags::SYN | flags::FIN) == flags::SYN {
+            self.on_syn(now, out, handle, &arrived, beyond);
         }
     }
 
     /// Tells the sender of a segment that belongs to nobody (RFC 9293 §3.5.2, group 1).
-    fn reset_stranger<O: Output<Path = P>>(
+    pub(super) fn reset_stranger<O: Output<Path = P>>(
         &mut self,
         now: Instant,
         out: &mut O,

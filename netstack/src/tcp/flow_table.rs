@@ -1,4 +1,4 @@
-//! Which connection or TIME-WAIT record a segment belongs to: one table keyed by the four-tuple, one lookup a segment.
+//! Which connection, or record of one that begins or has ended, a segment belongs to: one table keyed by the four-tuple, one lookup a segment.
 //!
 //! The hash is a fast keyed one: whoever does not know the key cannot aim segments at one bucket. The table holds hashes and
 //! positions; the four-tuples themselves lie with whom they belong to, on the cache line that is needed next anyway.
@@ -14,9 +14,13 @@ pub(crate) enum Owner {
     Connection(u32),
     /// The TIME-WAIT record at a position.
     TimeWait(u32),
+    /// The half-open connection at a position.
+    HalfOpen(u32),
 }
 
-const TIME_WAIT_BIT: u32 = 1 << 31;
+/// What is no connection: a TIME-WAIT record, unless the next bit says that it is half-open.
+const RECORD_BIT: u32 = 1 << 31;
+const HALF_OPEN_BIT: u32 = 1 << 30;
 /// The owner of an empty place: no position is this high.
 const NOBODY: u32 = u32::MAX;
 /// Places of the smallest table.
@@ -25,7 +29,7 @@ const PLACES_MIN: usize = 16;
 #[derive(Clone, Copy)]
 struct Entry {
     hash: u32,
-    /// Position, and `TIME_WAIT_BIT`; or `NOBODY`.
+    /// Position, and the bits of what is no connection; or `NOBODY`.
     owner: u32,
 }
 
@@ -34,10 +38,13 @@ const EMPTY: Entry = Entry { hash: 0, owner: NOBODY };
 impl Entry {
     #[inline]
     fn owner(self) -> Owner {
-        if self.owner & TIME_WAIT_BIT != 0 {
-            Owner::TimeWait(self.owner & !TIME_WAIT_BIT)
-        } else {
+        let index = self.owner & !(RECORD_BIT | HALF_OPEN_BIT);
+        if self.owner & RECORD_BIT == 0 {
             Owner::Connection(self.owner)
+        } else if self.owner & HALF_OPEN_BIT == 0 {
+            Owner::TimeWait(index)
+        } else {
+            Owner::HalfOpen(index)
         }
     }
 }
@@ -45,7 +52,8 @@ impl Entry {
 fn encode(owner: Owner) -> u32 {
     match owner {
         Owner::Connection(index) => index,
-        Owner::TimeWait(index) => index | TIME_WAIT_BIT,
+        Owner::TimeWait(index) => index | RECORD_BIT,
+        Owner::HalfOpen(index) => index | RECORD_BIT | HALF_OPEN_BIT,
     }
 }
 

@@ -17,6 +17,7 @@ enum Use {
     Isn,
     Timestamp,
     Random,
+    SynCookie,
 }
 
 /// The layer's secret.
@@ -60,6 +61,11 @@ impl Secret {
     pub(crate) fn timestamp_offset(&self, flow: &Flow) -> u32 {
         self.fixed_timestamp_offset
             .unwrap_or_else(|| self.hash(Use::Timestamp, (flow.local, flow.remote)) as u32)
+    }
+
+    /// A hash of a flow for SYN cookies: of a period, or of all time.
+    pub(crate) fn cookie(&self, flow: &Flow, period: Option<u32>) -> u32 {
+        self.hash(Use::SynCookie, (flow, period)) as u32
     }
 
     /// A number that nobody can foretell.

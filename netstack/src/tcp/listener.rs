@@ -1,13 +1,14 @@
 //! Listening sockets: which one a SYN is for, and how many handshakes and finished connections may wait at it.
 //!
 //! Half-open connections and those waiting to be accepted are counted apart, each against the backlog. A connection that has
-//! been accepted is nobody's backlog any more. A SYN that finds the queue full is dropped: its sender tries again. (That is
-//! where an answer without state, a SYN cookie, goes.)
+//! been accepted is nobody's backlog any more. As Linux, a listener with a backlog of N lets N connections wait to be accepted, and
+//! N - 1 be half-open. What a SYN that finds no room is answered, the [handshake](super::handshake) decides.
 
 use core::task::Waker;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use demi_drivers::Instant;
 use demi_drivers::transport::{Handle, ListenOptions};
 use smallvec::SmallVec;
 
@@ -19,15 +20,17 @@ pub(crate) struct Listener {
     pub(crate) options: ListenOptions,
     /// Connections whose handshake is under way.
     pub(crate) half_open: u32,
+    /// When a SYN was last answered with a cookie.
+    pub(crate) cookies_at: Option<Instant>,
     /// Connections that wait to be accepted, oldest first.
     pub(crate) ready: VecDeque<Handle>,
     pub(crate) waker: Option<Waker>,
 }
 
 impl Listener {
-    /// Whether another handshake may begin.
+    /// Whether another handshake may begin and be remembered.
     pub(crate) fn takes_syn(&self) -> bool {
-        self.half_open < self.options.backlog.max(1) && self.takes_connection()
+        self.half_open < self.options.backlog.saturating_sub(1).max(1)
     }
 
     /// Whether another finished handshake may wait to be accepted.
@@ -86,8 +89,14 @@ impl Listeners {
 
     /// Adds a listener; `None` when there are too many.
     pub(crate) fn insert(&mut self, local: SocketAddr, options: &ListenOptions) -> Option<Handle> {
-        let listener =
-            Listener { local, options: options.clone(), half_open: 0, ready: VecDeque::new(), waker: None };
+        let listener = Listener {
+            local,
+            options: options.clone(),
+            half_open: 0,
+            cookies_at: None,
+            ready: VecDeque::new(),
+            waker: None,
+        };
         let handle = self.slots.insert(listener).ok()?;
         self.by_port.entry(local.port()).or_default().push(handle.index);
         Some(handle)

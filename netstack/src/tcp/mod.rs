@@ -16,6 +16,8 @@ mod connection;
 mod demux;
 mod fifo;
 mod flow_table;
+mod half_open;
+mod handshake;
 mod isn;
 mod limits;
 mod listener;
@@ -33,6 +35,7 @@ mod seq;
 mod slots;
 mod sockets;
 mod stats;
+mod syn_cookie;
 mod time_wait;
 mod timer;
 
@@ -42,7 +45,7 @@ use std::rc::Rc;
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
-pub use config::TcpConfig;
+pub use config::{SynCookies, TcpConfig};
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
@@ -50,6 +53,7 @@ pub(crate) use connection::Incoming;
 use connection::{Connection, Failure};
 pub(crate) use flow_table::FlowV4;
 use flow_table::{FlowTable, Owner};
+use half_open::HalfOpens;
 use isn::Secret;
 use limits::RateLimit;
 use listener::Listeners;
@@ -104,6 +108,9 @@ pub struct Tcp<P> {
     wheel: Wheel,
     listeners: Listeners,
     time_wait: TimeWait,
+    half_open: HalfOpens,
+    /// When something may be to be done about records: TIME-WAIT's and half-open ones.
+    records_at: Instant,
     secret: Secret,
     challenges: RateLimit,
     resets: RateLimit,
@@ -146,6 +153,8 @@ impl<P: Default> Tcp<P> {
             wheel: Wheel::new(now),
             listeners: Listeners::new(config.max_listeners),
             time_wait: TimeWait::new(nanos(config.time_wait), config.max_time_wait),
+            half_open: HalfOpens::new(config.max_half_open, now),
+            records_at: Instant::FAR_FUTURE,
             challenges: RateLimit::new(config.challenge_acks_per_second),
             resets: RateLimit::new(config.resets_per_second),
             secret,
@@ -158,8 +167,7 @@ impl<P: Default> Tcp<P> {
     /// Runs due timers, a bounded number a call; answers how many. What they want sent goes out with the next flush.
     #[inline]
     pub fn poll_timers<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) -> usize {
-        let expired = self.time_wait.deadline().is_some_and(|expiry| expiry <= now);
-        if expired || self.wheel.may_be_due(now) { self.run_timers(now, out) } else { 0 }
+        if self.records_at <= now || self.wheel.may_be_due(now) { self.run_timers(now, out) } else { 0 }
     }
 
     #[inline(never)]
@@ -182,7 +190,21 @@ impl<P: Default> Tcp<P> {
             ran += 1;
             self.flows.remove(record.hash, Owner::TimeWait(index));
         }
+        while ran < self.config.timers_per_turn
+            && let Some(index) = self.half_open.wheel.pop(now)
+        {
+            ran += 1;
+            self.on_half_open_timeout(now, out, index);
+        }
+        self.records_at = Instant::FAR_FUTURE;
+        self.note_records();
         ran
+    }
+
+    /// Records have got an earlier deadline, perhaps.
+    fn note_records(&mut self) {
+        let deadlines = [self.time_wait.deadline(), self.half_open.wheel.deadline()];
+        self.records_at = deadlines.into_iter().flatten().fold(self.records_at, Instant::min);
     }
 
     /// Sends what calls and segments since the last flush have caused: data, FINs, and acknowledgements that no data carried.
@@ -248,10 +270,8 @@ impl<P: Default> Tcp<P> {
 
     /// When [`poll_timers`](Self::poll_timers) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        match (self.wheel.deadline(), self.time_wait.deadline()) {
-            (Some(timer), Some(record)) => Some(timer.min(record)),
-            (timer, record) => timer.or(record),
-        }
+        let deadlines = [self.wheel.deadline(), self.time_wait.deadline(), self.half_open.wheel.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The layer's counters.
@@ -279,6 +299,9 @@ impl<P: Default> Tcp<P> {
         self.dirty.clear();
         while let Some((index, record)) = self.time_wait.evict() {
             self.flows.remove(record.hash, Owner::TimeWait(index));
+        }
+        for index in 0..self.half_open.slots.positions() {
+            self.forget_half_open(index);
         }
         for listener in self.listeners.slots.iter_mut() {
             if let Some(waker) = listener.waker.take() {
@@ -321,7 +344,6 @@ impl<P: Default> Tcp<P> {
                         cold.listener.and_then(|handle| self.listeners.slots.get_mut(handle))
                 {
                     cold.ready = true;
-                    listener.half_open -= 1;
                     listener.ready.push_back(handle);
                     self.stats.passive_opens += 1;
                     if let Some(waker) = listener.waker.take() {
@@ -335,14 +357,9 @@ impl<P: Default> Tcp<P> {
     fn on_closed(&mut self, index: u32) {
         self.detach(index);
         let Some(connection) = self.connections.at_mut(index) else { return };
-        let half_open = !connection.cold.accepted && !connection.cold.ready;
-        if half_open
-            && let Some(listener) =
-                connection.cold.listener.and_then(|handle| self.listeners.slots.get_mut(handle))
-        {
-            listener.half_open -= 1;
-        }
-        if connection.orphan || half_open {
+        // One that ends before it has begun is nobody's.
+        let unborn = !connection.cold.accepted && !connection.cold.ready;
+        if connection.orphan || unborn {
             self.remove(index);
         }
     }
@@ -362,6 +379,8 @@ impl<P: Default> Tcp<P> {
             self.flows.replace(connection.hash, Owner::Connection(index), Owner::TimeWait(record));
             connection.detached = true;
         }
+        self.note_records();
+        let Some(connection) = self.connections.at_mut(index) else { return };
         connection.armed_at = Instant::FAR_FUTURE;
         let orphan = connection.orphan;
         self.detach(index);

@@ -113,7 +113,10 @@ impl<P: Default> Tcp<P> {
     /// Closes a listener; connections not accepted yet are reset.
     pub fn close_listener<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, listener: ListenerId) {
         let Some(closed) = self.listeners.remove(listener.0) else { return };
-        if closed.half_open == 0 && closed.ready.is_empty() {
+        if closed.half_open > 0 {
+            self.reset_half_open(out, listener.0);
+        }
+        if closed.ready.is_empty() {
             return;
         }
         for index in 0..self.connections.positions() {
@@ -227,7 +230,7 @@ impl<P: Default> Tcp<P> {
     fn is_free(&self, now: Instant, flow: &Flow) -> bool {
         match self.find(self.flows.hash(flow), flow) {
             None => true,
-            Some(Owner::Connection(_)) => false,
+            Some(Owner::Connection(_) | Owner::HalfOpen(_)) => false,
             Some(Owner::TimeWait(index)) => self.time_wait.get(index).is_none_or(|record| {
                 record.ts_recent.is_some() && now.since(record.since).as_millis() > 1000
             }),
@@ -460,7 +463,7 @@ impl<P: Default> Tcp<P> {
         let alive =
             |connection: &&Connection<P>| !matches!(connection.state, TcpState::Closed | TcpState::TimeWait);
         let mut usage = TransportUsage::default();
-        usage.streams = self.connections.iter().filter(alive).count();
+        usage.streams = self.connections.iter().filter(alive).count() + self.half_open.slots.len();
         usage.listeners = self.listeners.slots.len();
         usage.closing = self.orphans;
         usage.time_wait = self.time_wait.len();

@@ -36,10 +36,22 @@ counters! {
     in_errs => "TcpInErrs",
     /// RSTs sent.
     out_rsts => "TcpOutRsts",
-    /// SYNs dropped because a listener's queue was full.
+    /// SYNs and last acknowledgements dropped because too many connections waited to be accepted.
     listen_overflows => "TcpExtListenOverflows",
     /// SYNs and handshakes dropped by listeners for any reason.
     listen_drops => "TcpExtListenDrops",
+    /// SYNs dropped because too many handshakes were under way.
+    req_queue_full_drop => "TcpExtTCPReqQFullDrop",
+    /// SYNs answered with a cookie because of that.
+    req_queue_full_cookies => "TcpExtTCPReqQFullDoCookies",
+    /// SYN cookies sent (RFC 4987).
+    syncookies_sent => "TcpExtSyncookiesSent",
+    /// SYN cookies that came back and were good.
+    syncookies_recv => "TcpExtSyncookiesRecv",
+    /// Acknowledgements taken for a SYN cookie that were none, or too old.
+    syncookies_failed => "TcpExtSyncookiesFailed",
+    /// SYNs and SYN-ACKs sent again.
+    syn_retrans => "TcpExtTCPSynRetrans",
     /// Segments dropped by PAWS (RFC 7323 §5).
     paws_estab => "TcpExtPAWSEstab",
     /// SYNs answered from TIME-WAIT (RFC 6191).

@@ -40,6 +40,9 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
+    /// Memory of an entry.
+    pub(crate) const ENTRY_BYTES: usize = size_of::<Node>();
+
     pub(crate) fn new(now: Instant) -> Self {
         Wheel {
             nodes: Vec::new(),

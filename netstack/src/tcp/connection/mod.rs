@@ -29,6 +29,7 @@ use demi_drivers::transport::{Handle, StreamOptions, TcpState};
 use super::config::TcpConfig;
 use super::congestion::{Congestion, Window};
 use super::flow_table::FlowV4;
+use super::half_open::HalfOpen;
 use super::isn::Secret;
 use super::limits::RateLimit;
 use super::output::{Flow, Output};
@@ -277,6 +278,27 @@ fn default_mss(flow: &Flow) -> u16 {
     if flow.local.is_ipv6() { 1220 } else { 536 }
 }
 
+/// The MSS that a SYN names; one of 0 is not believed.
+pub(crate) fn believed_mss(flow: &Flow, syn: &Options) -> u16 {
+    syn.mss.filter(|&mss| mss > 0).unwrap_or(default_mss(flow))
+}
+
+/// The MSS that packets of at most `mtu` bytes allow, as our SYN tells it.
+pub(crate) fn local_mss(mtu: u16, flow: &Flow) -> u16 {
+    mtu.saturating_sub(fixed_header_bytes(flow)).max(64)
+}
+
+/// The window scale that our SYN offers.
+pub(crate) fn offered_scale(config: &TcpConfig) -> Option<u8> {
+    config.window_scaling.then(|| scale_for(config.recv_buffer_max_bytes))
+}
+
+/// The window that our SYN offers, which is never scaled (RFC 7323 §2.2).
+pub(crate) fn first_window(options: &StreamOptions, config: &TcpConfig) -> u16 {
+    let asked = options.recv_buffer_bytes;
+    cap_bytes(asked, config.recv_buffer_bytes, config.recv_buffer_max_bytes).min(65_535) as u16
+}
+
 /// The smallest shift that lets a window cover `bytes` (RFC 7323 §2).
 fn scale_for(bytes: usize) -> u8 {
     let mut scale = 0;
@@ -301,28 +323,37 @@ impl<P: Default> Connection<P> {
         connection
     }
 
-    /// A connection that a listener has got a SYN for: `seq`, `window` and `syn` are the SYN's.
-    pub(crate) fn accepting(
-        start: &Start<'_>,
-        config: &TcpConfig,
-        listener: Handle,
-        (seq, window, syn): (SeqNumber, u16, &Options),
-    ) -> Self {
+    /// The connection that a half-open one becomes with the acknowledgement of its SYN-ACK, which it has not seen yet.
+    pub(crate) fn accepting(start: &Start<'_>, config: &TcpConfig, half_open: &HalfOpen) -> Self {
         let mut connection = Connection::new(start, config);
         connection.state = TcpState::SynReceived;
         connection.segments_in = 1;
-        connection.cold.listener = Some(listener);
-        connection.take_syn(seq, syn, config);
-        connection.take_first_window(seq, window);
-        connection.cold.syn_due = true;
-        connection.flush_due = true;
+        connection.segments_out = u64::from(half_open.sent);
+        connection.cold.listener = Some(half_open.listener);
+        connection.take_syn(half_open.irs, &half_open.options(), config);
+        connection.take_first_window(half_open.irs, half_open.window);
+        connection.rcv_adv = connection.rcv_nxt + u32::from(half_open.offered);
+        connection.syn_ack_sent(half_open);
         connection
+    }
+
+    /// Takes over what a half-open connection has sent.
+    fn syn_ack_sent(&mut self, half_open: &HalfOpen) {
+        self.snd_nxt = half_open.iss + 1;
+        self.snd_max = self.snd_nxt;
+        self.cold.syn_sent = u32::from(half_open.sent);
+        self.cold.retransmitted = u64::from(half_open.sent.saturating_sub(1));
+        // RFC 6298 §3: what was sent once is measured; a cookie knows no time.
+        self.timing = half_open.sent == 1;
+        self.timed_seq = self.snd_nxt;
+        self.timed_at = half_open.sent_at;
+        self.last_send_at = half_open.sent_at;
     }
 
     fn new(start: &Start<'_>, config: &TcpConfig) -> Self {
         let options = start.options;
         let congestion = Congestion::new(options.congestion.unwrap_or(config.congestion));
-        let local_mss = start.mtu.saturating_sub(fixed_header_bytes(&start.flow)).max(64);
+        let local_mss = local_mss(start.mtu, &start.flow);
         let recv_cap =
             cap_bytes(options.recv_buffer_bytes, config.recv_buffer_bytes, config.recv_buffer_max_bytes);
         let window = congestion.initial(config.initial_window_segments, u32::from(default_mss(&start.flow)));
@@ -343,7 +374,7 @@ impl<P: Default> Connection<P> {
             fin_at: None,
             local_mss,
             peer_mss: default_mss(&start.flow),
-            offered_scale: config.window_scaling.then(|| scale_for(config.recv_buffer_max_bytes)),
+            offered_scale: offered_scale(config),
             offered_timestamps: config.timestamps,
             offered_sack: config.sack,
             syn_due: false,
@@ -495,9 +526,8 @@ impl<P> Connection<P> {
         }
         self.sack_ok = self.cold.offered_sack && syn.sack_permitted;
         self.cold.offered_sack = self.sack_ok;
-        // A peer that names an MSS of 0, or one that would make us send dust, is not believed.
-        let named = syn.mss.filter(|&mss| mss > 0).unwrap_or(default_mss(&self.flow));
-        self.cold.peer_mss = named.max(config.min_send_mss_bytes);
+        // Nor is one believed that would make us send dust.
+        self.cold.peer_mss = believed_mss(&self.flow, syn).max(config.min_send_mss_bytes);
         self.update_mss();
         let mss = u32::from(self.snd_mss);
         self.window = self.cold.congestion.initial(config.initial_window_segments, mss);
@@ -658,7 +688,7 @@ impl<P> Connection<P> {
 }
 
 /// `duration` in nanoseconds.
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -170,19 +170,81 @@ fn a_reset_half_open_connection_is_gone() {
 
 #[test]
 fn lone_syns_do_not_disable_a_listener_beyond_its_backlog_and_its_patience() {
-    let mut t = Script::new(TcpConfig { syn_ack_retries: 1, ..Script::plain() });
+    let config =
+        TcpConfig { syn_ack_retries: 1, syn_cookies: crate::tcp::SynCookies::Never, ..Script::plain() };
+    let mut t = Script::new(config);
     let mut options = ListenOptions::default();
-    options.backlog = 16;
+    options.backlog = 17;
     t.listen(&options);
     for port in 0..40 {
         t.peer.set_port(10_000 + port);
         t.turn("S 0 mss 1460");
     }
     assert_eq!(t.tcp.usage().streams, 16);
-    assert_eq!(t.tcp.stats().listen_overflows, 24);
+    assert_eq!((t.tcp.stats().req_queue_full_drop, t.tcp.stats().listen_drops), (24, 24));
     t.wait_ms(4000);
     assert_eq!(t.tcp.usage().streams, 0);
     assert_eq!(t.turn("S 0 mss 1460"), ["S. 0 ack 1 mss 1460"]);
+}
+
+#[test]
+fn a_flood_of_syns_holds_no_more_than_the_backlog_and_a_handshake_still_succeeds() {
+    let mut t = Script::new(TcpConfig::default());
+    let mut options = ListenOptions::default();
+    options.backlog = 9;
+    t.listen(&options);
+    for port in 0..1000 {
+        t.peer.set_port(10_000 + port);
+        assert_eq!(t.turn("S 0 mss 1460 sackOK ts 5 0 wscale 9").len(), 1);
+    }
+    assert_eq!(t.tcp.usage().streams, 8);
+    assert_eq!(t.tcp.stats().syncookies_sent, 992);
+    let syn_acks = t.wait_ms(4000);
+    assert_eq!(syn_acks.len(), 16, "those that are remembered go out again, cookies do not");
+    t.peer.set_port(999);
+    assert_eq!(t.turn("S 0 mss 1400 sackOK ts 50 0 wscale 9"), ["S. 0 ack 1 mss 1460 sackOK ts wscale 7"]);
+    assert_eq!(t.turn("P. 1:101 ack 1 win 100 ts 51 last"), [". 1 ack 101"]);
+    let Poll::Ready(Ok((stream, _))) = t.tcp.poll_accept(&mut cx(), t.listener.unwrap()) else { panic!() };
+    t.stream = Some(stream);
+    assert_eq!(t.read(), (100, false));
+    let info = t.tcp.tcp_info(stream).unwrap();
+    assert_eq!((info.send_mss_bytes, info.send_window_scale, info.recv_window_scale), (1288, 9, 7));
+    assert_eq!((info.sack, info.timestamps, info.send_window_bytes), (true, true, 51_200));
+    let stats = t.tcp.stats();
+    assert_eq!((stats.syncookies_recv, stats.syncookies_failed, stats.passive_opens), (1, 0, 1));
+}
+
+#[test]
+fn forged_cookies_are_reset_and_counted() {
+    let mut t = Script::new(TcpConfig { syn_cookies: crate::tcp::SynCookies::Always, ..Script::plain() });
+    t.listen(&ListenOptions::default());
+    t.iss = Some(0);
+    assert_eq!(t.turn(". 1 ack 1"), ["R 1"]);
+    assert_eq!(t.tcp.stats().syncookies_failed, 0, "none has been handed out");
+    t.turn("S 0 mss 1460");
+    for guess in 2..1000 {
+        assert_eq!(t.turn(&format!(". 1 ack {}", guess * 77)).len(), 1);
+    }
+    assert_eq!((t.tcp.stats().syncookies_failed, t.tcp.usage().streams), (998, 0));
+    t.recv(". 1 ack 1");
+    assert!(t.tcp.poll_accept(&mut cx(), t.listener.unwrap()).is_ready());
+}
+
+#[test]
+fn all_listeners_together_hold_a_bounded_number_of_half_open_connections() {
+    let config =
+        TcpConfig { max_half_open: 20, syn_cookies: crate::tcp::SynCookies::Never, ..Script::plain() };
+    let mut t = Script::new(config);
+    t.listen(&ListenOptions::default());
+    for port in 0..100 {
+        t.peer.set_port(10_000 + port);
+        t.turn("S 0 mss 1460");
+    }
+    assert_eq!((t.tcp.usage().streams, t.tcp.stats().req_queue_full_drop), (20, 80));
+    let listener = t.listener.unwrap();
+    t.tcp.close_listener(t.now, &mut t.out, listener);
+    assert_eq!(t.sent().len(), 20, "each is reset");
+    t.nothing_left();
 }
 
 #[test]

@@ -1,0 +1,382 @@
+//! Connections that begin at a listener: a SYN becomes a half-open record or a cookie, and the acknowledgement that comes back
+//! becomes a connection.
+//!
+//! SYN-ACKs go out at once, and again by a timer; they hold no more than the SYN did, so that nobody is hit through us by more than
+//! was sent to us. What cannot be held is dropped or, by configuration, answered without being held (RFC 4987).
+
+use demi_drivers::transport::Handle;
+use demi_drivers::{Buf, Instant};
+
+use super::config::SynCookies;
+use super::connection::{self, Connection, Start, nanos};
+use super::flow_table::Owner;
+use super::half_open::{Answer, HalfOpen};
+use super::output::{Flow, Output, Refused, SegmentOut};
+use super::rto::clock_ms;
+use super::seq::SeqNumber;
+use super::{Tcp, env, syn_cookie};
+use crate::wire::tcp::{HEADER_BYTES, Header, OptionBytes, Options, Timestamps, flags};
+
+/// A segment and whom it concerns, as far as a listener needs to know.
+pub(super) struct Arrived<'a> {
+    pub(super) flow: &'a Flow,
+    /// Of `flow`, in the flow table.
+    pub(super) hash: u32,
+    pub(super) header: &'a Header,
+    /// From the header on.
+    pub(super) segment: Buf,
+}
+
+impl Arrived<'_> {
+    fn options(&self) -> Options {
+        let end = usize::from(self.header.header_bytes);
+        Options::parse(self.segment.get(HEADER_BYTES..end).unwrap_or_default())
+    }
+
+    /// Bytes of payload.
+    fn len(&self) -> u32 {
+        (self.segment.len() - usize::from(self.header.header_bytes)) as u32
+    }
+}
+
+impl<P: Default> Tcp<P> {
+    /// A SYN for a listener (RFC 9293 §3.10.7.2, third step). `beyond`: our sequence numbers have to begin behind it.
+    pub(super) fn on_syn<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        handle: Handle,
+        arrived: &Arrived<'_>,
+        beyond: Option<SeqNumber>,
+    ) {
+        let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
+        let queue_full = self.half_open.slots.is_full() || !listener.takes_syn();
+        // As Linux, one that follows a connection in TIME-WAIT is known not to be forged.
+        let cookie = beyond.is_none()
+            && match self.config.syn_cookies {
+                SynCookies::Never => false,
+                SynCookies::OnOverflow => queue_full,
+                SynCookies::Always => true,
+            };
+        if queue_full && !cookie && (beyond.is_none() || self.half_open.slots.is_full()) {
+            self.stats.req_queue_full_drop += 1;
+            self.stats.listen_drops += 1;
+            return;
+        }
+        self.stats.req_queue_full_cookies += u64::from(cookie);
+        let connections = self.connections.len() + self.half_open.slots.len();
+        if !listener.takes_connection() || connections >= self.config.max_connections {
+            self.stats.listen_overflows += u64::from(!listener.takes_connection());
+            self.stats.listen_drops += 1;
+            return;
+        }
+        let options = self.config.agreed(&arrived.options());
+        let (flow, irs) = (arrived.flow, SeqNumber::new(arrived.header.seq));
+        let ts_offset = self.secret.timestamp_offset(flow);
+        let offered = connection::first_window(&listener.options.stream, &self.config);
+        let record = |options: &Options, iss| {
+            let numbers = (iss, ts_offset, offered);
+            HalfOpen::new(flow, (arrived.hash, handle), (arrived.header, options), numbers, now)
+        };
+        if cookie {
+            listener.cookies_at = Some(now);
+            self.stats.syncookies_sent += 1;
+            // What the timestamp has to keep is lost without one.
+            let bare = Options { window_scale: None, sack_permitted: false, ..options };
+            let kept = if options.timestamps.is_some() { options } else { bare };
+            let mss = connection::believed_mss(flow, &kept);
+            let iss = syn_cookie::make(&self.secret, flow, irs, mss, now);
+            let value = syn_cookie::timestamp(clock_ms(now), &kept, false);
+            let _ = self.send_syn_ack(out, &record(&kept, iss), value);
+            return;
+        }
+        let mut iss = self.secret.isn(flow, now);
+        if let Some(beyond) = beyond.filter(|beyond| iss.before(*beyond)) {
+            iss = beyond;
+        }
+        let mut half_open = record(&options, iss);
+        if self.send_syn_ack(out, &half_open, clock_ms(now)) == Err(Refused::Full) {
+            // As if the SYN had been lost: its sender tries again.
+            self.stats.listen_drops += 1;
+            return;
+        }
+        half_open.sent = 1;
+        let Ok(place) = self.half_open.slots.insert(half_open) else { return };
+        if let Some(listener) = self.listeners.slots.get_mut(handle) {
+            listener.half_open += 1;
+        }
+        self.flows.insert(arrived.hash, Owner::HalfOpen(place.index));
+        self.arm_half_open(now, place.index, 0);
+    }
+
+    /// Arms the timer of a SYN-ACK that has timed out so many times (RFC 6298 §5.5).
+    fn arm_half_open(&mut self, now: Instant, index: u32, timeouts: u8) {
+        let rto_ns = nanos(self.config.initial_rto).saturating_mul(1 << timeouts.min(32));
+        let at = now.plus_nanos(rto_ns.min(self.bounds.max_ns));
+        self.half_open.wheel.arm(index, at);
+        self.note_records();
+    }
+
+    /// Sends the SYN-ACK of a half-open connection. `clock`: what its timestamp says, our offset not yet added.
+    fn send_syn_ack<O: Output<Path = P>>(
+        &mut self,
+        out: &mut O,
+        half_open: &HalfOpen,
+        clock: u32,
+    ) -> Result<(), Refused> {
+        let Some(listener) = self.listeners.slots.get(half_open.listener) else { return Ok(()) };
+        let syn = half_open.options();
+        let timestamps = syn.timestamps.map(|timestamps| Timestamps {
+            value: clock.wrapping_add(half_open.ts_offset),
+            echo: timestamps.value,
+        });
+        let flow = &half_open.flow;
+        let mss = connection::local_mss(out.mtu(flow.remote), flow);
+        let scale = syn.window_scale.and(connection::offered_scale(&self.config));
+        let options = OptionBytes::for_syn(mss, syn.sack_permitted, timestamps, scale);
+        let stream = &listener.options.stream;
+        let segment = SegmentOut {
+            seq: half_open.iss.get(),
+            ack: (half_open.irs + 1).get(),
+            flags: flags::SYN | flags::ACK,
+            window: half_open.offered,
+            urgent: 0,
+            options: options.as_slice(),
+            tos: stream.tos,
+            ttl: stream.ttl.unwrap_or(64),
+            gso_bytes: 0,
+        };
+        out.send(flow, &mut P::default(), &segment, &mut [])?;
+        if half_open.sent == 0 {
+            self.stats.out_segs += 1;
+        } else {
+            self.stats.retrans_segs += 1;
+            self.stats.syn_retrans += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends a SYN-ACK again.
+    fn repeat_syn_ack<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32) {
+        let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
+        half_open.sent = half_open.sent.saturating_add(1);
+        let half_open = half_open.clone();
+        let _ = self.send_syn_ack(out, &half_open, clock_ms(now));
+    }
+
+    /// A SYN-ACK was not acknowledged in time.
+    pub(super) fn on_half_open_timeout<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+    ) {
+        let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
+        half_open.timeouts = half_open.timeouts.saturating_add(1);
+        let timeouts = half_open.timeouts;
+        self.stats.timeouts += 1;
+        if u32::from(timeouts) > self.config.syn_ack_retries {
+            self.stats.attempt_fails += 1;
+            self.forget_half_open(index);
+            return;
+        }
+        self.repeat_syn_ack(now, out, index);
+        self.arm_half_open(now, index, timeouts);
+    }
+
+    /// Takes a half-open connection out of all tables.
+    pub(super) fn forget_half_open(&mut self, index: u32) -> Option<HalfOpen> {
+        let half_open = self.half_open.remove(index)?;
+        self.flows.remove(half_open.hash, Owner::HalfOpen(index));
+        if let Some(listener) = self.listeners.slots.get_mut(half_open.listener) {
+            listener.half_open = listener.half_open.saturating_sub(1);
+        }
+        Some(half_open)
+    }
+
+    /// Resets the half-open connections of a listener that is gone. A loop over all of them.
+    pub(super) fn reset_half_open<O: Output<Path = P>>(&mut self, out: &mut O, listener: Handle) {
+        for index in 0..self.half_open.slots.positions() {
+            if self.half_open.slots.at(index).is_some_and(|half_open| half_open.listener == listener)
+                && let Some(half_open) = self.forget_half_open(index)
+            {
+                self.answer_from(out, &half_open, flags::RST | flags::ACK, None);
+            }
+        }
+    }
+
+    /// Sends a segment without data from where a half-open connection stands. `clock`: of its timestamp.
+    fn answer_from<O: Output<Path = P>>(
+        &mut self,
+        out: &mut O,
+        half_open: &HalfOpen,
+        bits: u8,
+        clock: Option<u32>,
+    ) {
+        let options = half_open.options();
+        let timestamps = options.timestamps.zip(clock).map(|(timestamps, clock)| Timestamps {
+            value: clock.wrapping_add(half_open.ts_offset),
+            echo: timestamps.value,
+        });
+        let scale = options.window_scale.and(connection::offered_scale(&self.config)).unwrap_or(0);
+        let reset = bits & flags::RST != 0;
+        let options = OptionBytes::for_segment(timestamps, &[]);
+        let segment = SegmentOut {
+            seq: (half_open.iss + 1).get(),
+            ack: (half_open.irs + 1).get(),
+            flags: bits,
+            window: if reset { 0 } else { half_open.offered >> scale },
+            urgent: 0,
+            options: options.as_slice(),
+            tos: 0,
+            ttl: 64,
+            gso_bytes: 0,
+        };
+        if out.send(&half_open.flow, &mut P::default(), &segment, &mut []).is_ok() {
+            self.stats.out_segs += 1;
+            self.stats.out_rsts += u64::from(reset);
+        }
+    }
+
+    /// A segment of a half-open connection.
+    #[inline(never)]
+    pub(super) fn for_half_open<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        index: u32,
+        arrived: Arrived<'_>,
+    ) {
+        let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
+        let interval_ns = nanos(self.config.challenge_ack_interval);
+        let timestamps = arrived.options().timestamps.filter(|_| half_open.options().timestamps.is_some());
+        let answer = half_open.on_segment(arrived.header, arrived.len(), timestamps);
+        match answer {
+            Answer::Ignore => {}
+            Answer::SynAck => {
+                if half_open.may_challenge(now, interval_ns) {
+                    self.repeat_syn_ack(now, out, index);
+                }
+            }
+            Answer::Challenge | Answer::Paws | Answer::OtherSyn => {
+                self.stats.paws_estab += u64::from(answer == Answer::Paws);
+                self.stats.syn_challenge += u64::from(answer == Answer::OtherSyn);
+                let secret = &mut self.secret;
+                if half_open.may_challenge(now, interval_ns) && self.challenges.allow(now, || secret.random())
+                {
+                    self.stats.challenge_acks += 1;
+                    let half_open = half_open.clone();
+                    self.answer_from(out, &half_open, flags::ACK, Some(clock_ms(now)));
+                }
+            }
+            Answer::Reject(_) => {
+                self.reset_stranger(now, out, arrived.flow, arrived.header, arrived.segment.len());
+            }
+            Answer::Forget => {
+                self.stats.attempt_fails += 1;
+                self.forget_half_open(index);
+            }
+            Answer::Complete => self.complete(now, out, index, arrived),
+        }
+    }
+
+    /// The handshake's last acknowledgement: what was half-open becomes a connection, if anybody may wait for it.
+    fn complete<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32, arrived: Arrived<'_>) {
+        let Some(half_open) = self.half_open.slots.at(index).cloned() else { return };
+        if !self.may_accept(half_open.listener) {
+            if self.config.abort_on_overflow {
+                self.forget_half_open(index);
+                self.reset_stranger(now, out, arrived.flow, arrived.header, arrived.segment.len());
+            }
+            // Else the handshake stays open: the SYN-ACK's timer asks again.
+            return;
+        }
+        self.forget_half_open(index);
+        self.establish_from(now, out, &half_open, arrived);
+    }
+
+    /// Whether another finished handshake may wait at a listener; counted, if not.
+    fn may_accept(&mut self, listener: Handle) -> bool {
+        let takes = self.listeners.slots.get(listener).is_some_and(|listener| listener.takes_connection());
+        self.stats.listen_overflows += u64::from(!takes);
+        let room = takes && !self.connections.is_full();
+        self.stats.listen_drops += u64::from(!room);
+        room
+    }
+
+    /// Makes the connection that a half-open one has become, and hands it the segment that has made it so.
+    fn establish_from<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        half_open: &HalfOpen,
+        arrived: Arrived<'_>,
+    ) {
+        let Some(listener) = self.listeners.slots.get(half_open.listener) else { return };
+        let flow = &half_open.flow;
+        let start = Start {
+            flow: *flow,
+            hash: half_open.hash,
+            iss: half_open.iss,
+            ts_offset: half_open.ts_offset,
+            wired: !out.is_local(flow.remote),
+            mtu: out.mtu(flow.remote),
+            options: &listener.options.stream,
+            now,
+        };
+        let connection = Connection::accepting(&start, &self.config, half_open);
+        let Ok(place) = self.connections.insert(connection) else { return };
+        self.flows.insert(half_open.hash, Owner::Connection(place.index));
+        if let Some(connection) = self.connections.at_mut(place.index) {
+            connection.on_other(&mut env!(self, now, out), arrived.header, arrived.segment);
+        }
+        self.settle(now, place.index);
+    }
+
+    /// An acknowledgement of nothing that the listener remembers: perhaps of a cookie. Gives the segment back if it is not.
+    pub(super) fn on_cookie<'a, O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        handle: Handle,
+        arrived: Arrived<'a>,
+    ) -> Option<Arrived<'a>> {
+        let Some(listener) = self.listeners.slots.get(handle) else { return Some(arrived) };
+        let handed_out = listener
+            .cookies_at
+            .is_some_and(|at| now.as_nanos().saturating_sub(at.as_nanos()) <= syn_cookie::VALID_NS);
+        if !handed_out || self.config.syn_cookies == SynCookies::Never {
+            return Some(arrived);
+        }
+        let (flow, header) = (arrived.flow, arrived.header);
+        let (irs, cookie) = (SeqNumber::new(header.seq) - 1, SeqNumber::new(header.ack) - 1);
+        let Some(mss) = syn_cookie::check(&self.secret, flow, irs, cookie, now) else {
+            self.stats.syncookies_failed += 1;
+            return Some(arrived);
+        };
+        self.stats.syncookies_recv += 1;
+        let ts_offset = self.secret.timestamp_offset(flow);
+        let mut syn = Options { mss: Some(mss), ..Options::default() };
+        if let Some(timestamps) = arrived.options().timestamps {
+            let (scale, sack, _) = syn_cookie::offered(timestamps.echo.wrapping_sub(ts_offset));
+            syn = Options { window_scale: scale, sack_permitted: sack, timestamps: Some(timestamps), ..syn };
+        }
+        if self.config.agreed(&syn) != syn || header.flags & flags::SYN != 0 {
+            // It echoes what we have never said.
+            return Some(arrived);
+        }
+        if !self.may_accept(handle) {
+            return None;
+        }
+        let offered = self
+            .listeners
+            .slots
+            .get(handle)
+            .map_or(0, |listener| connection::first_window(&listener.options.stream, &self.config));
+        let syn_header = Header { seq: irs.get(), ..*header };
+        let numbers = (cookie, ts_offset, offered);
+        let half_open = HalfOpen::new(flow, (arrived.hash, handle), (&syn_header, &syn), numbers, now);
+        self.establish_from(now, out, &half_open, arrived);
+        None
+    }
+}
