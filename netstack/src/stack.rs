@@ -129,6 +129,18 @@ impl Stack {
         stats
     }
 
+    /// For how many connections at a time a listener takes data with the SYN (RFC 7413), from now on.
+    ///
+    /// # Errors
+    /// `NotConnected` when it is closed.
+    pub fn set_fast_open(
+        &mut self,
+        listener: demi_drivers::transport::ListenerId,
+        queue: Option<u32>,
+    ) -> io::Result<()> {
+        self.tcp.set_fast_open(listener, queue)
+    }
+
     /// TCP's counters since the stack was made.
     pub fn tcp_stats(&self) -> &TcpStats {
         self.tcp.stats()

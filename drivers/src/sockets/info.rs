@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use crate::transport::{TcpInfo, TcpState};
+use crate::transport::{FastOpenFailure, TcpInfo, TcpState};
 
 /// The kernel's `struct tcp_info` (linux/tcp.h): it only ever grows at its end, and the kernel fills as much as it is given.
 #[repr(C)]
@@ -69,6 +69,7 @@ struct KernelInfo {
 
 const OPTION_TIMESTAMPS: u8 = 1;
 const OPTION_SACK: u8 = 2;
+const OPTION_SYN_DATA: u8 = 32;
 
 /// What the kernel knows of a connection.
 pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
@@ -87,6 +88,14 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         state: state(raw.state),
         timestamps: raw.options & OPTION_TIMESTAMPS != 0,
         sack: raw.options & OPTION_SACK != 0,
+        syn_data: raw.options & OPTION_SYN_DATA != 0,
+        // Linux keeps it in two bits of a bit field.
+        fast_open_failure: match raw.flags >> 1 & 3 {
+            1 => FastOpenFailure::CookieUnavailable,
+            2 => FastOpenFailure::DataNotAcked,
+            3 => FastOpenFailure::SynRetransmitted,
+            _ => FastOpenFailure::None,
+        },
         send_window_scale: raw.window_scales & 15,
         recv_window_scale: raw.window_scales >> 4,
         rto_us: raw.rto_us,

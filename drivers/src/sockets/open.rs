@@ -22,6 +22,11 @@ pub(crate) fn listener(local: SocketAddr, options: &ListenOptions) -> io::Result
     }
     // What accepted sockets start with, they inherit: setting it here makes it cost nothing there.
     options::apply_stream(&socket, local.is_ipv6(), &StreamOptions::default(), &options.stream)?;
+    if let Some(queue) = options.fast_open {
+        let queue = libc::c_int::try_from(queue).unwrap_or(libc::c_int::MAX);
+        options::set_number(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
+            .map_err(|e| explain(e, "cannot set TCP_FASTOPEN"))?;
+    }
     socket.bind(&local.into()).map_err(|e| explain(e, format!("cannot listen on {local}")))?;
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
     socket.listen(backlog).map_err(|e| explain(e, format!("cannot listen on {local}")))?;
@@ -45,6 +50,10 @@ pub(crate) fn connecting(
             late_port(&socket);
         }
         socket.bind(&local.into()).map_err(|e| explain(e, format!("cannot connect from {local}")))?;
+    }
+    if options.fast_open_connect {
+        options::set_number(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+            .map_err(|e| explain(e, "cannot set TCP_FASTOPEN_CONNECT"))?;
     }
     match socket.connect(&remote.into()) {
         Ok(()) => Ok((socket.into(), true)),

@@ -13,7 +13,7 @@ use crate::transport::{CongestionControl, DatagramOptions, Interface, Membership
 /// Linux's default Time To Live and Hop Limit.
 const DEFAULT_TTL: u8 = 64;
 
-/// Puts `new` in force on a stream or listener where `old` was. `reuse_address` and `reuse_port` count before binding only
+/// Puts `new` in force on a stream or listener where `old` was. `reuse_address`, `reuse_port` and `fast_open_connect` count before binding only
 /// and are left alone here; a linger time above zero is the transport's business, since the kernel would block in `close`.
 pub(crate) fn apply_stream(
     socket: &impl AsFd,
@@ -213,7 +213,7 @@ fn source_of_v6(
 }
 
 /// Sets an option whose value is a number, for those that `socket2` has no call for.
-fn set_number(
+pub(super) fn set_number(
     socket: &impl AsFd,
     level: libc::c_int,
     name: libc::c_int,

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 pub use cursor::ReadCursor;
 pub use options::{
-    CongestionControl, DatagramOptions, Interface, KeepAlive, ListenOptions, Membership, StreamOptions,
-    TcpInfo, TcpState,
+    CongestionControl, DatagramOptions, FastOpenFailure, Interface, KeepAlive, ListenOptions, Membership,
+    StreamOptions, TcpInfo, TcpState,
 };
 
 use crate::mem::{Buf, Pool};

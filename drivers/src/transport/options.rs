@@ -62,6 +62,11 @@ pub struct StreamOptions {
     pub reuse_address: bool,
     /// Allow several sockets on one address.
     pub reuse_port: bool,
+    /// Let a connect wait for the first write, and send that with the SYN, where the peer has given us a Fast Open cookie before;
+    /// ask for one where it has not (RFC 7413; Linux's `TCP_FASTOPEN_CONNECT`).
+    ///
+    /// Only for what may reach the peer twice. A connect that waits counts as done, and what is wrong shows with the write.
+    pub fast_open_connect: bool,
 }
 
 /// Options of a listening socket.
@@ -72,6 +77,11 @@ pub struct ListenOptions {
     pub backlog: u32,
     /// Accept IPv6 only, when the address is IPv6's unspecified one; otherwise both.
     pub only_v6: bool,
+    /// Take data with the SYN from clients that show a Fast Open cookie, and give cookies to those that ask (RFC 7413; Linux's
+    /// `TCP_FASTOPEN`): for so many connections at a time whose handshake is not done. `None`: don't.
+    ///
+    /// A request may then be taken twice: the SYN's data counts before anybody has shown that the client exists.
+    pub fast_open: Option<u32>,
     /// What accepted connections start with. `reuse_address` and `reuse_port` are the listener's own.
     pub stream: StreamOptions,
 }
@@ -80,7 +90,7 @@ impl Default for ListenOptions {
     /// A backlog of 1,024, and an address that can be bound again at once after a restart.
     fn default() -> Self {
         let stream = StreamOptions { reuse_address: true, ..StreamOptions::default() };
-        ListenOptions { backlog: 1024, only_v6: false, stream }
+        ListenOptions { backlog: 1024, only_v6: false, fast_open: None, stream }
     }
 }
 
@@ -167,6 +177,21 @@ pub enum TcpState {
     Closing = 11,
 }
 
+/// Why a connection that was to take its data with the SYN did not, with Linux's numbers (`tcpi_fastopen_client_fail`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FastOpenFailure {
+    /// It did, or was not to.
+    #[default]
+    None = 0,
+    /// There was no cookie for the peer: one has been asked for.
+    CookieUnavailable = 1,
+    /// The peer took the SYN and not its data.
+    DataNotAcked = 2,
+    /// The SYN with data, or its answer, was lost.
+    SynRetransmitted = 3,
+}
+
 /// What a transport knows of a connection: the fields of Linux's `struct tcp_info` that apply, units in the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -177,6 +202,10 @@ pub struct TcpInfo {
     pub timestamps: bool,
     /// See `timestamps`.
     pub sack: bool,
+    /// The data on the SYN has been taken: by the peer, or by us (RFC 7413).
+    pub syn_data: bool,
+    /// Why a Fast Open did not come to pass.
+    pub fast_open_failure: FastOpenFailure,
     /// Shift of the windows we receive and send (RFC 7323 §2).
     pub send_window_scale: u8,
     /// See `send_window_scale`.

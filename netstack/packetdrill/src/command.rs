@@ -10,11 +10,20 @@ use demi_netstack::StackConfig;
 use demi_netstack::tcp::SynCookies;
 
 /// What a script's commands have set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) stack: StackConfig,
     /// Of sockets that turn keepalive on without more words.
     pub(crate) keepalive: KeepAlive,
+}
+
+impl Default for Settings {
+    /// Linux's, where they are not the stack's own: Fast Open for clients alone.
+    fn default() -> Self {
+        let mut stack = StackConfig::default();
+        stack.tcp.fast_open.server = false;
+        Settings { stack, keepalive: KeepAlive::default() }
+    }
 }
 
 /// What the scripts that come with packetdrill and with the kernel call to begin from known values.
@@ -40,6 +49,8 @@ impl Settings {
         if DEFAULTS.contains(&base) {
             late()?;
             self.stack.tcp.recv_buffer_max_bytes = 15_728_640;
+            self.sysctl("tcp_fastopen", "1027")?;
+            self.sysctl("tcp_fastopen_key", "a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4")?;
             return Ok(());
         }
         match (base, arguments) {
@@ -120,6 +131,22 @@ impl Settings {
             }
             ("tcp_max_syn_backlog", &[n]) => tcp.max_half_open = size(n),
             ("tcp_abort_on_overflow", &[on @ (0 | 1)]) => tcp.abort_on_overflow = on == 1,
+            ("tcp_fastopen", &[bits]) => {
+                let on = |bit: u64| bits & bit != 0;
+                let fast_open = &mut tcp.fast_open;
+                (fast_open.client, fast_open.server) = (on(1), on(2));
+                (fast_open.client_without_cookie, fast_open.server_without_cookie) = (on(4), on(0x200));
+                fast_open.all_listeners = on(0x400);
+            }
+            ("tcp_fastopen_key", _) => {
+                let mut keys = value.split(',').map(fast_open_key);
+                tcp.fast_open.key =
+                    Some(keys.next().flatten().ok_or("a key is four words of hexadecimal digits")?);
+                tcp.fast_open.backup_key = keys.next().flatten();
+            }
+            ("tcp_fastopen_blackhole_timeout_sec", &[s]) => {
+                tcp.fast_open.blackhole_pause = Duration::from_secs(s);
+            }
             ("tcp_max_orphans", &[n]) => tcp.max_orphans = size(n),
             ("tcp_max_tw_buckets", &[n]) => tcp.max_time_wait = size(n),
             ("tcp_fin_timeout", &[seconds]) => tcp.fin_wait_2 = Duration::from_secs(seconds),
@@ -193,6 +220,13 @@ impl Settings {
     }
 }
 
+/// A key of Fast Open cookies, as Linux writes it: `a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4`.
+fn fast_open_key(text: &str) -> Option<[u8; 16]> {
+    let words: Option<Vec<u32>> = text.split('-').map(|word| u32::from_str_radix(word, 16).ok()).collect();
+    let bytes: Vec<u8> = words?.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.try_into().ok()
+}
+
 fn congestion(name: &str) -> Option<CongestionControl> {
     match name.trim_matches('"') {
         "cubic" => Some(CongestionControl::Cubic),
@@ -202,9 +236,8 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 }
 
 /// What the stack cannot be told, and the values that say what it does.
-const FIXED: [(&str, &[u64]); 15] = [
+const FIXED: [(&str, &[u64]); 14] = [
     ("tcp_ecn", &[0, 2]),
-    ("tcp_fastopen", &[0, 1]),
     ("tcp_recovery", &[0]),
     ("tcp_early_retrans", &[0]),
     ("tcp_reordering", &[3]),

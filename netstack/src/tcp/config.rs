@@ -18,6 +18,47 @@ pub enum SynCookies {
     Always,
 }
 
+/// Fast Open (RFC 7413): what a client and a server may do. A listener takes data with the SYN, and a connect sends it, when the
+/// socket asks for that, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FastOpenConfig {
+    /// Connects may (1 in Linux's `tcp_fastopen`).
+    pub client: bool,
+    /// Connects send data even without a cookie (4): where the network is known to be one's own.
+    pub client_without_cookie: bool,
+    /// Listeners may (2). Linux's default is that they may not.
+    pub server: bool,
+    /// Listeners take data from whoever sends it (0x200): where the network is known to be one's own.
+    pub server_without_cookie: bool,
+    /// All listeners do, for as many connections as their backlog (0x400).
+    pub all_listeners: bool,
+    /// The key of the cookies that are given out (`tcp_fastopen_key`); hosts behind one name share it. `None`: a random one.
+    pub key: Option<[u8; 16]>,
+    /// The key before, whose cookies are still taken.
+    pub backup_key: Option<[u8; 16]>,
+    /// Servers whose cookies are remembered, about 100 bytes each.
+    pub max_servers: usize,
+    /// How long connects do without after the network has swallowed them three times, doubled each time (Linux's
+    /// `tcp_fastopen_blackhole_timeout_sec`); zero, as there: not at all.
+    pub blackhole_pause: Duration,
+}
+
+impl Default for FastOpenConfig {
+    fn default() -> Self {
+        FastOpenConfig {
+            client: true,
+            client_without_cookie: false,
+            server: true,
+            server_without_cookie: false,
+            all_listeners: false,
+            key: None,
+            backup_key: None,
+            max_servers: 1024,
+            blackhole_pause: Duration::ZERO,
+        }
+    }
+}
+
 /// Limits and defaults of the TCP layer: every table is bounded by one of them.
 ///
 /// ```
@@ -38,6 +79,8 @@ pub struct TcpConfig {
     /// Reset a connection whose handshake ends while too many wait to be accepted, rather than let its peer try again (Linux's
     /// `tcp_abort_on_overflow`).
     pub abort_on_overflow: bool,
+    /// Data with the SYN.
+    pub fast_open: FastOpenConfig,
     /// Bytes a send buffer holds before pushes wait, unless the connection says otherwise.
     pub send_buffer_bytes: usize,
     /// Bytes a receive buffer holds, hence the largest window offered, unless the connection says otherwise.
@@ -122,6 +165,7 @@ impl Default for TcpConfig {
             max_half_open: 1 << 16,
             syn_cookies: SynCookies::OnOverflow,
             abort_on_overflow: false,
+            fast_open: FastOpenConfig::default(),
             send_buffer_bytes: 512 << 10,
             recv_buffer_bytes: 512 << 10,
             recv_buffer_max_bytes: 6 << 20,

@@ -15,7 +15,7 @@ use super::output::{Flow, Output, Refused, SegmentOut};
 use super::rto::clock_ms;
 use super::seq::SeqNumber;
 use super::{Tcp, env, syn_cookie};
-use crate::wire::tcp::{HEADER_BYTES, Header, OptionBytes, Options, Timestamps, flags};
+use crate::wire::tcp::{FastOpen, HEADER_BYTES, Header, OptionBytes, Options, Timestamps, flags};
 
 /// A segment and whom it concerns, as far as a listener needs to know.
 pub(super) struct Arrived<'a> {
@@ -25,6 +25,15 @@ pub(super) struct Arrived<'a> {
     pub(super) header: &'a Header,
     /// From the header on.
     pub(super) segment: Buf,
+}
+
+/// What Fast Open makes of a SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// Its data is taken.
+    Take,
+    /// Its sender gets this cookie, for the next time.
+    Give(FastOpen),
 }
 
 impl Arrived<'_> {
@@ -78,6 +87,11 @@ impl<P: Default> Tcp<P> {
             let numbers = (iss, ts_offset, offered);
             HalfOpen::new(flow, (arrived.hash, handle), (arrived.header, options), numbers, now)
         };
+        let fast_open = match cookie {
+            true => None,
+            false => self.fast_open(now, handle, arrived),
+        };
+        let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
         if cookie {
             listener.cookies_at = Some(now);
             self.stats.syncookies_sent += 1;
@@ -87,7 +101,7 @@ impl<P: Default> Tcp<P> {
             let mss = connection::believed_mss(flow, &kept);
             let iss = syn_cookie::make(&self.secret, flow, irs, mss, now);
             let value = syn_cookie::timestamp(clock_ms(now), &kept, false);
-            let _ = self.send_syn_ack(out, &record(&kept, iss), value);
+            let _ = self.send_syn_ack(out, &record(&kept, iss), value, None);
             return;
         }
         let mut iss = self.secret.isn(flow, now);
@@ -95,7 +109,12 @@ impl<P: Default> Tcp<P> {
             iss = beyond;
         }
         let mut half_open = record(&options, iss);
-        if self.send_syn_ack(out, &half_open, clock_ms(now)) == Err(Refused::Full) {
+        let give = match fast_open {
+            Some(Offer::Take) => return self.take_syn_data(now, out, &half_open, arrived),
+            Some(Offer::Give(option)) => Some(option),
+            None => None,
+        };
+        if self.send_syn_ack(out, &half_open, clock_ms(now), give) == Err(Refused::Full) {
             // As if the SYN had been lost: its sender tries again.
             self.stats.listen_drops += 1;
             return;
@@ -107,6 +126,80 @@ impl<P: Default> Tcp<P> {
         }
         self.flows.insert(arrived.hash, Owner::HalfOpen(place.index));
         self.arm_half_open(now, place.index, 0);
+    }
+
+    /// What Fast Open makes of a SYN (RFC 7413 §4.2.2); `None`: nothing, it is an ordinary one.
+    fn fast_open(&mut self, now: Instant, handle: Handle, arrived: &Arrived<'_>) -> Option<Offer> {
+        let config = &self.config.fast_open;
+        let asked = arrived.options().fast_open;
+        if asked.is_some_and(|option| option.cookie().is_empty()) {
+            self.stats.fast_open_cookie_reqd += 1;
+        }
+        let listener = self.listeners.slots.get_mut(handle)?;
+        let own = listener.options.fast_open;
+        let limit = own.or_else(|| config.all_listeners.then_some(listener.syn_backlog()))?;
+        if !config.server || limit == 0 || (asked.is_none() && arrived.len() == 0) {
+            return None;
+        }
+        if !listener.takes_fast_open(limit, now) {
+            self.stats.fast_open_listen_overflow += 1;
+            return None;
+        }
+        if config.server_without_cookie {
+            return Some(Offer::Take);
+        }
+        let option = asked?;
+        let give = self.fast_opens.cookie_for(arrived.flow)?;
+        let give = Some(Offer::Give(give.as_experiment(option.experimental)));
+        if option.cookie().is_empty() {
+            return give;
+        }
+        match self.fast_opens.check(arrived.flow, &option) {
+            Some(in_force) => {
+                self.stats.fast_open_passive_alt_key += u64::from(!in_force);
+                Some(Offer::Take)
+            }
+            None => {
+                self.stats.fast_open_passive_fail += 1;
+                give
+            }
+        }
+    }
+
+    /// Makes a connection of a SYN alone, with its data, that waits to be accepted before its handshake is done.
+    fn take_syn_data<O: Output<Path = P>>(
+        &mut self,
+        now: Instant,
+        out: &mut O,
+        half_open: &HalfOpen,
+        arrived: &Arrived<'_>,
+    ) {
+        let handle = half_open.listener;
+        let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
+        let flow = &half_open.flow;
+        let start = Start {
+            flow: *flow,
+            hash: half_open.hash,
+            iss: half_open.iss,
+            ts_offset: half_open.ts_offset,
+            wired: !out.is_local(flow.remote),
+            mtu: out.mtu(flow.remote),
+            options: &listener.options.stream,
+            now,
+        };
+        let mut connection = Connection::accepting(&start, &self.config, half_open);
+        let mut payload = arrived.segment.clone();
+        payload.advance(usize::from(arrived.header.header_bytes));
+        connection.take_syn_data(handle, payload);
+        let Ok(place) = self.connections.insert(connection) else { return };
+        listener.fast_opens += 1;
+        listener.ready.push_back(place);
+        if let Some(waker) = listener.waker.take() {
+            waker.wake();
+        }
+        self.stats.fast_open_passive += 1;
+        self.flows.insert(half_open.hash, Owner::Connection(place.index));
+        self.settle(now, place.index);
     }
 
     /// Arms the timer of a SYN-ACK that has timed out so many times (RFC 6298 §5.5).
@@ -123,6 +216,7 @@ impl<P: Default> Tcp<P> {
         out: &mut O,
         half_open: &HalfOpen,
         clock: u32,
+        fast_open: Option<FastOpen>,
     ) -> Result<(), Refused> {
         let Some(listener) = self.listeners.slots.get(half_open.listener) else { return Ok(()) };
         let syn = half_open.options();
@@ -133,7 +227,10 @@ impl<P: Default> Tcp<P> {
         let flow = &half_open.flow;
         let mss = connection::local_mss(out.mtu(flow.remote), flow);
         let scale = syn.window_scale.and(connection::offered_scale(&self.config));
-        let options = OptionBytes::for_syn(mss, syn.sack_permitted, timestamps, scale);
+        let mut options = OptionBytes::for_syn(mss, syn.sack_permitted, timestamps, scale);
+        if let Some(fast_open) = &fast_open {
+            options = options.with_fast_open(fast_open);
+        }
         let stream = &listener.options.stream;
         let segment = SegmentOut {
             seq: half_open.iss.get(),
@@ -161,7 +258,7 @@ impl<P: Default> Tcp<P> {
         let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
         half_open.sent = half_open.sent.saturating_add(1);
         let half_open = half_open.clone();
-        let _ = self.send_syn_ack(out, &half_open, clock_ms(now));
+        let _ = self.send_syn_ack(out, &half_open, clock_ms(now), None);
     }
 
     /// A SYN-ACK was not acknowledged in time.

@@ -18,6 +18,7 @@ enum Use {
     Timestamp,
     Random,
     SynCookie,
+    FastOpen,
 }
 
 /// The layer's secret.
@@ -66,6 +67,12 @@ impl Secret {
     /// A hash of a flow for SYN cookies: of a period, or of all time.
     pub(crate) fn cookie(&self, flow: &Flow, period: Option<u32>) -> u32 {
         self.hash(Use::SynCookie, (flow, period)) as u32
+    }
+
+    /// The key of Fast Open cookies, where none is configured.
+    pub(crate) fn fast_open_key(&self) -> [u8; 16] {
+        let [low, high] = [0u8, 1].map(|half| self.hash(Use::FastOpen, half));
+        (u128::from(high) << 64 | u128::from(low)).to_le_bytes()
     }
 
     /// A number that nobody can foretell.

@@ -22,6 +22,10 @@ pub(crate) struct Listener {
     pub(crate) half_open: u32,
     /// When a SYN was last answered with a cookie.
     pub(crate) cookies_at: Option<Instant>,
+    /// Connections made of a SYN with data whose handshake is not done.
+    pub(crate) fast_opens: u32,
+    /// When those of them that were reset are forgotten (RFC 7413 §5.1).
+    pub(crate) fast_open_resets: VecDeque<Instant>,
     /// Connections that wait to be accepted, oldest first.
     pub(crate) ready: VecDeque<Handle>,
     pub(crate) waker: Option<Waker>,
@@ -30,12 +34,25 @@ pub(crate) struct Listener {
 impl Listener {
     /// Whether another handshake may begin and be remembered.
     pub(crate) fn takes_syn(&self) -> bool {
-        self.half_open < self.options.backlog.saturating_sub(1).max(1)
+        self.half_open < self.syn_backlog()
+    }
+
+    /// Handshakes that may be under way.
+    pub(crate) fn syn_backlog(&self) -> u32 {
+        self.options.backlog.saturating_sub(1).max(1)
     }
 
     /// Whether another finished handshake may wait to be accepted.
     pub(crate) fn takes_connection(&self) -> bool {
         self.ready.len() < self.options.backlog.max(1) as usize
+    }
+
+    /// Whether another SYN's data may be taken, of at most `limit` at a time.
+    pub(crate) fn takes_fast_open(&mut self, limit: u32, now: Instant) -> bool {
+        while self.fast_open_resets.front().is_some_and(|&end| end <= now) {
+            self.fast_open_resets.pop_front();
+        }
+        (self.fast_opens as usize).saturating_add(self.fast_open_resets.len()) < limit as usize
     }
 
     /// How well the listener fits a segment to `dst`; `None`: not at all.
@@ -94,6 +111,8 @@ impl Listeners {
             options: options.clone(),
             half_open: 0,
             cookies_at: None,
+            fast_opens: 0,
+            fast_open_resets: VecDeque::new(),
             ready: VecDeque::new(),
             waker: None,
         };

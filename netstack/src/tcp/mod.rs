@@ -14,6 +14,7 @@ mod config;
 mod congestion;
 mod connection;
 mod demux;
+mod fast_open;
 mod fifo;
 mod flow_table;
 mod half_open;
@@ -45,12 +46,13 @@ use std::rc::Rc;
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
-pub use config::{SynCookies, TcpConfig};
+pub use config::{FastOpenConfig, SynCookies, TcpConfig};
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
 pub(crate) use connection::Incoming;
-use connection::{Connection, Failure};
+use connection::{Connection, Failure, Hatched};
+use fast_open::FastOpens;
 pub(crate) use flow_table::FlowV4;
 use flow_table::{FlowTable, Owner};
 use half_open::HalfOpens;
@@ -114,6 +116,7 @@ pub struct Tcp<P> {
     secret: Secret,
     challenges: RateLimit,
     resets: RateLimit,
+    fast_opens: FastOpens,
     /// Connections whose handle has been given up.
     orphans: usize,
     /// Why there is no device any more.
@@ -132,6 +135,7 @@ macro_rules! env {
             stats: &mut $tcp.stats,
             challenges: &mut $tcp.challenges,
             secret: &mut $tcp.secret,
+            fast_opens: &mut $tcp.fast_opens,
         }
     };
 }
@@ -157,6 +161,12 @@ impl<P: Default> Tcp<P> {
             records_at: Instant::FAR_FUTURE,
             challenges: RateLimit::new(config.challenge_acks_per_second),
             resets: RateLimit::new(config.resets_per_second),
+            fast_opens: FastOpens::new(
+                config.fast_open.key.unwrap_or_else(|| secret.fast_open_key()),
+                config.fast_open.backup_key,
+                config.fast_open.max_servers,
+                config.fast_open.blackhole_pause,
+            ),
             secret,
             config,
             orphans: 0,
@@ -332,6 +342,15 @@ impl<P: Default> Tcp<P> {
         let handle = self.connections.handle_of(index);
         let (Some(connection), Some(handle)) = (self.connections.at_mut(index), handle) else { return };
         connection.lifecycle = false;
+        if let Some((listener, outcome)) = connection.ends_as_embryo() {
+            self.stats.passive_opens += u64::from(outcome == Hatched::Yes);
+            if let Some(listener) = self.listeners.slots.get_mut(listener) {
+                listener.fast_opens = listener.fast_opens.saturating_sub(1);
+                if outcome == Hatched::Reset {
+                    listener.fast_open_resets.push_back(now.plus_nanos(fast_open::RESET_NS));
+                }
+            }
+        }
         match connection.state {
             TcpState::Closed => self.on_closed(index),
             TcpState::TimeWait => self.on_time_wait(now, index),

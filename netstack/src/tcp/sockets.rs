@@ -110,6 +110,15 @@ impl<P: Default> Tcp<P> {
         self.listeners.slots.get(listener.0).map(|listener| listener.local).ok_or_else(stale)
     }
 
+    /// For how many connections at a time a listener takes data with the SYN (RFC 7413).
+    ///
+    /// # Errors
+    /// `NotConnected` when it is closed.
+    pub fn set_fast_open(&mut self, listener: ListenerId, queue: Option<u32>) -> io::Result<()> {
+        self.listeners.slots.get_mut(listener.0).ok_or_else(stale)?.options.fast_open = queue;
+        Ok(())
+    }
+
     /// Closes a listener; connections not accepted yet are reset.
     pub fn close_listener<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, listener: ListenerId) {
         let Some(closed) = self.listeners.remove(listener.0) else { return };
@@ -188,7 +197,11 @@ impl<P: Default> Tcp<P> {
             options,
             now,
         };
-        let connection = Connection::connecting(&start, &self.config);
+        let mut connection = Connection::connecting(&start, &self.config);
+        let fast_open = &self.config.fast_open;
+        if options.fast_open_connect && fast_open.client && !self.fast_opens.is_paused(now) {
+            connection.connect_fast(&self.fast_opens.ticket(&flow), fast_open.client_without_cookie);
+        }
         let limit = self.config.max_connections;
         let handle = self.connections.insert(connection).map_err(|_| too_many("connections", limit))?;
         self.flows.insert(hash, Owner::Connection(handle.index));

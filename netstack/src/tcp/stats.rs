@@ -50,6 +50,22 @@ counters! {
     syncookies_recv => "TcpExtSyncookiesRecv",
     /// Acknowledgements taken for a SYN cookie that were none, or too old.
     syncookies_failed => "TcpExtSyncookiesFailed",
+    /// Connects whose data with the SYN was acknowledged (RFC 7413).
+    fast_open_active => "TcpExtTCPFastOpenActive",
+    /// Connects whose data with the SYN was not.
+    fast_open_active_fail => "TcpExtTCPFastOpenActiveFail",
+    /// Connections that a listener has made of a SYN with data.
+    fast_open_passive => "TcpExtTCPFastOpenPassive",
+    /// SYNs with data whose cookie was wrong.
+    fast_open_passive_fail => "TcpExtTCPFastOpenPassiveFail",
+    /// Of the former, those whose cookie was made with the key before.
+    fast_open_passive_alt_key => "TcpExtTCPFastOpenPassiveAltKey",
+    /// SYNs with data that were taken for ordinary ones because too many handshakes with data were under way.
+    fast_open_listen_overflow => "TcpExtTCPFastOpenListenOverflow",
+    /// SYNs that asked for a cookie.
+    fast_open_cookie_reqd => "TcpExtTCPFastOpenCookieReqd",
+    /// Times the network has swallowed what Fast Open had sent.
+    fast_open_blackhole => "TcpExtTCPFastOpenBlackhole",
     /// SYNs and SYN-ACKs sent again.
     syn_retrans => "TcpExtTCPSynRetrans",
     /// Segments dropped by PAWS (RFC 7323 §5).

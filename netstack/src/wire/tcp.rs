@@ -203,6 +203,50 @@ mod kind {
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const SACK: u8 = 5;
     pub(super) const TIMESTAMPS: u8 = 8;
+    pub(super) const FAST_OPEN: u8 = 34;
+    /// Shared by experiments, each with a number of its own (RFC 6994).
+    pub(super) const EXPERIMENT: u8 = 254;
+}
+
+/// The number of Fast Open among experiments, from before it had an option of its own.
+const FAST_OPEN_EXPERIMENT: [u8; 2] = [0xf9, 0x89];
+/// Bytes of the shortest and the longest Fast Open cookie (RFC 7413 §4.1.1).
+const COOKIE_BYTES: core::ops::RangeInclusive<usize> = 4..=16;
+
+/// A Fast Open option (RFC 7413 §4.1.1): a cookie, or the request for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastOpen {
+    cookie: [u8; 16],
+    /// Bytes of the cookie; 0: one is asked for.
+    len: u8,
+    /// It comes, or goes, as an experiment's option (254).
+    pub experimental: bool,
+}
+
+impl FastOpen {
+    /// Asks for a cookie.
+    pub const REQUEST: FastOpen = FastOpen { cookie: [0; 16], len: 0, experimental: false };
+
+    /// The option that carries `cookie`, or, if that is empty, asks for one. `None`: no cookie is of that length.
+    pub fn new(cookie: &[u8]) -> Option<FastOpen> {
+        let fits = cookie.len().is_multiple_of(2) && COOKIE_BYTES.contains(&cookie.len());
+        let mut option = FastOpen { len: cookie.len() as u8, ..FastOpen::REQUEST };
+        if !cookie.is_empty() {
+            option.cookie.get_mut(..cookie.len()).filter(|_| fits)?.copy_from_slice(cookie);
+        }
+        Some(option)
+    }
+
+    /// This option, as an experiment's or as itself.
+    #[must_use]
+    pub fn as_experiment(self, experimental: bool) -> FastOpen {
+        FastOpen { experimental, ..self }
+    }
+
+    /// The cookie; empty: one is asked for.
+    pub fn cookie(&self) -> &[u8] {
+        self.cookie.get(..usize::from(self.len)).unwrap_or_default()
+    }
 }
 
 /// A timestamps option (RFC 7323 §3.2).
@@ -266,6 +310,8 @@ pub struct Options {
     pub timestamps: Option<Timestamps>,
     /// What the sender holds out of order.
     pub sack: SackBlocks,
+    /// The Fast Open option, on SYNs.
+    pub fast_open: Option<FastOpen>,
 }
 
 impl Options {
@@ -315,6 +361,13 @@ impl Options {
                 for &[a, b, c, d, e, f, g, h] in blocks {
                     let start = u32::from_be_bytes([a, b, c, d]);
                     self.sack.push(SackBlock { start, end: u32::from_be_bytes([e, f, g, h]) });
+                }
+            }
+            (kind::FAST_OPEN, cookie) => self.fast_open = FastOpen::new(cookie),
+            (kind::EXPERIMENT, body) => {
+                if let Some(cookie) = body.strip_prefix(&FAST_OPEN_EXPERIMENT) {
+                    let option = FastOpen::new(cookie);
+                    self.fast_open = option.map(|option| FastOpen { experimental: true, ..option });
                 }
             }
             _ => {}
@@ -375,6 +428,26 @@ impl OptionBytes {
             options.put(&[kind::NOP, kind::WINDOW_SCALE, 3, shift]);
         }
         options
+    }
+
+    /// These options and, behind them, a Fast Open option, as Linux has it: padded behind itself. Nothing when it does not fit.
+    #[must_use]
+    pub fn with_fast_open(mut self, option: &FastOpen) -> Self {
+        let cookie = option.cookie();
+        let head: &[u8] = match option.experimental {
+            true => {
+                &[kind::EXPERIMENT, 4 + cookie.len() as u8, FAST_OPEN_EXPERIMENT[0], FAST_OPEN_EXPERIMENT[1]]
+            }
+            false => &[kind::FAST_OPEN, 2 + cookie.len() as u8],
+        };
+        let len = head.len() + cookie.len();
+        let padding = len.next_multiple_of(4) - len;
+        if usize::from(self.len) + len + padding <= MAX_OPTION_BYTES {
+            self.put(head);
+            self.put(cookie);
+            self.put(&[kind::NOP; 4][..padding.min(4)]);
+        }
+        self
     }
 
     /// The options of any other segment: `nop nop TS`, then `nop nop SACK` with as many of `blocks` as fit.
@@ -442,6 +515,26 @@ mod tests {
         assert_eq!(bare.as_slice(), [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]);
         let no_sack = OptionBytes::for_syn(1460, false, Some(TS), None);
         assert_eq!(no_sack.as_slice(), [2, 4, 5, 180, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn fast_open_options_are_laid_out_as_linux_does_and_read_back() {
+        let syn = OptionBytes::for_syn(1460, true, Some(TS), Some(7));
+        let request = syn.with_fast_open(&FastOpen::REQUEST);
+        assert_eq!(request.as_slice()[20..], [34, 2, 1, 1]);
+        assert_eq!(Options::parse(request.as_slice()).fast_open, Some(FastOpen::REQUEST));
+        let cookie = FastOpen::new(&[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let bytes = syn.with_fast_open(&cookie);
+        assert_eq!(bytes.as_slice()[20..], [34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1]);
+        let old = FastOpen { experimental: true, ..cookie };
+        let bytes = syn.with_fast_open(&old);
+        assert_eq!(bytes.as_slice()[20..], [254, 12, 0xf9, 0x89, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(Options::parse(bytes.as_slice()).fast_open, Some(old));
+        let longest = FastOpen { experimental: true, ..FastOpen::new(&[9; 16]).unwrap() };
+        assert_eq!(syn.with_fast_open(&longest).as_slice().len(), 40);
+        for wrong in [&[1, 2, 3][..], &[1, 2], &[0; 18], &[0; 5]] {
+            assert_eq!(FastOpen::new(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -182,7 +182,9 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
     put(0, &[info.state as u8]);
     put(2, &[info.backoff as u8, 0, info.backoff as u8]);
     let scaled = info.send_window_scale > 0 || info.recv_window_scale > 0;
-    put(5, &[u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(scaled) << 2]);
+    let syn_data = u8::from(info.syn_data) << 5;
+    put(5, &[u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(scaled) << 2 | syn_data]);
+    put(7, &[(info.fast_open_failure as u8) << 1]);
     put(6, &[info.send_window_scale | info.recv_window_scale << 4]);
     // No threshold is Linux's largest.
     let threshold = if info.ssthresh_bytes >= 1 << 30 { 0x7fff_ffff } else { info.ssthresh_bytes / mss };

@@ -49,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) now: Instant,
     fds: BTreeMap<i32, Descriptor>,
     keepalive: KeepAlive,
+    /// Connects may send data with the SYN.
+    fast_open_client: bool,
 }
 
 /// An open descriptor.
@@ -70,6 +72,8 @@ struct Tcp {
     only_v6: bool,
     local: Option<SocketAddr>,
     options: StreamOptions,
+    /// Connections at a time whose data may come with the SYN (`TCP_FASTOPEN`).
+    fast_open: Option<u32>,
     /// What keepalive is to be like when it is turned on.
     keepalive: KeepAlive,
     /// Connections taken from the listener to see whether there are any.
@@ -133,9 +137,10 @@ impl Host {
         config.gateways = vec![gateway];
         // The same numbers in every run.
         config.secret = *b"packetdrill-runs";
+        let fast_open_client = config.tcp.fast_open.client;
         let stack = Stack::new(Box::new(device), config)?;
         let keepalive = settings.keepalive;
-        Ok(Host { stack, link, now: START, fds: BTreeMap::new(), keepalive })
+        Ok(Host { stack, link, now: START, fds: BTreeMap::new(), keepalive, fast_open_client })
     }
 
     // ---- time ----
@@ -262,6 +267,7 @@ impl Host {
                 only_v6: false,
                 local: None,
                 options: StreamOptions::default(),
+                fast_open: None,
                 keepalive: self.keepalive,
                 accepted: VecDeque::new(),
                 error: None,
@@ -358,6 +364,7 @@ impl Host {
         // Linux lets one more wait than it was told; a negative number is a large one.
         options.backlog = u32::try_from(backlog).map_or(4096, |backlog| backlog.min(4096)) + 1;
         options.only_v6 = tcp.only_v6;
+        options.fast_open = tcp.fast_open;
         options.stream = tcp.options.clone();
         let local = tcp.local.unwrap_or(Host::any(tcp.v6));
         let id = self.stack.listen(canonical(local), &options)?;

@@ -120,6 +120,7 @@ impl Op {
             Op::Receive { got, .. } if !got.is_empty() => {
                 Ok(Done { value: got.len() as i64, bytes: core::mem::take(got), ..Done::default() })
             }
+            Op::Send { flags, .. } if *flags & libc::MSG_FASTOPEN != 0 => Err(Errno(libc::EINPROGRESS)),
             _ => Err(Errno(libc::EAGAIN)),
         }
     }
@@ -204,6 +205,14 @@ impl Host {
                             tcp.state = State::Connecting(stream);
                         }
                         *begun = true;
+                        if options.fast_open_connect
+                            && self.stack.poll_connect(&mut cx(), stream).is_ready()
+                            && let Ok(tcp) = self.tcp(fd)
+                        {
+                            // It waits for the first write.
+                            tcp.state = State::Connected(stream);
+                            return Some(Ok(Done::value(0)));
+                        }
                     }
                     Err(error) => return Some(Err(error.into())),
                 }
@@ -286,6 +295,7 @@ impl Host {
             only_v6: false,
             local: None,
             options,
+            fast_open: None,
             keepalive,
             accepted: Default::default(),
             error: None,
@@ -376,9 +386,14 @@ impl Host {
         if matches!(self.fds.get(&fd), Some(Descriptor { kind: Kind::Udp(_), .. })) {
             return self.send_datagram(fd, bytes, to);
         }
-        let unsupported = libc::MSG_OOB | libc::MSG_FASTOPEN;
+        let unsupported = libc::MSG_OOB;
         if flags & unsupported != 0 {
             return Some(Err(Errno(libc::EOPNOTSUPP)));
+        }
+        if flags & libc::MSG_FASTOPEN != 0
+            && let Err(errno) = self.begin_fast_open(fd, to, *sent)
+        {
+            return Some(Err(errno));
         }
         let stream = match self.tcp(fd).map(|tcp| tcp.stream()) {
             Ok(Some(stream)) => stream,
@@ -393,13 +408,41 @@ impl Host {
             match step(self.stack.poll_write(&mut cx(), stream, &[IoSlice::new(rest)]))? {
                 Ok(written) => {
                     *sent += written;
-                    if *sent >= bytes.len() || written == 0 {
+                    if *sent >= bytes.len() || written == 0 || rest.is_empty() {
                         return Some(Ok(Done::value(*sent as i64)));
                     }
                 }
                 Err(_) if *sent > 0 => return Some(Ok(Done::value(*sent as i64))),
                 Err(errno) => return Some(Err(errno)),
             }
+        }
+    }
+
+    /// `MSG_FASTOPEN`: a connect whose first data is what is sent.
+    fn begin_fast_open(&mut self, fd: i32, to: Option<SocketAddr>, sent: usize) -> Result<()> {
+        if !self.fast_open_client {
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
+        let tcp = self.tcp(fd)?;
+        match tcp.state {
+            State::Fresh => {}
+            State::Listening(_) => return Err(Errno(libc::EISCONN)),
+            State::Connecting(_) => return Ok(()),
+            State::Connected(_) if sent > 0 => return Ok(()),
+            State::Connected(_) => return Err(Errno(libc::EISCONN)),
+        }
+        let Some(to) = to else { return Err(Errno(libc::ENOTCONN)) };
+        let asked = core::mem::replace(&mut tcp.options.fast_open_connect, true);
+        let begun = self.step_connect(fd, Some(to), &mut false);
+        let tcp = self.tcp(fd)?;
+        tcp.options.fast_open_connect = asked;
+        if let State::Connected(stream) = tcp.state {
+            // It waits for what is sent now.
+            tcp.state = State::Connecting(stream);
+        }
+        match begun {
+            Some(Err(errno)) => Err(errno),
+            _ => Ok(()),
         }
     }
 

@@ -87,6 +87,11 @@ impl Host {
             _ => return Err(Errno(libc::ENOPROTOOPT)),
         }
         tcp.options = options.clone();
+        if let State::Listening(id) = tcp.state {
+            let fast_open = tcp.fast_open;
+            self.stack.set_fast_open(id, fast_open)?;
+            return Ok(());
+        }
         match tcp.stream() {
             Some(stream) => Ok(self.stack.set_stream_options(stream, &options)?),
             None => Ok(()),
@@ -176,6 +181,8 @@ impl Host {
                 return Ok(OptionValue::Linger { on: options.linger.is_some(), seconds });
             }
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => options.nodelay.into(),
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => tcp.fast_open.unwrap_or(0) as i32,
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => options.fast_open_connect.into(),
             (libc::IPPROTO_TCP, libc::TCP_CORK) => options.cork.into(),
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => keepalive.idle.as_secs() as i32,
             (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => keepalive.interval.as_secs() as i32,
@@ -258,6 +265,19 @@ fn set_tcp_option(tcp: &mut Tcp, options: &mut StreamOptions, name: i32, value: 
         libc::TCP_USER_TIMEOUT => {
             let millis = u64::try_from(value.int()?).map_err(|_| Errno(libc::EINVAL))?;
             options.user_timeout = (millis > 0).then(|| Duration::from_millis(millis));
+        }
+        libc::TCP_FASTOPEN => {
+            let queue = u32::try_from(value.int()?).map_err(|_| Errno(libc::EINVAL))?;
+            if matches!(tcp.state, State::Connecting(_) | State::Connected(_)) {
+                return Err(Errno(libc::EINVAL));
+            }
+            tcp.fast_open = (queue > 0).then_some(queue);
+        }
+        libc::TCP_FASTOPEN_CONNECT => {
+            if !matches!(tcp.state, State::Fresh) {
+                return Err(Errno(libc::EINVAL));
+            }
+            options.fast_open_connect = value.within(0, 1)? == 1;
         }
         libc::TCP_CONGESTION => match value {
             OptionValue::Text(name) if name == "reno" => {

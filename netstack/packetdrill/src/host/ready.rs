@@ -87,7 +87,9 @@ impl Host {
         }
         let Ok(tcp) = self.tcp(fd) else { return 0 };
         let (shut_read, shut_write, error) = (tcp.shut_read, tcp.shut_write, tcp.error.is_some());
-        if matches!(info.state, TcpState::SynSent | TcpState::SynReceived) {
+        // What Fast Open lets be written before the handshake is done can be read then, too.
+        let early = self.stack.poll_writable(&mut cx(), stream).is_ready();
+        if matches!(info.state, TcpState::SynSent | TcpState::SynReceived) && !early {
             return 0;
         }
         let closed = matches!(info.state, TcpState::Closed | TcpState::TimeWait);

@@ -342,12 +342,23 @@ impl Runner {
         // They may go out before the call returns.
         written.extend_from_slice(&bytes);
         let total = bytes.len();
+        let fast_open = (flags & libc::MSG_FASTOPEN != 0 && before == 0).then(|| bytes.clone());
         let made = self.try_op(Op::Send { fd, bytes, to, flags, sent: 0 });
         let kept = match &made {
             Made::Done(Ok(done)) => done.value as usize,
             Made::Done(Err(_)) => 0,
-            Made::Waits(_) => total,
+            // One that may not wait has sent what it could.
+            Made::Waits(op) => match Waiting::new(&self.host, op.clone()) {
+                Ok(_) => total,
+                Err(done) => done.map_or(0, |done| done.value as usize),
+            },
         };
+        if let Some(bytes) = fast_open {
+            // The conversation has begun with it.
+            self.add_active_flow(fd);
+            let flow = self.flow_of_fd(fd).filter(|flow| flow.written.is_empty());
+            flow.into_iter().for_each(|flow| flow.written.extend_from_slice(&bytes));
+        }
         if let Some(flow) = self.flow_of_fd(fd) {
             flow.written.truncate(before + kept);
         }

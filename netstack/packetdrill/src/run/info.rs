@@ -13,11 +13,13 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
     let segments = |bytes: u64| bytes.div_ceil(mss);
     let options = u64::from(info.timestamps)
         | u64::from(info.sack) << 1
-        | u64::from(info.send_window_scale > 0 || info.recv_window_scale > 0) << 2;
+        | u64::from(info.send_window_scale > 0 || info.recv_window_scale > 0) << 2
+        | u64::from(info.syn_data) << 5;
     // No threshold is Linux's largest.
     let infinite = 0x7fff_ffff;
     let threshold = if info.ssthresh_bytes >= 1 << 30 { infinite } else { info.ssthresh_bytes / mss };
-    let pairs: [(&str, u64); 27] = [
+    let pairs: [(&str, u64); 28] = [
+        ("tcpi_fastopen_client_fail", info.fast_open_failure as u64),
         ("tcpi_state", info.state as u64),
         ("tcpi_options", options),
         ("tcpi_snd_wscale", info.send_window_scale.into()),

@@ -182,7 +182,9 @@ impl Runner {
             }
         }
         if !segment.payload.is_empty() {
-            let offset = flow.written_offset(fields.seq);
+            // A SYN comes before what it carries.
+            let syn = u32::from(actual_flags.has(flags::SYN));
+            let offset = flow.written_offset(fields.seq.wrapping_add(syn));
             let written = offset.and_then(|offset| flow.written.get(offset..offset + segment.payload.len()));
             if written != Some(&segment.payload[..]) {
                 differences.push("its payload is not what was written".to_owned());

@@ -153,6 +153,7 @@ impl<P> Connection<P> {
         info.state = self.state;
         info.timestamps = self.ts_ok;
         info.sack = self.sack_ok;
+        (info.syn_data, info.fast_open_failure) = self.fast_open_outcome();
         info.send_window_scale = self.snd_scale;
         info.recv_window_scale = self.rcv_scale;
         info.rto_us = micros(self.rtt.rto_ns());

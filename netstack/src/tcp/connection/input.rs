@@ -116,6 +116,7 @@ impl<P> Connection<P> {
         if acks {
             self.acked(env, segment.ack, segment.timestamps);
             self.establish();
+            self.fast_open_answered(env, options);
             self.ack_now();
             if segment.len > 0 || segment.has(flags::FIN) {
                 self.take_payload(env, segment.seq + 1, buf, segment.has(flags::FIN));
@@ -164,10 +165,14 @@ impl<P> Connection<P> {
         if !segment.has(flags::ACK) {
             return;
         }
-        if self.state == TcpState::SynReceived && !self.take_handshake_ack(env, segment) {
-            return;
-        }
-        if !self.take_ack(env, segment) {
+        let proceed = match self.state {
+            TcpState::SynReceived => self.take_handshake_ack(env, segment),
+            _ => {
+                self.hatch();
+                self.take_ack(env, segment)
+            }
+        };
+        if !proceed {
             return;
         }
         self.last_recv_at = env.now;
@@ -179,6 +184,9 @@ impl<P> Connection<P> {
             self.ts_recent = timestamps.value;
         }
         let fin = segment.has(flags::FIN);
+        if fin {
+            self.fast_open_works(env);
+        }
         // The urgent pointer is ignored: urgent data is delivered in line (RFC 6093 §6).
         if matches!(self.state, TcpState::Closed | TcpState::TimeWait) || (segment.len == 0 && !fin) {
             return;
@@ -213,7 +221,7 @@ impl<P> Connection<P> {
             return true;
         }
         if self.state == TcpState::SynReceived && segment.has(flags::SYN) && segment.seq == self.cold.irs {
-            if segment.has(flags::ACK) && segment.ack == self.snd_max {
+            if segment.has(flags::ACK) && self.acks_syn_ack(segment.ack) {
                 // Simultaneous open: the peer's SYN-ACK says what an acknowledgement would.
                 return true;
             }
@@ -266,7 +274,7 @@ impl<P> Connection<P> {
         match self.state {
             TcpState::SynReceived => {
                 env.stats.attempt_fails += 1;
-                self.fail(Failure::Refused);
+                self.fail(if self.is_embryo() { Failure::Reset } else { Failure::Refused });
             }
             // Both sides had closed: nothing was lost.
             TcpState::Closing | TcpState::LastAck => self.finish(),
@@ -284,7 +292,7 @@ impl<P> Connection<P> {
 
     /// Fifth step in SYN-RECEIVED: the acknowledgement that completes the handshake.
     fn take_handshake_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) -> bool {
-        if segment.ack != self.snd_max {
+        if !self.acks_syn_ack(segment.ack) {
             self.reject(env, segment.ack);
             return false;
         }
@@ -294,10 +302,9 @@ impl<P> Connection<P> {
         }
         self.max_snd_wnd = self.max_snd_wnd.max(self.snd_wnd);
         self.acked(env, segment.ack, segment.timestamps);
+        self.hatch();
         self.establish();
-        if self.fin_queued {
-            self.flush_due = true;
-        }
+        self.syn_data_answered(env);
         true
     }
 

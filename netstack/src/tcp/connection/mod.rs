@@ -10,6 +10,7 @@
 
 mod ack;
 mod expected;
+mod fast_open;
 mod info;
 mod input;
 mod logged;
@@ -28,6 +29,7 @@ use demi_drivers::transport::{Handle, StreamOptions, TcpState};
 
 use super::config::TcpConfig;
 use super::congestion::{Congestion, Window};
+use super::fast_open::FastOpens;
 use super::flow_table::FlowV4;
 use super::half_open::HalfOpen;
 use super::isn::Secret;
@@ -44,6 +46,8 @@ use super::stats::TcpStats;
 use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
 
 pub(crate) use expected::Incoming;
+use fast_open::FastOpenPart;
+pub(crate) use fast_open::Hatched;
 pub(crate) use info::Failure;
 use recovery::Recovery;
 
@@ -57,6 +61,7 @@ pub(crate) struct Env<'a, O> {
     pub(crate) stats: &'a mut TcpStats,
     pub(crate) challenges: &'a mut RateLimit,
     pub(crate) secret: &'a mut Secret,
+    pub(crate) fast_opens: &'a mut FastOpens,
 }
 
 /// Whether the peer waits for an acknowledgement.
@@ -89,6 +94,8 @@ mod slow {
     pub(super) const RECOVERY: u8 = 2;
     /// Received data is not wanted any more.
     pub(super) const UNREAD: u8 = 4;
+    /// It was made of a SYN with data, and the handshake is not done (RFC 7413): the SYN-ACK is still to be acknowledged.
+    pub(super) const EMBRYO: u8 = 128;
 }
 
 /// One connection. `P` is what the layers below remember of its path.
@@ -247,6 +254,8 @@ pub(crate) struct Cold {
     fin_wait_2_until: Instant,
     last_challenge: Option<Instant>,
     retransmitted: u64,
+    /// What Fast Open has to remember, where it is used.
+    fast_open: Option<Box<FastOpenPart>>,
     read_shut: bool,
     /// The largest receive buffer there has been: what was offered of it may still arrive.
     recv_cap_peak: u32,
@@ -389,6 +398,7 @@ impl<P: Default> Connection<P> {
             fin_wait_2_until: Instant::FAR_FUTURE,
             last_challenge: None,
             retransmitted: 0,
+            fast_open: None,
             read_shut: false,
             recv_cap_peak: recv_cap,
         };
@@ -466,6 +476,12 @@ impl<P> Connection<P> {
     fn set_state(&mut self, state: TcpState) {
         self.state = state;
         self.lifecycle = true;
+    }
+
+    /// Whether it was made of a SYN with data and its handshake is not done.
+    #[inline]
+    fn is_embryo(&self) -> bool {
+        self.slow & slow::EMBRYO != 0
     }
 
     /// Whether the handshake is behind us and the connection not over.
@@ -563,6 +579,11 @@ impl<P> Connection<P> {
         self.cold.local_mss = mss;
         self.update_mss();
         // What was too big is lost without a doubt; send it again in the new size, without blaming congestion.
+        self.send_all_again();
+    }
+
+    /// Sends again, at the next flush, everything that is not acknowledged: it is lost, and congestion not to blame.
+    fn send_all_again(&mut self) {
         self.snd_nxt = self.snd_una;
         self.timing = false;
         self.flush_due = true;

@@ -42,6 +42,7 @@ impl<P> Connection<P> {
             match (self.retransmit, self.state) {
                 (Retransmit::Off, _) => self.retransmit_at = Instant::FAR_FUTURE,
                 (_, TcpState::SynSent | TcpState::SynReceived) => self.on_syn_timeout(env),
+                _ if self.is_embryo() => self.on_syn_timeout(env),
                 (Retransmit::Rto, _) => self.on_retransmit_timeout(env),
                 (Retransmit::Persist, _) => self.on_persist_timeout(env),
             }
@@ -54,11 +55,17 @@ impl<P> Connection<P> {
 
     /// The SYN or SYN-ACK was not answered.
     fn on_syn_timeout<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
-        let retries =
-            if self.state == TcpState::SynSent { env.config.syn_retries } else { env.config.syn_ack_retries };
+        let retries = match self.state {
+            TcpState::SynSent => env.config.syn_retries,
+            // As Linux: somebody's data is at stake.
+            _ if self.is_embryo() => env.config.syn_ack_retries + 1,
+            _ => env.config.syn_ack_retries,
+        };
         env.stats.timeouts += 1;
         self.cold.timeouts += 1;
-        if self.cold.timeouts > retries || self.user_timeout_is_over(env) {
+        let over = self.cold.timeouts > retries || self.user_timeout_is_over(env);
+        self.fast_open_times_out(env, self.cold.timeouts, over);
+        if over {
             env.stats.attempt_fails += 1;
             self.give_up();
             return;
@@ -79,7 +86,9 @@ impl<P> Connection<P> {
         env.stats.timeouts += 1;
         self.cold.timeouts += 1;
         let retries = if self.orphan { env.config.orphan_retries } else { env.config.retries };
-        if self.cold.timeouts > retries || self.user_timeout_is_over(env) {
+        let over = self.cold.timeouts > retries || self.user_timeout_is_over(env);
+        self.fast_open_times_out(env, self.cold.timeouts, over);
+        if over {
             env.stats.abort_on_timeout += 1;
             self.give_up();
             return;

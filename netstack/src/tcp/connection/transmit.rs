@@ -44,7 +44,9 @@ impl<P> Connection<P> {
         self.flush_due = false;
         let result = match self.state {
             TcpState::Closed | TcpState::TimeWait | TcpState::Listen => Ok(()),
-            TcpState::SynSent | TcpState::SynReceived => self.flush_syn(env),
+            TcpState::SynSent => self.flush_syn(env),
+            TcpState::SynReceived if !self.is_embryo() => self.flush_syn(env),
+            _ if self.is_embryo() => self.flush_syn(env).and_then(|()| self.flush_synchronized(env)),
             _ => self.flush_synchronized(env),
         };
         if result == Err(Refused::Full) {
@@ -335,19 +337,25 @@ impl<P> Connection<P> {
         match self.state {
             TcpState::Established => self.set_state(TcpState::FinWait1),
             TcpState::CloseWait => self.set_state(TcpState::LastAck),
+            TcpState::SynReceived if self.is_embryo() => self.set_state(TcpState::FinWait1),
             _ => {}
         }
     }
 
     /// Sends the SYN or SYN-ACK (RFC 9293 §3.10.1).
     fn send_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
-        let reply = self.state == TcpState::SynReceived;
+        let reply = self.state != TcpState::SynSent;
+        let (fast_open, len) = if reply { (None, 0) } else { self.syn_carries() };
         let cold = &self.cold;
         let timestamps = cold.offered_timestamps.then(|| Timestamps {
             value: clock_ms(env.now).wrapping_add(self.ts_offset),
             echo: if reply { self.ts_recent } else { 0 },
         });
-        let options = OptionBytes::for_syn(cold.local_mss, cold.offered_sack, timestamps, cold.offered_scale);
+        let mut options =
+            OptionBytes::for_syn(cold.local_mss, cold.offered_sack, timestamps, cold.offered_scale);
+        if let Some(fast_open) = &fast_open {
+            options = options.with_fast_open(fast_open);
+        }
         // Windows in SYNs are not scaled (RFC 7323 §2.2).
         let window = self.recv_cap.min(65_535) as u16;
         let segment = SegmentOut {
@@ -361,18 +369,29 @@ impl<P> Connection<P> {
             ttl: self.ttl,
             gso_bytes: 0,
         };
-        env.out.send(&self.flow, &mut self.path, &segment, &mut [])?;
+        let mut payload = match len {
+            0 => Default::default(),
+            len => self.tx.gather(cold.iss + 1, len, env.out.pool()).unwrap_or_default(),
+        };
+        // No slot to join the parts in: the SYN goes alone, and the data later.
+        let len = if payload.is_empty() { 0 } else { len };
+        env.out.send(&self.flow, &mut self.path, &segment, &mut payload)?;
+        self.syn_carried(len);
         self.segments_out += 1;
         env.stats.out_segs += 1;
         self.rcv_adv = (self.rcv_nxt + u32::from(window)).later(self.rcv_adv);
         let cold = &mut self.cold;
         cold.syn_due = false;
         cold.syn_sent += 1;
-        self.snd_nxt = cold.iss + 1;
-        self.snd_max = self.snd_nxt;
+        let behind = cold.iss + 1;
+        // What data has gone with the SYN, or behind the SYN-ACK, remains sent.
+        self.snd_max = (behind + len).later(self.snd_max);
+        self.snd_nxt =
+            if reply && self.slow & slow::EMBRYO != 0 { self.snd_nxt.later(behind) } else { self.snd_max };
+        let cold = &self.cold;
         if cold.syn_sent == 1 {
             self.timing = true;
-            self.timed_seq = self.snd_nxt;
+            self.timed_seq = behind;
             self.timed_at = env.now;
         } else {
             self.timing = false;
@@ -412,7 +431,8 @@ impl<P> Connection<P> {
 
     /// Sends a RST that the peer believes: from the next number it expects.
     pub(super) fn send_reset<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
-        let seq = if self.state == TcpState::SynReceived { self.cold.iss + 1 } else { self.snd_max };
+        let unborn = self.state == TcpState::SynReceived && !self.is_embryo();
+        let seq = if unborn { self.cold.iss + 1 } else { self.snd_max };
         // A RST that finds no room is a RST that got lost: the peer's next segment will be answered with another.
         if self.send_bare(env, seq, flags::RST | flags::ACK).is_ok() {
             env.stats.out_rsts += 1;

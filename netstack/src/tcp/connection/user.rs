@@ -25,6 +25,7 @@ impl<P> Connection<P> {
     /// Whether the handshake is done.
     pub(crate) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.state {
+            TcpState::SynSent if self.is_deferred() => Poll::Ready(Ok(())),
             TcpState::SynSent | TcpState::SynReceived => {
                 remember(&mut self.write_waker, cx);
                 Poll::Pending
@@ -57,6 +58,10 @@ impl<P> Connection<P> {
         let over = self.cold.read_shut || matches!(self.state, TcpState::Closed | TcpState::TimeWait);
         if over {
             return Poll::Ready(Ok(()));
+        }
+        if self.state == TcpState::SynSent {
+            // Nothing will be written first: the peer has to be asked all the same.
+            self.start_deferred();
         }
         remember(&mut self.read_waker, cx);
         Poll::Pending
@@ -120,7 +125,17 @@ impl<P> Connection<P> {
                     return Poll::Ready(Ok(room));
                 }
             }
-            TcpState::SynSent | TcpState::SynReceived if !self.fin_queued => {}
+            TcpState::SynReceived if !self.fin_queued && self.is_embryo() => {
+                let room = self.send_cap.saturating_sub(self.tx.len());
+                if room > 0 {
+                    return Poll::Ready(Ok(room));
+                }
+            }
+            TcpState::SynSent | TcpState::SynReceived if !self.fin_queued => {
+                if let Some(room) = self.deferred_room() {
+                    return Poll::Ready(Ok(room));
+                }
+            }
             _ => return Poll::Ready(Err(self.take_failure().unwrap_or_else(broken_pipe))),
         }
         remember(&mut self.write_waker, cx);
@@ -137,6 +152,9 @@ impl<P> Connection<P> {
         if let Some(buf) = buf.take() {
             self.tx.push(buf, self.snd_max);
             self.flush_due = true;
+            if self.state == TcpState::SynSent {
+                self.start_deferred();
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -174,6 +192,9 @@ impl<P> Connection<P> {
             };
         }
         self.flush_due |= written > 0;
+        if written > 0 && self.state == TcpState::SynSent {
+            self.start_deferred();
+        }
         Poll::Ready(Ok(written))
     }
 
