@@ -13,6 +13,7 @@ mod addressing;
 mod attacks;
 mod closing;
 mod datagrams;
+mod fast_open;
 mod goodput;
 #[cfg(feature = "dns")]
 mod names;
