@@ -113,7 +113,7 @@ fn build(seed: u64) -> Sim {
     let mut rng = Rng::new(seed);
     sim.on_wire(move |wire| {
         wire.set_filter(move |frame| {
-            let lost = tcp_flags(frame.bytes).is_some() && rng.next_u64() % 10 == 0;
+            let lost = tcp_flags(frame.bytes).is_some() && rng.next_u64().is_multiple_of(10);
             if lost { Verdict::Drop } else { Verdict::Pass }
         });
     });
