@@ -155,6 +155,10 @@ impl Settings {
             ("tcp_invalid_ratelimit", &[ms]) => tcp.challenge_ack_interval = Duration::from_millis(ms),
             ("tcp_rto_min_us", &[us]) => tcp.min_rto = Duration::from_micros(us),
             ("tcp_rto_max_ms", &[ms]) => tcp.max_rto = Duration::from_millis(ms),
+            ("tcp_slow_start_after_idle", &[on @ (0 | 1)]) => tcp.slow_start_after_idle = on == 1,
+            (".sys.module.tcp_cubic.parameters.hystart", &[on @ (0 | 1)]) => {
+                tcp.hystart = on == 1;
+            }
             ("ip_local_port_range", &[low, high]) => tcp.ephemeral_ports = (low as u16, high as u16),
             ("tcp_keepalive_time", &[s]) => self.keepalive.idle = Duration::from_secs(s),
             ("tcp_keepalive_intvl", &[s]) => self.keepalive.interval = Duration::from_secs(s),
@@ -244,7 +248,6 @@ const FIXED: [(&str, &[u64]); 14] = [
     ("tcp_frto", &[0]),
     ("tcp_fack", &[0]),
     ("tcp_dsack", &[1]),
-    ("tcp_slow_start_after_idle", &[1]),
     ("tcp_tw_reuse", &[1, 2]),
     ("tcp_rfc1337", &[0]),
     ("tcp_stdurg", &[0]),

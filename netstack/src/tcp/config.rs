@@ -89,6 +89,10 @@ pub struct TcpConfig {
     pub recv_buffer_max_bytes: usize,
     /// Congestion control of connections that name none.
     pub congestion: CongestionControl,
+    /// End the first slow start when round trips rise, before it overflows the path (RFC 9406).
+    pub hystart: bool,
+    /// Take back a congestion window that is not used (RFC 2861; Linux's `tcp_slow_start_after_idle`).
+    pub slow_start_after_idle: bool,
     /// Initial congestion window in segments (RFC 6928).
     pub initial_window_segments: u32,
     /// Offer and use timestamps (RFC 7323).
@@ -170,6 +174,8 @@ impl Default for TcpConfig {
             recv_buffer_bytes: 512 << 10,
             recv_buffer_max_bytes: 6 << 20,
             congestion: CongestionControl::Cubic,
+            hystart: true,
+            slow_start_after_idle: true,
             initial_window_segments: 10,
             timestamps: true,
             fixed_isn: None,

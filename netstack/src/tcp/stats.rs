@@ -90,6 +90,10 @@ counters! {
     fast_retrans => "TcpExtTCPFastRetrans",
     /// Retransmissions in slow start, after a timeout.
     slow_start_retrans => "TcpExtTCPSlowStartRetrans",
+    /// Slow starts that ended because the round trip rose (RFC 9406), and the sum of their windows, in segments.
+    hystart_delay_detect => "TcpExtTCPHystartDelayDetect",
+    /// See `hystart_delay_detect`.
+    hystart_delay_cwnd => "TcpExtTCPHystartDelayCwnd",
     /// Recoveries that selective acknowledgements started.
     sack_recovery => "TcpExtTCPSackRecovery",
     /// Recoveries that duplicate acknowledgements started.

@@ -1,18 +1,22 @@
 //! Congestion control: how much may be in flight. One small interface, algorithms as enum variants.
 //!
-//! It is told of acknowledgements that the window limited, of losses and of timeouts, in bytes. It never sees a segment and
-//! never decides what is lost: that is recovery's.
+//! It is told of acknowledgements that the window limited, of losses, marks and timeouts, in bytes, and that a reduction was
+//! needless after all. It never sees a segment and never decides what is lost: that is recovery's.
 
 mod cubic;
+mod hystart;
 mod newreno;
 
 use demi_drivers::Instant;
 use demi_drivers::transport::CongestionControl;
 
+use super::seq::SeqNumber;
 use cubic::Cubic;
+use hystart::HyStart;
+use newreno::NewReno;
 
 /// The windows that every algorithm moves, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Window {
     /// Congestion window.
     pub(crate) cwnd: u32,
@@ -35,12 +39,23 @@ impl Window {
         self.cwnd < self.ssthresh
     }
 
+    /// No loss has taught a threshold yet.
+    #[inline]
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.ssthresh >= MAX_WINDOW_BYTES
+    }
+
     /// Slow start: at most `limit` bytes more (RFC 5681 §3.1, RFC 3465); answers the acknowledged bytes left over for congestion
     /// avoidance.
     fn slow_start(&mut self, acked: u32, limit: u32) -> u32 {
         let grow = acked.min(limit).min(self.ssthresh - self.cwnd);
         self.cwnd = (self.cwnd + grow).min(MAX_WINDOW_BYTES);
         acked - grow
+    }
+
+    /// The threshold that what is known now stands for (Linux's `tcp_current_ssthresh`).
+    fn current_threshold(&self) -> u32 {
+        self.ssthresh.max(self.cwnd / 4 * 3)
     }
 }
 
@@ -55,135 +70,233 @@ pub(crate) struct Acked {
     pub(crate) now: Instant,
     /// Smoothed round-trip time; 0 before the first.
     pub(crate) srtt_ns: u64,
+    /// The round trip that this acknowledgement measured, if it did.
+    pub(crate) rtt_ns: Option<u64>,
+    /// First number not acknowledged, now, and the next to be sent.
+    pub(crate) una: SeqNumber,
+    pub(crate) nxt: SeqNumber,
 }
 
-/// What an algorithm does at each event. `flight` is what was in flight, in bytes.
+/// What an algorithm decides. The rest (slow start, timeouts, idleness, bounds) is the same for all.
 trait Algorithm {
-    /// Data was acknowledged while the window was what limited sending, outside of recovery.
-    fn on_ack(&mut self, window: &mut Window, ack: Acked);
-    /// A loss was found by duplicate or selective acknowledgements: answers the new threshold.
-    fn threshold_after_loss(&mut self, window: &Window, flight: u32, mss: u32) -> u32;
-    /// A retransmission timed out for the first time.
-    fn on_timeout(&mut self) {}
-    /// Nothing was in flight for longer than a timeout.
-    fn on_idle(&mut self) {}
+    /// Congestion avoidance: of an acknowledgement, `bytes` count for it.
+    fn avoid(&mut self, window: &mut Window, ack: &Acked, bytes: u32);
+    /// A loss was found, or a retransmission timed out, or the network has marked packets: answers the new threshold.
+    fn threshold(&mut self, window: &Window, mss: u32) -> u32;
+    /// The last reduction was needless: back to the curve before it.
+    #[allow(dead_code)] // Whether a loss was one is found out by recovery, which does not ask yet.
+    fn undo(&mut self) {}
 }
 
-/// The state of one connection's algorithm.
+/// The state of one connection's congestion control.
 #[derive(Clone, Debug)]
-pub(crate) enum Congestion {
+pub(crate) struct Congestion {
+    kind: Kind,
+    hystart: HyStart,
+    /// The windows before the last reduction, as long as that may prove needless; else zero.
+    before: Window,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
     Cubic(Cubic),
-    NewReno(newreno::NewReno),
+    NewReno(NewReno),
     /// No control: the peer's window is the limit.
     Off,
 }
 
 impl Congestion {
-    pub(crate) fn new(kind: CongestionControl) -> Self {
-        match kind {
-            CongestionControl::NewReno => Congestion::NewReno(newreno::NewReno::default()),
-            CongestionControl::None => Congestion::Off,
-            _ => Congestion::Cubic(Cubic::default()),
-        }
+    pub(crate) fn new(kind: CongestionControl, hystart: bool) -> Self {
+        let kind = match kind {
+            CongestionControl::NewReno => Kind::NewReno(NewReno::default()),
+            CongestionControl::None => Kind::Off,
+            _ => Kind::Cubic(Cubic::default()),
+        };
+        Congestion { kind, hystart: HyStart::new(hystart), before: Window::default() }
     }
 
     pub(crate) fn kind(&self) -> CongestionControl {
-        match self {
-            Congestion::Cubic(_) => CongestionControl::Cubic,
-            Congestion::NewReno(_) => CongestionControl::NewReno,
-            Congestion::Off => CongestionControl::None,
+        match self.kind {
+            Kind::Cubic(_) => CongestionControl::Cubic,
+            Kind::NewReno(_) => CongestionControl::NewReno,
+            Kind::Off => CongestionControl::None,
         }
     }
 
     fn algorithm(&mut self) -> Option<&mut dyn Algorithm> {
-        match self {
-            Congestion::Cubic(cubic) => Some(cubic),
-            Congestion::NewReno(newreno) => Some(newreno),
-            Congestion::Off => None,
+        match &mut self.kind {
+            Kind::Cubic(cubic) => Some(cubic),
+            Kind::NewReno(newreno) => Some(newreno),
+            Kind::Off => None,
         }
     }
 
     /// The windows a connection starts with.
     pub(crate) fn initial(&self, segments: u32, mss: u32) -> Window {
-        match self {
-            Congestion::Off => Window { cwnd: MAX_WINDOW_BYTES, ssthresh: MAX_WINDOW_BYTES },
+        match self.kind {
+            Kind::Off => Window { cwnd: MAX_WINDOW_BYTES, ssthresh: MAX_WINDOW_BYTES },
             _ => Window::initial(segments, mss),
         }
     }
 
-    /// See [`Algorithm::on_ack`].
-    pub(crate) fn on_ack(&mut self, window: &mut Window, ack: Acked) {
+    /// Data was acknowledged while the window was what limited sending, outside of recovery.
+    pub(crate) fn on_ack(&mut self, window: &mut Window, ack: &Acked) {
+        let mut bytes = ack.bytes;
+        if window.in_slow_start() && !matches!(self.kind, Kind::Off) {
+            bytes = self.hystart.grow(window, ack);
+            if bytes == 0 {
+                return;
+            }
+        }
         if let Some(algorithm) = self.algorithm() {
-            algorithm.on_ack(window, ack);
+            algorithm.avoid(window, ack, bytes);
+        }
+    }
+
+    /// Lowers the threshold after a loss or a mark, and leaves the window to whoever reduces it (RFC 6937). What was is remembered
+    /// for [`undo`](Self::undo).
+    pub(crate) fn lower_threshold(&mut self, window: &mut Window, mss: u32) {
+        let before = Window { cwnd: window.cwnd, ssthresh: window.current_threshold() };
+        if let Some(algorithm) = self.algorithm() {
+            window.ssthresh = algorithm.threshold(window, mss).max(2 * mss);
+            self.before = before;
         }
     }
 
     /// Fast recovery begins: lowers threshold and window (RFC 5681 §3.2, RFC 6675 §5).
-    pub(crate) fn on_loss(&mut self, window: &mut Window, flight: u32, mss: u32) {
-        if let Some(algorithm) = self.algorithm() {
-            window.ssthresh = algorithm.threshold_after_loss(window, flight, mss).max(2 * mss);
+    pub(crate) fn on_loss(&mut self, window: &mut Window, _flight: u32, mss: u32) {
+        if !matches!(self.kind, Kind::Off) {
+            self.lower_threshold(window, mss);
             window.cwnd = window.ssthresh;
         }
     }
 
     /// A retransmission timed out: the window becomes one segment; the threshold falls only at the first of several timeouts
     /// of the same data (RFC 5681 §3.1).
-    pub(crate) fn on_timeout(&mut self, window: &mut Window, flight: u32, mss: u32, first: bool) {
-        if let Some(algorithm) = self.algorithm() {
+    pub(crate) fn on_timeout(&mut self, window: &mut Window, _flight: u32, mss: u32, first: bool) {
+        if !matches!(self.kind, Kind::Off) {
             if first {
-                window.ssthresh = algorithm.threshold_after_loss(window, flight, mss).max(2 * mss);
-                algorithm.on_timeout();
+                self.lower_threshold(window, mss);
             }
             window.cwnd = mss;
         }
     }
 
-    /// The connection was idle for longer than a timeout: back to the restart window (RFC 5681 §4.1).
-    pub(crate) fn on_idle(&mut self, window: &mut Window, initial_segments: u32, mss: u32) {
-        if let Some(algorithm) = self.algorithm() {
-            window.cwnd = window.cwnd.min(initial_segments.saturating_mul(mss)).max(mss);
-            algorithm.on_idle();
+    /// The last reduction was for nothing: what was taken for lost had only been late (RFC 4015, Linux's `tcp_undo_cwnd_reduction`).
+    #[allow(dead_code)] // As there.
+    pub(crate) fn undo(&mut self, window: &mut Window) {
+        let before = core::mem::take(&mut self.before);
+        if before.cwnd > 0 {
+            window.cwnd = window.cwnd.max(before.cwnd);
+            window.ssthresh = window.ssthresh.max(before.ssthresh);
+            if let Some(algorithm) = self.algorithm() {
+                algorithm.undo();
+            }
+        }
+    }
+
+    /// Nothing was sent for `idle_ns`, more than a timeout of `rto_ns`: the window halves for each of them, down to the restart
+    /// window, and what it was stays the threshold (RFC 2861 §3.2, RFC 5681 §4.1, as Linux).
+    pub(crate) fn on_idle(&self, window: &mut Window, initial_bytes: u32, idle_ns: u64, rto_ns: u64) {
+        if matches!(self.kind, Kind::Off) {
+            return;
+        }
+        let floor = initial_bytes.min(window.cwnd);
+        window.ssthresh = window.current_threshold();
+        let timeouts = idle_ns.saturating_sub(1) / rto_ns.max(1);
+        window.cwnd = window.cwnd.checked_shr(timeouts.min(31) as u32).unwrap_or(0).max(floor);
+    }
+
+    /// For a timeout or longer no more than `used` bytes of the window were in flight: half of the rest is given up (RFC 2861 §3.2,
+    /// Linux's `tcp_cwnd_application_limited`).
+    pub(crate) fn on_unused(&self, window: &mut Window, used: u32, initial_bytes: u32) {
+        let used = used.max(initial_bytes);
+        if used < window.cwnd && !matches!(self.kind, Kind::Off) {
+            window.ssthresh = window.current_threshold();
+            window.cwnd = used.midpoint(window.cwnd);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// An acknowledgement of `bytes`, of which nothing else is known.
+    pub(super) fn acked(bytes: u32) -> Acked {
+        let una = SeqNumber::new(bytes);
+        Acked { bytes, mss: 1000, now: Instant::ZERO, srtt_ns: 1, rtt_ns: None, una, nxt: una }
+    }
+
+    pub(super) fn congestion(kind: CongestionControl) -> Congestion {
+        Congestion::new(kind, true)
+    }
 
     #[test]
     fn a_timeout_leaves_one_segment_and_lowers_the_threshold_once() {
         for kind in [CongestionControl::Cubic, CongestionControl::NewReno] {
-            let mut congestion = Congestion::new(kind);
+            let mut congestion = congestion(kind);
             let mut window = congestion.initial(10, 1000);
             congestion.on_timeout(&mut window, 10_000, 1000, true);
             let threshold = window.ssthresh;
-            assert!(window.cwnd == 1000 && (5000..=7000).contains(&threshold), "{window:?}");
+            assert!(window.cwnd == 1000 && (5000..=7002).contains(&threshold), "{window:?}");
             congestion.on_timeout(&mut window, 1000, 1000, false);
             assert_eq!((window.cwnd, window.ssthresh), (1000, threshold));
         }
     }
 
     #[test]
-    fn idleness_restarts_from_the_initial_window() {
-        let mut congestion = Congestion::new(CongestionControl::Cubic);
-        let mut window = Window { cwnd: 500_000, ssthresh: 400_000 };
-        congestion.on_idle(&mut window, 10, 1000);
-        assert_eq!(window, Window { cwnd: 10_000, ssthresh: 400_000 });
+    fn a_needless_reduction_is_taken_back() {
+        for kind in [CongestionControl::Cubic, CongestionControl::NewReno] {
+            let mut congestion = congestion(kind);
+            let start = Window { cwnd: 40_000, ssthresh: 20_000 };
+            let mut window = start;
+            congestion.on_timeout(&mut window, 40_000, 1000, true);
+            congestion.undo(&mut window);
+            assert_eq!(window, Window { cwnd: 40_000, ssthresh: 30_000 });
+            congestion.undo(&mut window);
+            assert_eq!(window.cwnd, 40_000, "once");
+        }
+    }
+
+    #[test]
+    fn idleness_halves_the_window_a_timeout_down_to_the_initial_one() {
+        let congestion = congestion(CongestionControl::Cubic);
+        let at = |idle_ms: u64| {
+            let mut window = Window { cwnd: 500_000, ssthresh: 100_000 };
+            congestion.on_idle(&mut window, 10_000, idle_ms * 1_000_000, 200_000_000);
+            window
+        };
+        assert_eq!(at(201), Window { cwnd: 250_000, ssthresh: 375_000 });
+        assert_eq!(at(601).cwnd, 62_500);
+        assert_eq!(at(20_000).cwnd, 10_000);
+        assert_eq!(at(200_000_000).cwnd, 10_000);
+    }
+
+    #[test]
+    fn an_unused_window_shrinks_half_way_to_what_is_used() {
+        let congestion = congestion(CongestionControl::Cubic);
+        let mut window = Window { cwnd: 100_000, ssthresh: 50_000 };
+        congestion.on_unused(&mut window, 3000, 10_000);
+        assert_eq!(window, Window { cwnd: 55_000, ssthresh: 75_000 });
+        congestion.on_unused(&mut window, 60_000, 10_000);
+        assert_eq!(window.cwnd, 55_000);
     }
 
     #[test]
     fn without_control_nothing_limits() {
-        let mut congestion = Congestion::new(CongestionControl::None);
+        let mut congestion = congestion(CongestionControl::None);
         let mut window = congestion.initial(10, 1000);
         congestion.on_timeout(&mut window, 5000, 1000, true);
         congestion.on_loss(&mut window, 5000, 1000);
+        congestion.on_idle(&mut window, 10_000, u64::MAX, 1);
+        congestion.on_unused(&mut window, 0, 10_000);
         assert_eq!(window.cwnd, MAX_WINDOW_BYTES);
     }
 
     #[test]
     fn threshold_never_falls_below_two_segments() {
-        let mut congestion = Congestion::new(CongestionControl::NewReno);
+        let mut congestion = congestion(CongestionControl::NewReno);
         let mut window = congestion.initial(1, 1000);
         congestion.on_loss(&mut window, 100, 1000);
         assert_eq!(window.ssthresh, 2000);

@@ -10,15 +10,7 @@ pub(crate) struct NewReno {
 }
 
 impl Algorithm for NewReno {
-    fn on_ack(&mut self, window: &mut Window, ack: Acked) {
-        let mut bytes = ack.bytes;
-        if window.in_slow_start() {
-            // As Linux, slow start counts all bytes that one acknowledgement covers: stretched ones are common.
-            bytes = window.slow_start(bytes, u32::MAX);
-            if bytes == 0 {
-                return;
-            }
-        }
+    fn avoid(&mut self, window: &mut Window, ack: &Acked, bytes: u32) {
         // RFC 5681 §3.1, RFC 3465 §2.1: a segment for each window's worth of acknowledged bytes.
         self.acked_bytes = self.acked_bytes.saturating_add(bytes);
         if self.acked_bytes >= window.cwnd {
@@ -27,49 +19,47 @@ impl Algorithm for NewReno {
         }
     }
 
-    fn threshold_after_loss(&mut self, _window: &Window, flight: u32, _mss: u32) -> u32 {
-        // RFC 5681 §3.1, equation 4
+    fn threshold(&mut self, window: &Window, _mss: u32) -> u32 {
+        // RFC 5681 §3.1, equation 4; of the window, as Linux: what is not used of it is taken back in time.
         self.acked_bytes = 0;
-        flight / 2
+        window.cwnd / 2
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use demi_drivers::Instant;
-
+    use super::super::tests::{acked, congestion};
     use super::*;
-
-    fn acked(bytes: u32) -> Acked {
-        Acked { bytes, mss: 1000, now: Instant::ZERO, srtt_ns: 1 }
-    }
+    use demi_drivers::transport::CongestionControl;
 
     #[test]
     fn slow_start_doubles_and_avoidance_adds_a_segment_a_round() {
-        let mut reno = NewReno::default();
+        let mut reno = congestion(CongestionControl::NewReno);
         let mut window = Window { cwnd: 10_000, ssthresh: 20_000 };
         for _ in 0..10 {
-            reno.on_ack(&mut window, acked(1000));
+            reno.on_ack(&mut window, &acked(1000));
         }
         assert_eq!(window.cwnd, 20_000);
         for _ in 0..20 {
-            reno.on_ack(&mut window, acked(1000));
+            reno.on_ack(&mut window, &acked(1000));
         }
         assert_eq!(window.cwnd, 21_000);
     }
 
     #[test]
     fn an_ack_across_the_threshold_counts_in_both() {
-        let mut reno = NewReno::default();
+        let mut reno = congestion(CongestionControl::NewReno);
         let mut window = Window { cwnd: 19_000, ssthresh: 20_000 };
-        reno.on_ack(&mut window, acked(3000));
-        assert_eq!((window.cwnd, reno.acked_bytes), (20_000, 2000));
+        reno.on_ack(&mut window, &acked(3000));
+        assert_eq!(window.cwnd, 20_000);
+        reno.on_ack(&mut window, &acked(18_000));
+        assert_eq!(window.cwnd, 21_000, "two thousand had been counted");
     }
 
     #[test]
-    fn a_loss_halves_what_was_in_flight() {
+    fn a_loss_halves_the_window() {
         let mut reno = NewReno::default();
         let window = Window { cwnd: 30_000, ssthresh: 20_000 };
-        assert_eq!(reno.threshold_after_loss(&window, 16_000, 1000), 8000);
+        assert_eq!(reno.threshold(&window, 1000), 15_000);
     }
 }

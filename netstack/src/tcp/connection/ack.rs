@@ -3,7 +3,6 @@
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
-use super::super::congestion::Acked;
 use super::super::output::Output;
 use super::super::rto::{RtoBounds, clock_ms, elapsed_ns, rtt_from_echo};
 use super::super::sack::Update;
@@ -25,13 +24,16 @@ impl<P> Connection<P> {
         self.tx.acknowledge(ack);
         self.bytes_acked += u64::from(queued - self.tx.len());
 
+        let mut rtt_ns = None;
         if self.slow & super::slow::RECOVERY != 0 || self.rtt.backoff() > 0 {
             self.sample_after_loss(env.now, env.bounds, timestamps);
         } else if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
-            self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
+            let sample_ns = elapsed_ns(env.now, self.timed_at);
+            self.rtt.sample(sample_ns, env.bounds);
+            rtt_ns = Some(sample_ns);
         } else {
-            self.acked_logged(env.now, env.bounds);
+            rtt_ns = self.acked_logged(env.now, env.bounds);
         }
 
         if ack == self.snd_max {
@@ -44,9 +46,7 @@ impl<P> Connection<P> {
             self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
         }
         if self.cwnd_limited && !self.in_fast_recovery() {
-            let ack =
-                Acked { bytes, mss: u32::from(self.snd_mss), now: env.now, srtt_ns: self.rtt.srtt_ns() };
-            self.cold.congestion.on_ack(&mut self.window, ack);
+            self.grow_window(env, bytes, rtt_ns);
         }
         // A third free is enough to make waking the writer worth it.
         if self.write_waker.is_some() && self.tx.len() <= self.send_cap - self.send_cap / 3 {

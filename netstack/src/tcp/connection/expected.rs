@@ -224,7 +224,7 @@ impl<P> Connection<P> {
             self.retransmit_at = now.plus_nanos(self.rtt.rto_ns());
         }
         self.cwnd_limited =
-            self.window.in_slow_start() && (flight + len).saturating_mul(2) >= self.window.cwnd;
+            self.window.in_slow_start() && (flight + len).saturating_mul(2) > self.window.cwnd;
         self.check_invariants();
         true
     }

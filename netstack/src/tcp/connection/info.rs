@@ -9,7 +9,6 @@ use demi_drivers::transport::{StreamOptions, TcpInfo, TcpState};
 
 use super::super::IcmpError;
 use super::super::config::TcpConfig;
-use super::super::congestion::Congestion;
 use super::super::seq::SeqNumber;
 use super::{Connection, cap_bytes};
 use crate::gone::Gone;
@@ -126,10 +125,7 @@ impl<P> Connection<P> {
         if let Some(kind) = options.congestion
             && kind != self.cold.congestion.kind()
         {
-            self.cold.congestion = Congestion::new(kind);
-            if matches!(self.cold.congestion, Congestion::Off) {
-                self.window = self.cold.congestion.initial(0, 0);
-            }
+            self.set_congestion(kind, config);
         }
         let asked = cap_bytes(options.send_buffer_bytes, config.send_buffer_bytes, 1 << 30);
         if asked > self.send_cap {

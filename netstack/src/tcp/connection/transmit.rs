@@ -7,7 +7,7 @@ use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::{Output, Refused, SegmentOut};
-use super::super::rto::{clock_ms, elapsed_ns};
+use super::super::rto::clock_ms;
 use super::super::seq::SeqNumber;
 use super::{AckDue, Connection, Env, Failure, Retransmit, nanos, slow};
 use crate::wire::tcp::{OptionBytes, Timestamps, flags};
@@ -104,9 +104,7 @@ impl<P> Connection<P> {
                 break Hold::Nothing;
             }
         };
-        let flight = self.in_flight();
-        self.cwnd_limited = hold == Hold::Congestion
-            || (self.window.in_slow_start() && flight.saturating_mul(2) >= self.window.cwnd);
+        self.note_usage(env, hold == Hold::Congestion);
         if hold == Hold::PeerWindow && self.snd_una == self.snd_max && self.retransmit == Retransmit::Off {
             // RFC 9293 §3.8.6.1: the update that reopens the window may get lost.
             self.retransmit = Retransmit::Persist;
@@ -512,15 +510,5 @@ impl<P> Connection<P> {
             return self.snd_nxt - self.snd_una;
         }
         self.in_flight_in_recovery()
-    }
-
-    /// After a pause longer than a timeout, what the congestion window says is out of date (RFC 5681 §4.1).
-    #[inline]
-    fn restart_after_idle<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
-        let idle_ns = elapsed_ns(env.now, self.last_send_at);
-        if idle_ns > self.rtt.rto_ns() {
-            let mss = u32::from(self.snd_mss);
-            self.cold.congestion.on_idle(&mut self.window, env.config.initial_window_segments, mss);
-        }
     }
 }
