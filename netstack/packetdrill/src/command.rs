@@ -240,7 +240,7 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 }
 
 /// What the stack cannot be told, and the values that say what it does.
-const FIXED: [(&str, &[u64]); 14] = [
+const FIXED: &[(&str, &[u64])] = &[
     ("tcp_ecn", &[0, 2]),
     ("tcp_recovery", &[0]),
     ("tcp_early_retrans", &[0]),
