@@ -87,7 +87,7 @@ fn what_is_damaged_is_dropped_the_second_time_as_well() {
             core::iter::from_fn(|| recv(&mut bench.host, socket)).map(Result::unwrap).collect::<Vec<_>>()
         };
         let whole = (vec![5; MESSAGE], peer);
-        assert_eq!(take(&[&good]), [whole.clone()], "the first, which is learnt from");
+        assert_eq!(take(&[&good]), vec![whole.clone()], "the first, which is learnt from");
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 0x80 >> (bit % 8);

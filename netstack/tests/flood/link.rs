@@ -175,7 +175,7 @@ fn routers_and_lessors_that_never_stop_talking() {
     (config.router_discovery, config.dhcp) = (true, true);
     let mut ground = Ground::new(config);
     let mut dice = Dice(17);
-    let ceilings = Ceilings { slots: 1500, bytes: 100_000, calls: 3.0, answers: 1.0, percent: 95 };
+    let ceilings = Ceilings { slots: 1500, bytes: 200_000, calls: 3.0, answers: 1.0, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -264,7 +264,7 @@ fn packets_from_nowhere_and_from_ourselves() {
     // Land, source 0.0.0.0, groups as sources, 127/8 from outside.
     let mut ground = Ground::new(victim());
     let mut dice = Dice(18);
-    let ceilings = Ceilings { slots: 700, bytes: 100_000, calls: 0.05, answers: 0.01, percent: 95 };
+    let ceilings = Ceilings { slots: 700, bytes: 200_000, calls: 0.05, answers: 0.01, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
