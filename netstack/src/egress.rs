@@ -17,6 +17,7 @@ use crate::hash::{Keyed, Random};
 use crate::link_out::Own;
 use crate::neighbor::{Found, GROUP, LOOPBACK, NeighborLimits, Neighbors, Solicit, Waiting};
 use crate::path::{PacketFields, Path};
+use crate::path_mtu::PathMtus;
 use crate::route::{NextHop, Routes};
 use crate::stats::Stats;
 use crate::tcp::output::Refused;
@@ -41,6 +42,8 @@ pub(crate) struct Egress {
     /// Largest IP packet that is sent, by version: a lease, or a router, may name less.
     pub(crate) mtu_v4: u16,
     pub(crate) mtu_v6: u16,
+    /// What is less on the way to some.
+    pub(crate) path_mtus: PathMtus,
     pub(crate) pool: Pool,
     pub(crate) routes: Routes,
     pub(crate) neighbors: Neighbors,
@@ -119,6 +122,7 @@ impl Egress {
             mtu,
             mtu_v4: mtu,
             mtu_v6: mtu,
+            path_mtus: PathMtus::default(),
             pool: device.pool().clone(),
             routes,
             neighbors: Neighbors::new(neighbor_limits, Keyed::new(random)),
@@ -434,7 +438,8 @@ impl Egress {
 
     /// Largest IP packet that is sent to `remote`.
     pub(crate) fn mtu_towards(&self, remote: IpAddr) -> u16 {
-        if remote.is_ipv6() { self.mtu_v6 } else { self.mtu_v4 }
+        let link = if remote.is_ipv6() { self.mtu_v6 } else { self.mtu_v4 };
+        self.path_mtus.towards(remote, link, self.now)
     }
 
     /// Sends a message of `len` bytes that `fill` writes whole, checksum included.

@@ -80,6 +80,7 @@ mod ingress;
 mod link_out;
 mod neighbor;
 mod path;
+mod path_mtu;
 mod reassembly;
 mod route;
 mod segment_out;

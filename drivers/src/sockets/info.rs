@@ -104,6 +104,7 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         min_rtt_us: raw.min_rtt_us,
         send_mss_bytes: raw.snd_mss,
         recv_mss_bytes: raw.rcv_mss,
+        path_mtu_bytes: raw.pmtu,
         cwnd_bytes: u64::from(raw.snd_cwnd) * mss,
         ssthresh_bytes: u64::from(raw.snd_ssthresh).saturating_mul(mss),
         send_window_bytes: u64::from(raw.snd_wnd),

@@ -222,6 +222,8 @@ pub struct TcpInfo {
     pub send_mss_bytes: u32,
     /// Largest payload seen from the peer.
     pub recv_mss_bytes: u32,
+    /// Largest IP packet on the path, as far as it is known.
+    pub path_mtu_bytes: u32,
     /// Congestion window.
     pub cwnd_bytes: u64,
     /// Slow start threshold.

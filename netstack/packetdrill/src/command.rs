@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demi_drivers::transport::{CongestionControl, KeepAlive};
 use demi_netstack::StackConfig;
-use demi_netstack::tcp::SynCookies;
+use demi_netstack::tcp::{MtuProbing, SynCookies};
 
 /// What a script's commands have set.
 #[derive(Clone, Debug)]
@@ -18,10 +18,11 @@ pub(crate) struct Settings {
 }
 
 impl Default for Settings {
-    /// Linux's, where they are not the stack's own: Fast Open for clients alone.
+    /// Linux's, where they are not the stack's own: Fast Open for clients alone, and no probes of the path.
     fn default() -> Self {
         let mut stack = StackConfig::default();
         stack.tcp.fast_open.server = false;
+        stack.tcp.mtu_probing = MtuProbing::Never;
         Settings { stack, keepalive: KeepAlive::default() }
     }
 }
@@ -147,6 +148,17 @@ impl Settings {
             ("tcp_fastopen_blackhole_timeout_sec", &[s]) => {
                 tcp.fast_open.blackhole_pause = Duration::from_secs(s);
             }
+            ("tcp_mtu_probing", &[mode @ (0..=2)]) => {
+                tcp.mtu_probing = match mode {
+                    0 => MtuProbing::Never,
+                    1 => MtuProbing::OnBlackHole,
+                    _ => MtuProbing::Always,
+                };
+            }
+            ("tcp_base_mss", &[n]) => tcp.base_mss_bytes = count(n) as u16,
+            ("tcp_mtu_probe_floor", &[n]) => tcp.mtu_probe_floor_bytes = count(n) as u16,
+            ("tcp_probe_threshold", &[n]) => tcp.mtu_probe_threshold_bytes = count(n) as u16,
+            ("tcp_probe_interval", &[s]) => tcp.mtu_probe_interval = Duration::from_secs(s),
             ("tcp_max_orphans", &[n]) => tcp.max_orphans = size(n),
             ("tcp_max_tw_buckets", &[n]) => tcp.max_time_wait = size(n),
             ("tcp_fin_timeout", &[seconds]) => tcp.fin_wait_2 = Duration::from_secs(seconds),
@@ -251,7 +263,6 @@ const FIXED: &[(&str, &[u64])] = &[
     ("tcp_tw_reuse", &[1, 2]),
     ("tcp_rfc1337", &[0]),
     ("tcp_stdurg", &[0]),
-    ("tcp_mtu_probing", &[0]),
     ("tcp_shrink_window", &[0]),
     ("net.inet.tcp.ecn.enable", &[0, 2]),
 ];
@@ -360,7 +371,7 @@ mod tests {
     fn what_is_unknown_or_not_there_is_named() {
         for (text, word) in [
             ("sysctl -q net.ipv4.tcp_nonsense=1", "net.ipv4.tcp_nonsense=1"),
-            ("sysctl -q net.ipv4.tcp_mtu_probing=2", "behaves as with [0]"),
+            ("sysctl -q net.ipv4.tcp_rfc1337=1", "behaves as with [0]"),
             ("iptables -F", "iptables -F"),
             ("ip route add default hoplimit 3", "hoplimit"),
             ("true && rm -rf /x", "rm -rf /x"),

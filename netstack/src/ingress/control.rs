@@ -209,13 +209,21 @@ impl Stack {
         }
         match (*protocol, told) {
             (protocol::TCP, Told::Error(error)) => self.tcp.on_icmp_error(now, flow, *seq, error),
-            (protocol::TCP, Told::PathMtu(mtu)) => self.tcp.on_path_mtu(now, flow, *seq, mtu),
+            (protocol::TCP, Told::PathMtu(mtu)) => {
+                if self.tcp.on_path_mtu(now, flow, *seq, mtu) {
+                    self.egress.path_mtus.learn(flow.remote, mtu, now);
+                }
+            }
             (_, Told::Error(error)) => {
                 if let Some(error) = icmp::udp_error(error) {
                     self.udp.on_error(flow, error);
                 }
             }
-            (_, Told::PathMtu(mtu)) => self.udp.on_path_mtu(flow, mtu),
+            (_, Told::PathMtu(mtu)) => {
+                if self.udp.on_path_mtu(now, flow, mtu) {
+                    self.egress.path_mtus.learn(flow.remote, mtu, now);
+                }
+            }
         }
     }
 }

@@ -59,6 +59,18 @@ impl Default for FastOpenConfig {
     }
 }
 
+/// Finding out what a path carries by trying, where routers do not say (RFC 4821; Linux's `tcp_mtu_probing`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MtuProbing {
+    /// Never, as Linux if nobody tells it otherwise.
+    Never,
+    /// On connections whose segments are lost again and again, which then begin small and grow.
+    #[default]
+    OnBlackHole,
+    /// On all connections, from the start.
+    Always,
+}
+
 /// Limits and defaults of the TCP layer: every table is bounded by one of them.
 ///
 /// ```
@@ -117,6 +129,17 @@ pub struct TcpConfig {
     pub min_rto: Duration,
     /// Largest retransmission timeout.
     pub max_rto: Duration,
+    /// Whether segments are made smaller and larger to find what the path carries.
+    pub mtu_probing: MtuProbing,
+    /// The payload that such a search begins with (Linux's `tcp_base_mss`).
+    pub base_mss_bytes: u16,
+    /// The least it goes down to (`tcp_mtu_probe_floor`).
+    pub mtu_probe_floor_bytes: u16,
+    /// How near its bounds come before it ends (`tcp_probe_threshold`), and how long until it begins anew
+    /// (`tcp_probe_interval`).
+    pub mtu_probe_threshold_bytes: u16,
+    /// See `mtu_probe_threshold_bytes`.
+    pub mtu_probe_interval: Duration,
     /// SYNs sent again before a connect fails.
     pub syn_retries: u32,
     /// SYN-ACKs sent again before a half-open connection is forgotten.
@@ -187,6 +210,11 @@ impl Default for TcpConfig {
             initial_rto: Duration::from_secs(1),
             min_rto: Duration::from_millis(200),
             max_rto: Duration::from_secs(120),
+            mtu_probing: MtuProbing::OnBlackHole,
+            base_mss_bytes: 1024,
+            mtu_probe_floor_bytes: 48,
+            mtu_probe_threshold_bytes: 8,
+            mtu_probe_interval: Duration::from_secs(600),
             syn_retries: 6,
             syn_ack_retries: 5,
             retries: 15,

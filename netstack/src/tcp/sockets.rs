@@ -507,18 +507,40 @@ impl<P: Default> Tcp<P> {
         if let Some(Owner::Connection(index)) = self.find(self.flows.hash(flow), flow)
             && let Some(connection) = self.connections.at_mut(index)
         {
-            connection.on_icmp_error(SeqNumber::new(seq), error);
+            let believed = connection.on_icmp_error(SeqNumber::new(seq), error);
+            self.stats.out_of_window_icmps += u64::from(!believed);
             self.settle(now, index);
+        } else if let Some(Owner::HalfOpen(index)) = self.find(self.flows.hash(flow), flow)
+            && let Some(half_open) = self.half_open.slots.at(index)
+        {
+            // As Linux: what cannot reach the peer is not worth remembering, and the peer tries again if it can.
+            let believed = SeqNumber::new(seq) == half_open.iss;
+            self.stats.out_of_window_icmps += u64::from(!believed);
+            let unreachable = matches!(
+                error,
+                super::IcmpError::NetworkUnreachable
+                    | super::IcmpError::HostUnreachable
+                    | super::IcmpError::TimeExceeded
+                    | super::IcmpError::ParameterProblem
+            );
+            if believed && unreachable {
+                self.stats.listen_drops += 1;
+                self.forget_half_open(index);
+            }
         }
     }
 
-    /// The path of `flow` carries IP packets of at most `mtu` bytes, said an ICMP error that quoted sequence number `seq`.
-    pub fn on_path_mtu(&mut self, now: Instant, flow: &Flow, seq: u32, mtu: u16) {
+    /// The path of `flow` carries IP packets of at most `mtu` bytes, said an ICMP error that quoted sequence number `seq`. Answers
+    /// whether that is to be believed (RFC 5927 §7).
+    pub fn on_path_mtu(&mut self, now: Instant, flow: &Flow, seq: u32, mtu: u16) -> bool {
         if let Some(Owner::Connection(index)) = self.find(self.flows.hash(flow), flow)
             && let Some(connection) = self.connections.at_mut(index)
         {
-            connection.on_path_mtu(SeqNumber::new(seq), mtu);
+            let believed = connection.on_path_mtu(now, SeqNumber::new(seq), mtu);
+            self.stats.out_of_window_icmps += u64::from(!believed);
             self.settle(now, index);
+            return believed;
         }
+        false
     }
 }

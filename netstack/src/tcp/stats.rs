@@ -66,6 +66,12 @@ counters! {
     fast_open_cookie_reqd => "TcpExtTCPFastOpenCookieReqd",
     /// Times the network has swallowed what Fast Open had sent.
     fast_open_blackhole => "TcpExtTCPFastOpenBlackhole",
+    /// Segments sent to find out whether the path carries larger ones (RFC 4821) that arrived.
+    mtu_probe_success => "TcpExtTCPMTUPSuccess",
+    /// Such segments that did not.
+    mtu_probe_fail => "TcpExtTCPMTUPFail",
+    /// ICMP errors that quoted no segment in flight (RFC 5927).
+    out_of_window_icmps => "TcpExtOutOfWindowIcmps",
     /// SYNs and SYN-ACKs sent again.
     syn_retrans => "TcpExtTCPSynRetrans",
     /// Segments dropped by PAWS (RFC 7323 §5).

@@ -12,8 +12,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use demi_drivers::Buf;
 use demi_drivers::transport::{DatagramId, DatagramOptions, Handle};
+use demi_drivers::{Buf, Instant};
 use slab::Slab;
 
 use crate::addr::{as_seen_by, canonical, unspecified_like};
@@ -23,6 +23,7 @@ use crate::gone::Gone;
 use crate::groups::Groups;
 use crate::hash::Random;
 use crate::path::udp_overhead;
+use crate::path_mtu;
 use crate::stats::UdpStats;
 use crate::tcp::FlowV4;
 use crate::tcp::output::{Flow, Refused};
@@ -184,15 +185,19 @@ impl Udp {
         }
     }
 
-    /// The path of `flow` carries no IP packets larger than `mtu`.
-    pub(crate) fn on_path_mtu(&mut self, flow: &Flow, mtu: u16) {
-        if let Some(index) = self.table.lookup_connected(flow)
-            && let Some(socket) = self.sockets.get_mut(index as usize)
-        {
-            // RFC 8201 §4: never below the smallest MTU a link may have; RFC 791: 576 bytes get through everywhere.
-            let floor = if flow.local.is_ipv6() { ipv6::MIN_MTU } else { 576 };
-            socket.limit_mtu(mtu.max(floor));
+    /// The path of `flow` carries no IP packets larger than `mtu`. Answers whether a socket of ours can have sent what was too
+    /// large. A connected one hears of it, as on Linux: the datagram is lost.
+    pub(crate) fn on_path_mtu(&mut self, now: Instant, flow: &Flow, mtu: u16) -> bool {
+        let connected = self.table.lookup_connected(flow);
+        let Some(index) = connected.or_else(|| self.table.lookup(flow)) else { return false };
+        let Some(socket) = self.sockets.get_mut(index as usize) else { return false };
+        let mtu = path_mtu::believed(flow.local.is_ipv6(), mtu);
+        socket.limit_path_mtu(mtu, now + path_mtu::EXPIRY);
+        if connected.is_some() {
+            socket.tell_too_long(mtu);
+            socket.wake_both();
         }
+        true
     }
 
     /// No packet may be larger than `mtu` any more.
@@ -524,6 +529,7 @@ impl Udp {
         let socket = self.socket_mut(id)?;
         let Some(payload) = buf else { return Poll::Ready(Ok(())) };
         let v6 = flow.local.is_ipv6();
+        socket.refresh_path_mtu(egress, flow.remote);
         let largest = if v6 { udp_overhead(true) - ipv6::HEADER_LEN } else { udp_overhead(false) };
         let limit = if socket.options.dont_fragment && !egress.routes.is_local(flow.remote) {
             usize::from(socket.path_mtu()).saturating_sub(udp_overhead(v6))

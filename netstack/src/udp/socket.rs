@@ -6,8 +6,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use demi_drivers::Buf;
 use demi_drivers::transport::DatagramOptions;
+use demi_drivers::{Buf, Instant};
 
 use super::table::Binding;
 use super::{broadcast, family, unreachable_network};
@@ -39,6 +39,8 @@ impl Datagram {
 pub(super) enum SocketError {
     /// An ICMP error about a datagram: the next call's alone.
     Told(io::ErrorKind),
+    /// A datagram was too large for its path, which carries packets of so many bytes: the next call's alone.
+    TooLong(u16),
     /// The device is no more: every call's from now on.
     Gone(Rc<Gone>),
 }
@@ -62,6 +64,8 @@ pub(super) struct Socket {
     pub(super) v6: bool,
     pub(super) waits_to_send: bool,
     path_mtu: u16,
+    /// How long that holds, if it was a router that said so.
+    path_mtu_until: Instant,
     queued_bytes: usize,
     limit_bytes: usize,
     queue: VecDeque<Datagram>,
@@ -95,6 +99,7 @@ impl Socket {
             v6,
             waits_to_send: false,
             path_mtu: mtu,
+            path_mtu_until: Instant::ZERO,
             queued_bytes: 0,
             limit_bytes,
             queue: VecDeque::new(),
@@ -168,6 +173,11 @@ impl Socket {
         self.error = Some(SocketError::Told(error));
     }
 
+    /// A datagram of ours was larger than the path's packets, which carry at most `mtu` bytes (Linux's `EMSGSIZE`).
+    pub(super) fn tell_too_long(&mut self, mtu: u16) {
+        self.error = Some(SocketError::TooLong(mtu));
+    }
+
     /// The pending error.
     #[inline]
     pub(super) fn take_error(&mut self) -> Option<io::Error> {
@@ -178,6 +188,10 @@ impl Socket {
     fn take_any_error(&mut self) -> Option<io::Error> {
         match self.error.take()? {
             SocketError::Told(kind) => Some(kind.into()),
+            SocketError::TooLong(mtu) => Some(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a datagram did not get through: packets on its path have at most {mtu} bytes"),
+            )),
             SocketError::Gone(gone) => {
                 let error = gone.to_error();
                 self.error = Some(SocketError::Gone(gone));
@@ -297,6 +311,21 @@ impl Socket {
 
     pub(super) fn set_path_mtu(&mut self, mtu: u16) {
         self.path_mtu = mtu;
+    }
+
+    /// A router has said that packets of more than `mtu` bytes do not get through, which holds until `until`.
+    pub(super) fn limit_path_mtu(&mut self, mtu: u16, until: Instant) {
+        if mtu < self.path_mtu {
+            self.limit_mtu(mtu);
+            self.path_mtu_until = until;
+        }
+    }
+
+    /// Looks anew what the path to `remote` carries, unless a router has said so lately.
+    pub(super) fn refresh_path_mtu(&mut self, egress: &Egress, remote: IpAddr) {
+        if self.path_mtu_until <= egress.now {
+            self.set_path_mtu(egress.mtu_towards(remote));
+        }
     }
 
     /// No packet on the socket's paths may be larger than `mtu`.

@@ -194,6 +194,7 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
         (20, info.recv_mss_bytes.into()),
         (24, info.unacked_bytes.div_ceil(mss)),
         (32, info.lost_segments.into()),
+        (60, info.path_mtu_bytes.into()),
         (68, info.rtt_us.into()),
         (72, info.rttvar_us.into()),
         (76, threshold),

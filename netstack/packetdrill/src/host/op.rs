@@ -362,7 +362,8 @@ impl Host {
             false => self.stack.poll_recv_from(&mut cx(), id),
         };
         let v6 = self.is_v6(fd).unwrap_or(false);
-        Some(step(polled)?.map(|(buf, from)| {
+        let too_long = |errno| if errno == Errno(libc::EINVAL) { Errno(libc::EMSGSIZE) } else { errno };
+        Some(step(polled)?.map_err(too_long).map(|(buf, from)| {
             let kept = buf.len().min(max);
             let whole = flags & libc::MSG_TRUNC != 0;
             Done {

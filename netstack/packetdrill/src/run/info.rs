@@ -18,7 +18,8 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
     // No threshold is Linux's largest.
     let infinite = 0x7fff_ffff;
     let threshold = if info.ssthresh_bytes >= 1 << 30 { infinite } else { info.ssthresh_bytes / mss };
-    let pairs: [(&str, u64); 28] = [
+    let pairs: [(&str, u64); 29] = [
+        ("tcpi_pmtu", info.path_mtu_bytes.into()),
         ("tcpi_fastopen_client_fail", info.fast_open_failure as u64),
         ("tcpi_state", info.state as u64),
         ("tcpi_options", options),

@@ -111,6 +111,9 @@ impl<P> Connection<P> {
             self.acked(env, ack, segment.timestamps);
         }
         self.take_window(segment.seq, segment.ack, segment.window);
+        if acked > 0 && self.slow & super::slow::SEARCH != 0 {
+            self.probe_acked(env);
+        }
         if outstanding {
             self.recover(env, acked, update, duplicate);
         }

@@ -86,11 +86,12 @@ impl<P> Connection<P> {
     }
 
     /// An ICMP error quoted a segment of ours that began with `seq`.
-    pub(crate) fn on_icmp_error(&mut self, seq: SeqNumber, error: IcmpError) {
+    /// Answers whether it is to be believed.
+    pub(crate) fn on_icmp_error(&mut self, seq: SeqNumber, error: IcmpError) -> bool {
         // RFC 5927 §4.1: whoever cannot quote a number in flight has not seen our segments.
         let in_flight = seq.at_or_after(self.snd_una) && seq.before(self.snd_max);
         if !in_flight || matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
-            return;
+            return in_flight;
         }
         let failure = match error {
             IcmpError::NetworkUnreachable => Failure::NetworkUnreachable,
@@ -104,6 +105,7 @@ impl<P> Connection<P> {
             // RFC 5927 §5: on a living one they are only the reason to give if it dies.
             _ => self.cold.soft_failure = Some(failure),
         }
+        true
     }
 
     /// Puts options in force. Ports and addresses are taken already.
@@ -158,6 +160,7 @@ impl<P> Connection<P> {
         info.min_rtt_us = self.rtt.min_rtt_ns().map_or(0, micros);
         info.send_mss_bytes = mss;
         info.recv_mss_bytes = u32::from(self.rcv_mss);
+        info.path_mtu_bytes = u32::from(self.path_mtu_bytes());
         info.cwnd_bytes = u64::from(self.window.cwnd);
         info.ssthresh_bytes = u64::from(self.window.ssthresh);
         info.send_window_bytes = u64::from(self.snd_wnd);

@@ -115,7 +115,7 @@ impl<P> Connection<P> {
         self.take_first_window(segment.seq, window);
         if acks {
             self.acked(env, segment.ack, segment.timestamps);
-            self.establish();
+            self.establish(env);
             self.fast_open_answered(env, options);
             self.ack_now();
             if segment.len > 0 || segment.has(flags::FIN) {
@@ -131,8 +131,9 @@ impl<P> Connection<P> {
     }
 
     /// The handshake is done.
-    fn establish(&mut self) {
+    fn establish<O>(&mut self, env: &Env<'_, O>) {
         self.set_state(TcpState::Established);
+        self.search_from_the_start(env);
         self.snd_wl2 = self.snd_una;
         self.cold.recovery = super::recovery::Recovery::new(self.snd_una);
         self.cold.timeouts = 0;
@@ -303,7 +304,7 @@ impl<P> Connection<P> {
         self.max_snd_wnd = self.max_snd_wnd.max(self.snd_wnd);
         self.acked(env, segment.ack, segment.timestamps);
         self.hatch();
-        self.establish();
+        self.establish(env);
         self.syn_data_answered(env);
         true
     }

@@ -15,6 +15,7 @@ mod fast_open;
 mod info;
 mod input;
 mod logged;
+mod mtu;
 mod receive;
 mod recovery;
 mod timers;
@@ -51,6 +52,7 @@ pub(crate) use expected::Incoming;
 use fast_open::FastOpenPart;
 pub(crate) use fast_open::Hatched;
 pub(crate) use info::Failure;
+use mtu::PathSize;
 use recovery::Recovery;
 
 /// What a connection acts through.
@@ -98,6 +100,8 @@ mod slow {
     pub(super) const UNREAD: u8 = 4;
     /// It was made of a SYN with data, and the handshake is not done (RFC 7413): the SYN-ACK is still to be acknowledged.
     pub(super) const EMBRYO: u8 = 128;
+    /// The size of segments is being searched for (RFC 4821).
+    pub(super) const SEARCH: u8 = 64;
 }
 
 /// One connection. `P` is what the layers below remember of its path.
@@ -259,6 +263,8 @@ pub(crate) struct Cold {
     retransmitted: u64,
     /// What Fast Open has to remember, where it is used.
     fast_open: Option<Box<FastOpenPart>>,
+    /// What has been learnt of the path's packet size.
+    path_size: Option<Box<PathSize>>,
     read_shut: bool,
     /// The largest receive buffer there has been: what was offered of it may still arrive.
     recv_cap_peak: u32,
@@ -403,6 +409,7 @@ impl<P: Default> Connection<P> {
             last_challenge: None,
             retransmitted: 0,
             fast_open: None,
+            path_size: None,
             read_shut: false,
             recv_cap_peak: recv_cap,
         };
@@ -559,31 +566,6 @@ impl<P> Connection<P> {
         self.max_snd_wnd = self.snd_wnd;
         self.snd_wl1 = seq;
         self.snd_wl2 = self.snd_una;
-    }
-
-    /// Payload bytes a segment: what both ends allow, less the options that every segment carries (RFC 6691 §3.1).
-    fn update_mss(&mut self) {
-        let options = if self.ts_ok { 12 } else { 0 };
-        let mss = self.cold.peer_mss.min(self.cold.local_mss);
-        self.snd_mss = mss.saturating_sub(options).max(16);
-    }
-
-    /// The path carries packets of at most `mtu` bytes (RFC 1191 §6.5, RFC 8201 §5.4).
-    pub(crate) fn on_path_mtu(&mut self, seq: SeqNumber, mtu: u16) {
-        // RFC 5927 §4.1: the quoted segment must be one of those in flight.
-        if !self.is_synchronized() || !seq.within(self.snd_una, self.snd_max) {
-            return;
-        }
-        // RFC 8201 §4, RFC 1191 §3: nobody's link is smaller than the smallest that IP allows; 552 is Linux's floor for IPv4.
-        let floor = if self.flow.local.is_ipv6() { 1280 } else { 552 };
-        let mss = mtu.max(floor).saturating_sub(fixed_header_bytes(&self.flow));
-        if mss >= self.cold.local_mss {
-            return;
-        }
-        self.cold.local_mss = mss;
-        self.update_mss();
-        // What was too big is lost without a doubt; send it again in the new size, without blaming congestion.
-        self.send_all_again();
     }
 
     /// Sends again, at the next flush, everything that is not acknowledged: it is lost, and congestion not to blame.

@@ -203,7 +203,9 @@ impl<P> Connection<P> {
     fn enter_fast_recovery<O>(&mut self, env: &mut Env<'_, O>) {
         let mss = u32::from(self.snd_mss);
         let flight = self.snd_max - self.snd_una;
-        self.cold.congestion.on_loss(&mut self.window, flight, mss);
+        if self.slow & slow::SEARCH == 0 || !self.probe_lost(env) {
+            self.cold.congestion.on_loss(&mut self.window, flight, mss);
+        }
         let recovery = &mut self.cold.recovery;
         recovery.phase = Phase::Fast;
         recovery.point = self.snd_max;

@@ -93,6 +93,7 @@ impl<P> Connection<P> {
             self.give_up();
             return;
         }
+        self.on_black_hole(env);
         // RFC 5681 §3.1: the threshold falls once for data that times out again and again.
         self.enter_loss(env, self.cold.timeouts == 1);
         self.rtt.back_off(env.bounds);
@@ -155,6 +156,7 @@ impl<P> Connection<P> {
             self.cold.cork_until = Instant::FAR_FUTURE;
             self.push_corked(env);
         }
+        self.raise_path_mtu(env);
         self.probe_if_silent(env);
         if self.state != TcpState::Closed {
             self.update_rare_timer();
@@ -205,7 +207,8 @@ impl<P> Connection<P> {
     /// Computes when the earliest of the rare timers is due.
     pub(super) fn update_rare_timer(&mut self) {
         let keepalive = self.keepalive_at().unwrap_or(Instant::FAR_FUTURE);
-        self.rare_at = keepalive.min(self.cold.cork_until).min(self.cold.fin_wait_2_until);
+        let cold = &self.cold;
+        self.rare_at = keepalive.min(cold.cork_until).min(cold.fin_wait_2_until).min(self.path_size_at());
     }
 
     /// A closed connection waits for the peer's FIN, but not for ever (Linux's `tcp_fin_timeout`).

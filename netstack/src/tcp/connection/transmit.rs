@@ -86,6 +86,15 @@ impl<P> Connection<P> {
             self.restart_after_idle(env);
         }
         let tso_max = env.out.tso_max_bytes();
+        if self.slow & slow::SEARCH != 0
+            && env.out.room() > 0
+            && let Some(len) = self.next_probe(env)
+        {
+            let plan = Plan { seq: self.snd_nxt, len, fin: false, gso_bytes: 0, repair: false };
+            if self.send_planned(env, plan).is_ok() {
+                self.probe_sent(plan.seq, len);
+            }
+        }
         let hold = loop {
             let plan = match self.next_segment(tso_max) {
                 Ok(plan) => plan,

@@ -12,6 +12,9 @@ use demi_drivers::{Buf, Pool};
 use super::super::output::Output;
 use super::{Connection, Env, broken_pipe, slow};
 
+/// Written bytes are kept in slots of at least so many, however small the peer wants its segments.
+const CHUNK_MIN_BYTES: usize = 512;
+
 /// Room for one more waker of the same task costs nothing; another task's takes its place.
 #[inline]
 fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
@@ -171,7 +174,8 @@ impl<P> Connection<P> {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
         };
-        let chunk_bytes = chunk_bytes.max(usize::from(self.snd_mss));
+        // A slot a segment; but not for segments so small that slots would hold next to nothing.
+        let chunk_bytes = chunk_bytes.max(usize::from(self.snd_mss)).max(CHUNK_MIN_BYTES);
         let mut written = 0;
         for bytes in src {
             let part = &bytes[..bytes.len().min(room - written)];
