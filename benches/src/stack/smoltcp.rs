@@ -129,6 +129,8 @@ impl Host {
         let ring = || tcp::SocketBuffer::new(vec![0; buffer]);
         let mut socket = tcp::Socket::new(ring(), ring());
         socket.set_nagle_enabled(false);
+        // It would choose one, now that it has any: nothing is lost here.
+        socket.set_congestion_control(tcp::CongestionControl::None);
         self.sockets.add(socket)
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use demi_drivers::{Instant, Transport};
 
-use super::{Cause, HostReport, Main, Rng};
+use super::{Cause, HostReport, Machine, Main, Rng};
 use crate::config::Config;
 use crate::runtime::Runtime;
 use crate::task::JoinHandle;
@@ -27,6 +27,8 @@ pub(super) struct Host {
     /// `None` while its power is cut.
     running: Option<Running>,
     slots_out_peak: usize,
+    /// What is on its end of the wire, if no stack of ours is.
+    machine: Option<Box<dyn Machine>>,
 }
 
 struct Running {
@@ -38,7 +40,12 @@ struct Running {
 impl Host {
     /// A host whose power is off.
     pub(super) fn new(name: String, server: bool, ahead: Rc<Cell<Duration>>) -> Host {
-        Host { name, server, frozen: false, ahead, running: None, slots_out_peak: 0 }
+        Host { name, server, frozen: false, ahead, running: None, slots_out_peak: 0, machine: None }
+    }
+
+    /// Has this on its end of the wire.
+    pub(super) fn put(&mut self, machine: Box<dyn Machine>) {
+        self.machine = Some(machine);
     }
 
     /// Starts it. `seed` is that of the whole simulation, `life` counts the host's starts.
@@ -83,7 +90,15 @@ impl Host {
         let Some(Running { runtime, .. }) = self.running.as_ref().filter(|_| !self.frozen) else {
             return Turn::Idle;
         };
-        let turn = runtime.enter(|| runtime.inner().turn());
+        let mut turn = Turn::Idle;
+        if let Some(machine) = &mut self.machine
+            && machine.poll(runtime.inner().now())
+        {
+            turn = Turn::Busy;
+        }
+        if runtime.enter(|| runtime.inner().turn()) == Turn::Busy {
+            turn = Turn::Busy;
+        }
         if turn == Turn::Busy {
             self.slots_out_peak = self.slots_out_peak.max(runtime.inner().transports().slots_out());
         }
@@ -122,7 +137,9 @@ impl Host {
     /// When it has something to do, by the simulation's clock.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let running = self.running.as_ref().filter(|_| !self.frozen)?;
-        running.runtime.inner().deadline().map(|at| at - self.ahead.get())
+        let machine = self.machine.as_ref().and_then(|machine| machine.deadline());
+        let first = running.runtime.inner().deadline().into_iter().chain(machine).min()?;
+        Some(first - self.ahead.get())
     }
 
     /// The time, by the simulation's clock.

@@ -65,8 +65,18 @@ pub const START: demi_drivers::Instant = crate::time::VIRTUAL_START;
 
 type Main = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = io::Result<()>>>>>;
 type DeviceHook = Box<dyn FnMut(&str, WireEnd) -> Box<dyn Device>>;
-type EndHook = Box<dyn FnOnce(WireEnd) -> io::Result<Vec<Box<dyn Transport>>>>;
+type EndHook = Box<dyn FnOnce(WireEnd) -> Box<dyn Machine>>;
 type StackHook = Box<dyn FnMut(&str, &mut StackConfig)>;
+
+/// Something on an end of the wire that is no stack of ours. It must be driven by the time it is given alone, or a run cannot
+/// be repeated.
+pub trait Machine {
+    /// Receives, sends, and does what is due; answers whether anything has happened.
+    fn poll(&mut self, now: demi_drivers::Instant) -> bool;
+
+    /// When it has to be polled even if nothing arrives; what its end of the wire says included.
+    fn deadline(&self) -> Option<demi_drivers::Instant>;
+}
 
 /// Hosts to be run on one virtual clock; see the [module](self).
 #[must_use = "a simulation does nothing until it is run"]
@@ -87,8 +97,8 @@ pub struct Sim {
 enum Over {
     /// A stack over an end of the wire.
     Stack,
-    /// What the caller has made of an end of the wire.
-    End(EndHook),
+    /// None: something else is on the end of the wire.
+    Machine(EndHook),
     /// What the caller has brought; no end of the wire.
     Given(Vec<Box<dyn Transport>>),
 }
@@ -280,19 +290,19 @@ impl Sim {
         self.add(name, Config::new(), Over::Given(transports), true, main)
     }
 
-    /// Adds a host with an end of the wire, and the transports that `make` makes of it: a stack that is not ours. They must
-    /// be driven by the time they are given alone, or a run cannot be repeated.
-    pub fn host_on<F, R>(
+    /// Adds a host whose end of the wire is something else's: of a stack that is not ours, which `make` puts on it. The
+    /// host's main can talk to that alone, by whatever the two share; the machine is driven on until the simulation ends.
+    pub fn machine<F, R>(
         &mut self,
         name: &str,
-        make: impl FnOnce(WireEnd) -> io::Result<Vec<Box<dyn Transport>>> + 'static,
+        make: impl FnOnce(WireEnd) -> Box<dyn Machine> + 'static,
         main: F,
     ) -> &mut Self
     where
         F: FnOnce() -> R + 'static,
         R: Future<Output = io::Result<()>> + 'static,
     {
-        self.add(name, Config::new(), Over::End(Box::new(make)), false, main)
+        self.add(name, Config::new(), Over::Machine(Box::new(make)), false, main)
     }
 
     fn add<F, R>(&mut self, name: &str, config: Config, over: Over, server: bool, main: F) -> &mut Self

@@ -133,7 +133,10 @@ impl Running {
             let mut end = || ends.next().ok_or_else(|| io::Error::other("the wire has no end for this host"));
             let transports = match over {
                 Over::Given(transports) => Ok(transports),
-                Over::End(make) => end().and_then(make),
+                Over::Machine(make) => end().map(|end| {
+                    host.put(make(end));
+                    Vec::new()
+                }),
                 Over::Stack => end().and_then(|end| revival.stack(index, &host, end)),
             };
             transports
