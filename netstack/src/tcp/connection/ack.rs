@@ -24,16 +24,13 @@ impl<P> Connection<P> {
         self.tx.acknowledge(ack);
         self.bytes_acked += u64::from(queued - self.tx.len());
 
-        let mut rtt_ns = None;
         if self.slow & super::slow::RECOVERY != 0 || self.rtt.backoff() > 0 {
             self.sample_after_loss(env.now, env.bounds, timestamps);
         } else if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
-            let sample_ns = elapsed_ns(env.now, self.timed_at);
-            self.rtt.sample(sample_ns, env.bounds);
-            rtt_ns = Some(sample_ns);
+            self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
         } else {
-            rtt_ns = self.acked_logged(env.now, env.bounds);
+            self.acked_logged(env.now, env.bounds);
         }
 
         if ack == self.snd_max {
@@ -46,7 +43,7 @@ impl<P> Connection<P> {
             self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
         }
         if self.cwnd_limited && !self.in_fast_recovery() {
-            self.grow_window(env, bytes, rtt_ns);
+            self.grow_window(env, bytes);
         }
         // A third free is enough to make waking the writer worth it.
         if self.write_waker.is_some() && self.tx.len() <= self.send_cap - self.send_cap / 3 {

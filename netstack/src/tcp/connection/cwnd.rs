@@ -49,7 +49,8 @@ impl<P> Connection<P> {
 
     /// Grows the window that limited sending, for `bytes` newly acknowledged.
     #[inline(never)]
-    pub(super) fn grow_window<O>(&mut self, env: &mut Env<'_, O>, bytes: u32, rtt_ns: Option<u64>) {
+    pub(super) fn grow_window<O>(&mut self, env: &mut Env<'_, O>, bytes: u32) {
+        let rtt_ns = self.cold.sent.as_mut().and_then(|log| log.sample.rtt_ns.take());
         let ack = Acked {
             bytes,
             mss: u32::from(self.snd_mss),

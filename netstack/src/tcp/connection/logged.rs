@@ -73,16 +73,14 @@ impl<P> Connection<P> {
         }
     }
 
-    /// The left edge has moved while nothing was missing: what the log knows of the round trip is measured. Answers it.
+    /// The left edge has moved while nothing was missing: what the log knows of the round trip is measured.
     #[cold]
     #[inline(never)]
-    pub(super) fn acked_logged(&mut self, now: Instant, bounds: RtoBounds) -> Option<u64> {
-        let rtt_ns = self.log_acknowledge().map(|sent_at| elapsed_ns(now, sent_at));
-        if let Some(rtt_ns) = rtt_ns {
-            self.rtt.sample(rtt_ns, bounds);
+    pub(super) fn acked_logged(&mut self, now: Instant, bounds: RtoBounds) {
+        if let Some(sent_at) = self.log_acknowledge() {
+            self.rtt.sample(elapsed_ns(now, sent_at), bounds);
         }
         self.finish_sample(now);
-        rtt_ns
     }
 
     /// Takes what is acknowledged out of the log. Answers when the first of it was sent, if all was sent once.

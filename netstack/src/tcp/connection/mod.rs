@@ -4,8 +4,8 @@
 //! change the connection and send through an [`Env`]; they leave notes (`flush_due`, `lifecycle`, deadlines) that the layer
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
-//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses. `cwnd`: the congestion window.
-//! - `logged`: what is in flight, once that is more than one burst.
+//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
+//! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
 mod ack;
