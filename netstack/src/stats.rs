@@ -79,6 +79,12 @@ counters! {
         out_mcast_reports => "OutMcastReports",
         /// Queries of group membership received.
         in_mcast_queries => "InMcastQueries",
+        /// Packets received that are capable of ECN, by code point, and those that the network has marked (RFC 3168 §5).
+        in_ect0_pkts => "InECT0Pkts",
+        /// See `in_ect0_pkts`.
+        in_ect1_pkts => "InECT1Pkts",
+        /// See `in_ect0_pkts`.
+        in_ce_pkts => "InCEPkts",
         /// Fragments received.
         reasm_reqds => "ReasmReqds",
         /// Packets made whole of their fragments.
@@ -186,6 +192,36 @@ pub struct Stats {
     pub tcp_in_csum_errors: u64,
 }
 
+impl IpStats {
+    /// Packets received that are not capable of ECN: all the others.
+    fn in_no_ect_pkts(&self) -> (&'static str, u64) {
+        let others = self.in_hdr_errors + self.in_ect0_pkts + self.in_ect1_pkts + self.in_ce_pkts;
+        ("InNoECTPkts", self.in_receives.saturating_sub(others))
+    }
+
+    /// A packet with these ECN bits is about to be counted a second time.
+    pub(crate) fn discount_ecn(&mut self, ecn: u8) {
+        let count = match ecn & 3 {
+            1 => &mut self.in_ect1_pkts,
+            2 => &mut self.in_ect0_pkts,
+            3 => &mut self.in_ce_pkts,
+            _ => return,
+        };
+        *count = count.saturating_sub(1);
+    }
+
+    /// Counts a packet that has arrived by its ECN bits, the lowest two of `tos`.
+    #[inline]
+    pub(crate) fn count_ecn(&mut self, tos: u8) {
+        match tos & 3 {
+            1 => self.in_ect1_pkts += 1,
+            2 => self.in_ect0_pkts += 1,
+            3 => self.in_ce_pkts += 1,
+            _ => {}
+        }
+    }
+}
+
 impl Stats {
     /// The counters of one IP version.
     #[inline]
@@ -195,8 +231,13 @@ impl Stats {
 
     /// Every counter with its full name: `IpInReceives`, `Udp6NoPorts`, `LinkInFrames`, …
     pub fn iter(&self) -> impl Iterator<Item = (String, u64)> + use<> {
+        const ECN: [&str; 4] = ["InNoECTPkts", "InECT0Pkts", "InECT1Pkts", "InCEPkts"];
         let of = |prefix: &'static str| {
-            move |(name, value): (&'static str, u64)| (format!("{prefix}{name}"), value)
+            move |(name, value): (&'static str, u64)| {
+                // Of IPv4 Linux has these in a table of its own.
+                let table = if prefix == "Ip" && ECN.contains(&name) { "Ext" } else { "" };
+                (format!("{prefix}{table}{name}"), value)
+            }
         };
         let Stats { link, v4, v6, tcp_in_csum_errors } = *self;
         let tcp = core::iter::once(("TcpInCsumErrors".to_owned(), tcp_in_csum_errors));
@@ -204,12 +245,14 @@ impl Stats {
         let v4 = v4
             .ip
             .iter()
+            .chain([v4.ip.in_no_ect_pkts()])
             .map(of("Ip"))
             .chain(v4.icmp.iter().map(of("Icmp")))
             .chain(v4.udp.iter().map(of("Udp")));
         let v6 = v6
             .ip
             .iter()
+            .chain([v6.ip.in_no_ect_pkts()])
             .map(of("Ip6"))
             .chain(v6.icmp.iter().map(of("Icmp6")))
             .chain(v6.udp.iter().map(of("Udp6")));
@@ -230,5 +273,10 @@ mod tests {
         assert_eq!(find("Udp6NoPorts"), Some(3));
         assert_eq!(find("IpInReceives"), Some(5));
         assert_eq!(find("IcmpInEchos"), Some(0));
+        stats.v4.ip.count_ecn(3);
+        stats.v6.ip.count_ecn(2);
+        let find = |wanted: &str| stats.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+        assert_eq!((find("IpExtInCEPkts"), find("IpExtInNoECTPkts")), (Some(1), Some(4)));
+        assert_eq!((find("Ip6InECT0Pkts"), find("Ip6InCEPkts")), (Some(1), Some(0)));
     }
 }

@@ -70,6 +70,8 @@ struct KernelInfo {
 const OPTION_TIMESTAMPS: u8 = 1;
 const OPTION_SACK: u8 = 2;
 const OPTION_SYN_DATA: u8 = 32;
+const OPTION_ECN: u8 = 8;
+const OPTION_ECN_SEEN: u8 = 16;
 
 /// What the kernel knows of a connection.
 pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
@@ -116,6 +118,9 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         backoff: u32::from(raw.backoff),
         retransmitted_segments: u64::from(raw.total_retrans),
         bytes_acked: raw.bytes_acked,
+        ecn: raw.options & OPTION_ECN != 0,
+        ecn_seen: raw.options & OPTION_ECN_SEEN != 0,
+        bytes_acked_ce: u64::from(raw.delivered_ce) * mss,
         bytes_received: raw.bytes_received,
         segments_out: u64::from(raw.segs_out),
         segments_in: u64::from(raw.segs_in),

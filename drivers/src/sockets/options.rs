@@ -60,18 +60,14 @@ pub(crate) fn apply_stream(
     if old.congestion != new.congestion
         && let Some(congestion) = new.congestion
     {
-        let name: &[u8] = match congestion {
-            CongestionControl::Cubic => b"cubic",
-            CongestionControl::NewReno => b"reno",
-            CongestionControl::None => {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "the kernel's TCP cannot do without congestion control: take cubic or newreno",
-                ));
-            }
-        };
-        sock.set_tcp_congestion(name).map_err(|e| {
-            let name = String::from_utf8_lossy(name);
+        if congestion == CongestionControl::None {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the kernel's TCP cannot do without congestion control: take cubic or newreno",
+            ));
+        }
+        let name = congestion.name();
+        sock.set_tcp_congestion(name.as_bytes()).map_err(|e| {
             explain(e, format!("the kernel does not offer the congestion control {name} here"))
         })?;
     }

@@ -12,8 +12,33 @@ pub enum CongestionControl {
     Cubic,
     /// NewReno (RFC 5681, RFC 6582).
     NewReno,
+    /// DCTCP (RFC 8257): for networks of one operator, whose switches mark early. It asks for ECN by itself.
+    Dctcp,
     /// None: the window is the peer's alone. For tests and for links that are known to be ours.
     None,
+}
+
+impl CongestionControl {
+    /// Linux's name of it; `none` for none.
+    pub fn name(self) -> &'static str {
+        match self {
+            CongestionControl::Cubic => "cubic",
+            CongestionControl::NewReno => "reno",
+            CongestionControl::Dctcp => "dctcp",
+            CongestionControl::None => "none",
+        }
+    }
+
+    /// The one of a name; `newreno` is another name of `reno`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "cubic" => Some(CongestionControl::Cubic),
+            "reno" | "newreno" => Some(CongestionControl::NewReno),
+            "dctcp" => Some(CongestionControl::Dctcp),
+            "none" => Some(CongestionControl::None),
+            _ => None,
+        }
+    }
 }
 
 /// When a silent connection is probed (RFC 9293 §3.8.4).
@@ -212,6 +237,10 @@ pub struct TcpInfo {
     pub recv_window_scale: u8,
     /// Retransmission timeout.
     pub rto_us: u32,
+    /// ECN was agreed on, and the peer has sent packets that are capable of it.
+    pub ecn: bool,
+    /// See `ecn`.
+    pub ecn_seen: bool,
     /// Smoothed round-trip time.
     pub rtt_us: u32,
     /// Its mean deviation.
@@ -246,6 +275,8 @@ pub struct TcpInfo {
     pub retransmitted_segments: u64,
     /// Payload bytes acknowledged, ever.
     pub bytes_acked: u64,
+    /// Payload bytes acknowledged by segments that echoed a mark of the network (RFC 3168), ever.
+    pub bytes_acked_ce: u64,
     /// Payload bytes received in order, ever.
     pub bytes_received: u64,
     /// Segments sent, ever.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demi_drivers::transport::{CongestionControl, KeepAlive};
 use demi_netstack::StackConfig;
-use demi_netstack::tcp::{MtuProbing, SynCookies};
+use demi_netstack::tcp::{EcnMode, MtuProbing, SynCookies};
 
 /// What a script's commands have set.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl Settings {
             // Whatever puts a machine's settings back.
             (base, _) if base.starts_with("sysctl_restore") => Ok(()),
             ("true" | ":" | "sync", _) => Ok(()),
-            ("modprobe", ["tcp_cubic" | "-q" | "tun", ..]) => Ok(()),
+            ("modprobe", ["tcp_cubic" | "tcp_dctcp" | "-q" | "tun", ..]) => Ok(()),
             _ => Err("this command is not supported".to_owned()),
         }
     }
@@ -111,7 +111,7 @@ impl Settings {
             ("tcp_sack", &[on @ (0 | 1)]) => tcp.sack = on == 1,
             ("tcp_window_scaling", &[on @ (0 | 1)]) => tcp.window_scaling = on == 1,
             ("tcp_congestion_control" | "net.ipv4.tcp_congestion_control", _) => {
-                tcp.congestion = congestion(value).ok_or("cubic and reno are supported")?;
+                tcp.congestion = congestion(value).ok_or("cubic, reno and dctcp are supported")?;
             }
             // Half of a receive buffer is Linux's window.
             ("tcp_rmem", &[_, default, max]) => {
@@ -167,6 +167,10 @@ impl Settings {
             ("tcp_invalid_ratelimit", &[ms]) => tcp.challenge_ack_interval = Duration::from_millis(ms),
             ("tcp_rto_min_us", &[us]) => tcp.min_rto = Duration::from_micros(us),
             ("tcp_rto_max_ms", &[ms]) => tcp.max_rto = Duration::from_millis(ms),
+            ("tcp_ecn" | "net.inet.tcp.ecn.enable", &[mode @ 0..=2]) => {
+                tcp.ecn = [EcnMode::Off, EcnMode::On, EcnMode::Passive][mode as usize];
+            }
+            ("tcp_ecn_fallback", &[on @ (0 | 1)]) => tcp.ecn_fallback = on == 1,
             ("tcp_slow_start_after_idle", &[on @ (0 | 1)]) => tcp.slow_start_after_idle = on == 1,
             (".sys.module.tcp_cubic.parameters.hystart", &[on @ (0 | 1)]) => {
                 tcp.hystart = on == 1;
@@ -188,7 +192,7 @@ impl Settings {
             ("net.inet.tcp.msl", &[ms]) => tcp.time_wait = Duration::from_millis(2 * ms),
             ("net.inet.tcp.delacktime", &[ms]) => tcp.delayed_ack = Duration::from_millis(ms),
             ("net.inet.tcp.cc.algorithm", _) => {
-                tcp.congestion = congestion(value).ok_or("cubic and newreno are supported")?;
+                tcp.congestion = congestion(value).ok_or("cubic, newreno and dctcp are supported")?;
             }
             (key, &[n]) if FIXED.iter().any(|(name, values)| *name == key && values.contains(&n)) => {}
             (key, _) if WITHOUT_EFFECT.contains(&key) => {}
@@ -222,7 +226,8 @@ impl Settings {
                 "mtu" => self.stack.mtu = Some(number(value()?)? as u16),
                 "initcwnd" => self.stack.tcp.initial_window_segments = number(value()?)?,
                 "congctl" => {
-                    self.stack.tcp.congestion = congestion(value()?).ok_or("cubic and reno are supported")?;
+                    self.stack.tcp.congestion =
+                        congestion(value()?).ok_or("cubic, reno and dctcp are supported")?;
                 }
                 "rto_min" => {
                     let text = value()?;
@@ -244,16 +249,11 @@ fn fast_open_key(text: &str) -> Option<[u8; 16]> {
 }
 
 fn congestion(name: &str) -> Option<CongestionControl> {
-    match name.trim_matches('"') {
-        "cubic" => Some(CongestionControl::Cubic),
-        "reno" | "newreno" => Some(CongestionControl::NewReno),
-        _ => None,
-    }
+    CongestionControl::from_name(name.trim_matches('"')).filter(|kind| *kind != CongestionControl::None)
 }
 
 /// What the stack cannot be told, and the values that say what it does.
 const FIXED: &[(&str, &[u64])] = &[
-    ("tcp_ecn", &[0, 2]),
     ("tcp_recovery", &[0]),
     ("tcp_early_retrans", &[0]),
     ("tcp_reordering", &[3]),
@@ -264,7 +264,6 @@ const FIXED: &[(&str, &[u64])] = &[
     ("tcp_rfc1337", &[0]),
     ("tcp_stdurg", &[0]),
     ("tcp_shrink_window", &[0]),
-    ("net.inet.tcp.ecn.enable", &[0, 2]),
 ];
 
 /// What only Linux has to decide, or what no packet shows.

@@ -84,6 +84,7 @@ impl Stack {
         frame.checksum = RxChecksum::Valid;
         let Some(index) = self.tcp.expecting_v4(first.flow, &first.segment) else { return Some(frame) };
         let mut train = Train::new(first.segment, first.push, self.tcp.offered_window(index));
+        let mut ect0 = u64::from(first.ect0);
         while !train.complete
             && let Some(next) = self.rx.last()
         {
@@ -96,12 +97,14 @@ impl Stack {
                 break;
             }
             train.add(&found.segment, found.push);
+            ect0 += u64::from(found.ect0);
             self.couple(headers, &found.segment);
         }
         let frames = 1 + self.train.len() as u64;
         let stats = &mut self.egress.stats.v4.ip;
         stats.in_receives += frames;
         stats.in_delivers += frames;
+        stats.in_ect0_pkts += ect0;
         self.take_train(index, &train, frame, headers, first.segment.len);
         None
     }
@@ -122,6 +125,7 @@ impl Stack {
             return Some(frame);
         };
         let mut train = Train::new(first.segment, first.push, self.tcp.offered_window(index));
+        let mut ect0 = u64::from(first.ect0);
         while !train.complete
             && let Some(next) = self.rx.last()
         {
@@ -134,12 +138,14 @@ impl Stack {
                 break;
             }
             train.add(&found.segment, found.push);
+            ect0 += u64::from(found.ect0);
             self.couple(headers, &found.segment);
         }
         let frames = 1 + self.train.len() as u64;
         let stats = &mut self.egress.stats.v6.ip;
         stats.in_receives += frames;
         stats.in_delivers += frames;
+        stats.in_ect0_pkts += ect0;
         self.take_train(index, &train, frame, headers, first.segment.len);
         None
     }

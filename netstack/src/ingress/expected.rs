@@ -57,6 +57,8 @@ pub(super) struct PlainV4 {
     pub(super) flow: FlowV4,
     pub(super) segment: Incoming,
     pub(super) push: bool,
+    /// The packet is capable of ECN, with the code point that senders use.
+    pub(super) ect0: bool,
     /// Sum of the addresses and the TCP header.
     pub(super) sum: Sum,
 }
@@ -68,8 +70,8 @@ impl PlainV4 {
         let (ip, tcp) = bytes.split_first_chunk::<V4_BYTES>()?;
         let total_len = usize::from((word(ip, 14) & 0xffff) as u16);
         let usual = matches(raw(ip, 0), STATION, station(mac))
-            // Ethertype, version and five words of header; any type of service, length and identification.
-            && matches(raw(ip, 12), [0xff, 0xff, 0xff, 0, 0, 0, 0, 0], [8, 0, 0x45, 0, 0, 0, 0, 0])
+            // Ethertype, version and five words of header; any type of service that is not a mark, length and identification.
+            && matches(raw(ip, 12), [0xff, 0xff, 0xff, 1, 0, 0, 0, 0], [8, 0, 0x45, 0, 0, 0, 0, 0])
             // No fragment; any TTL, TCP, any checksum and address.
             && matches(raw(ip, 20), [0x3f, 0xff, 0, 0xff, 0, 0, 0, 0], [0, 0, 0, protocol::TCP, 0, 0, 0, 0])
             && total_len >= ipv4::HEADER_LEN + PLAIN_BYTES
@@ -87,6 +89,7 @@ impl PlainV4 {
             flow: FlowV4::new(octet(ip, 26), header.ports),
             segment: Incoming::new(&header, (total_len - ipv4::HEADER_LEN - PLAIN_BYTES) as u32),
             push: header.push,
+            ect0: ip[15] & 2 != 0,
             sum: sum_array(addressed),
         })
     }
@@ -99,6 +102,8 @@ pub(super) struct PlainV6 {
     pub(super) ports: u32,
     pub(super) segment: Incoming,
     pub(super) push: bool,
+    /// As in [`PlainV4`].
+    pub(super) ect0: bool,
     /// Sum of the addresses and the TCP header.
     pub(super) sum: Sum,
 }
@@ -110,8 +115,8 @@ impl PlainV6 {
         let (ip, tcp) = bytes.split_first_chunk::<V6_BYTES>()?;
         let payload_len = (word(ip, 18) >> 16) as usize;
         let usual = matches(raw(ip, 0), STATION, station(mac))
-            // Ethertype and version; any traffic class and flow label.
-            && matches(raw(ip, 12), [0xff, 0xff, 0xf0, 0, 0, 0, 0, 0], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 0])
+            // Ethertype and version; any traffic class that is not a mark, any flow label.
+            && matches(raw(ip, 12), [0xff, 0xff, 0xf0, 0x10, 0, 0, 0, 0], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 0])
             && ip[20] == protocol::TCP
             && payload_len >= PLAIN_BYTES
             && payload_len <= frame.len() - V6_BYTES;
@@ -126,6 +131,7 @@ impl PlainV6 {
             ports: header.ports,
             segment: Incoming::new(&header, (payload_len - PLAIN_BYTES) as u32),
             push: header.push,
+            ect0: ip[15] & 0x20 != 0,
             sum: sum_array(addressed),
         })
     }
@@ -167,6 +173,7 @@ impl Stack {
         let stats = &mut self.egress.stats.v4.ip;
         stats.in_receives += 1;
         stats.in_delivers += 1;
+        stats.in_ect0_pkts += u64::from(found.ect0);
         self.take_plain(index, &found.segment, frame.buf, headers);
         None
     }
@@ -188,11 +195,12 @@ impl Stack {
             return Some(frame);
         }
         frame.checksum = RxChecksum::Valid;
-        let PlainV6 { remote, local, ports, segment, .. } = found;
+        let PlainV6 { remote, local, ports, segment, ect0, .. } = found;
         let Some(index) = self.tcp.expecting_v6(remote, local, ports, &segment) else { return Some(frame) };
         let stats = &mut self.egress.stats.v6.ip;
         stats.in_receives += 1;
         stats.in_delivers += 1;
+        stats.in_ect0_pkts += u64::from(ect0);
         self.take_plain(index, &segment, frame.buf, headers);
         None
     }

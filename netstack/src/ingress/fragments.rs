@@ -56,7 +56,10 @@ impl Stack {
             && let Ok(mut whole) = packet.try_into_mut()
         {
             mend_v4(&mut whole, ecn);
-            self.egress.stats.v4.ip.in_receives -= 1; // Its fragments were counted.
+            let stats = &mut self.egress.stats.v4.ip;
+            // Its fragments were counted, by their ECN bits, too.
+            stats.in_receives -= 1;
+            stats.discount_ecn(ecn);
             self.on_ipv4(Link { checksum: RxChecksum::Unknown, ..link }, whole.freeze());
         }
     }
@@ -104,7 +107,10 @@ impl Stack {
             && let Ok(mut whole) = packet.try_into_mut()
         {
             mend_v6(&mut whole, ecn);
-            self.egress.stats.v6.ip.in_receives -= 1; // Its fragments were counted.
+            let stats = &mut self.egress.stats.v6.ip;
+            // Its fragments were counted, by their ECN bits, too.
+            stats.in_receives -= 1;
+            stats.discount_ecn(ecn);
             self.on_ipv6(Link { checksum: RxChecksum::Unknown, ..link }, whole.freeze());
         }
     }

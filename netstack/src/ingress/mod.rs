@@ -127,6 +127,7 @@ impl Stack {
             stats.in_hdr_errors += 1;
             return;
         }
+        stats.count_ecn(packet.tos());
         let (src, dst) = (packet.src(), packet.dst());
         let group = match routes.classify_v4(dst) {
             _ if link.station.is_none() => false,
@@ -186,6 +187,7 @@ impl Stack {
                 return;
             }
         };
+        stats.count_ecn(packet.traffic_class());
         let (src, dst) = (packet.src(), packet.dst());
         let group = match routes.classify_v6(dst) {
             _ if link.station.is_none() => false,

@@ -71,6 +71,18 @@ pub enum MtuProbing {
     Always,
 }
 
+/// What is done about explicit congestion notification (RFC 3168), with Linux's numbers of `tcp_ecn`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EcnMode {
+    /// Neither asked for nor agreed to.
+    Off = 0,
+    /// Asked for by connections we open, and agreed to when others ask.
+    On = 1,
+    /// Agreed to when others ask.
+    #[default]
+    Passive = 2,
+}
+
 /// Limits and defaults of the TCP layer: every table is bounded by one of them.
 ///
 /// ```
@@ -119,6 +131,10 @@ pub struct TcpConfig {
     pub sack: bool,
     /// Offer and use window scaling (RFC 7323).
     pub window_scaling: bool,
+    /// Explicit congestion notification, where the congestion control leaves the choice.
+    pub ecn: EcnMode,
+    /// Ask for ECN in the first SYN only, should a middlebox drop those that do (RFC 3168 §6.1.1.1).
+    pub ecn_fallback: bool,
     /// First and last port given to sockets that ask for any (RFC 6056).
     pub ephemeral_ports: (u16, u16),
     /// The smallest MSS a peer is believed to have; smaller ones are raised to it (CVE-2019-11479).
@@ -205,6 +221,8 @@ impl Default for TcpConfig {
             fixed_timestamp_offset: None,
             sack: true,
             window_scaling: true,
+            ecn: EcnMode::default(),
+            ecn_fallback: true,
             ephemeral_ports: (32768, 60999),
             min_send_mss_bytes: 48,
             initial_rto: Duration::from_secs(1),

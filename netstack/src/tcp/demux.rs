@@ -37,16 +37,18 @@ impl<P: Default> Tcp<P> {
         };
         let hash = self.flows.hash(&flow);
         match self.find(hash, &flow) {
-            Some(Owner::Connection(index)) => self.for_connection(now, out, index, &header, segment),
+            Some(Owner::Connection(index)) => {
+                self.for_connection(now, out, index, (&header, meta.tos), segment)
+            }
             Some(Owner::TimeWait(index)) => {
-                self.for_time_wait(now, out, index, &flow, hash, &header, segment)
+                self.for_time_wait(now, out, index, &flow, hash, (&header, meta.tos), segment)
             }
             Some(Owner::HalfOpen(index)) => {
-                let arrived = Arrived { flow: &flow, hash, header: &header, segment };
+                let arrived = Arrived { flow: &flow, hash, header: &header, tos: meta.tos, segment };
                 self.for_half_open(now, out, index, arrived);
             }
             None => {
-                let arrived = Arrived { flow: &flow, hash, header: &header, segment };
+                let arrived = Arrived { flow: &flow, hash, header: &header, tos: meta.tos, segment };
                 self.for_listener(now, out, arrived, None);
             }
         }
@@ -160,13 +162,17 @@ impl<P: Default> Tcp<P> {
         now: Instant,
         out: &mut O,
         index: u32,
-        header: &Header,
+        (header, tos): (&Header, u8),
         segment: Buf,
     ) {
         let Some(connection) = self.connections.at_mut(index) else { return };
-        // An environment each: the first then never has to lie in memory.
-        if let Some(segment) = connection.on_expected(&mut env!(self, now, out), header, segment) {
-            connection.on_other(&mut env!(self, now, out), header, segment);
+        // An environment each: the first then never has to lie in memory. What the network has marked is never expected.
+        let other = match tos & 3 {
+            3 => Some(segment),
+            _ => connection.on_expected(&mut env!(self, now, out), header, segment),
+        };
+        if let Some(segment) = other {
+            connection.on_other(&mut env!(self, now, out), (header, tos), segment);
         }
         self.settle(now, index);
     }
@@ -179,7 +185,7 @@ impl<P: Default> Tcp<P> {
         index: u32,
         flow: &Flow,
         hash: u32,
-        header: &Header,
+        (header, tos): (&Header, u8),
         segment: Buf,
     ) {
         let Some(record) = self.time_wait.get(index) else { return };
@@ -201,7 +207,7 @@ impl<P: Default> Tcp<P> {
                 }
                 self.stats.time_wait_recycled += 1;
                 self.remove_time_wait(index);
-                let arrived = Arrived { flow, hash, header, segment };
+                let arrived = Arrived { flow, hash, header, tos, segment };
                 self.for_listener(now, out, arrived, Some(beyond));
             }
         }

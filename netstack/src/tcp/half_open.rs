@@ -29,6 +29,8 @@ pub(crate) struct HalfOpen {
     scale: u8,
     timestamps: bool,
     sack: bool,
+    /// ECN was agreed on.
+    pub(crate) ecn: bool,
     /// Transmissions of the SYN-ACK.
     pub(crate) sent: u8,
     /// Hash of `flow` in the flow table.
@@ -84,7 +86,7 @@ impl HalfOpen {
     pub(crate) fn new(
         flow: &Flow,
         (hash, listener): (u32, Handle),
-        (header, options): (&Header, &Options),
+        (header, options, ecn): (&Header, &Options, bool),
         (iss, ts_offset, offered): (SeqNumber, u32, u16),
         now: Instant,
     ) -> Self {
@@ -95,6 +97,7 @@ impl HalfOpen {
             scale: options.window_scale.unwrap_or(NO_SCALE),
             timestamps: options.timestamps.is_some(),
             sack: options.sack_permitted,
+            ecn,
             sent: 0,
             hash,
             listener,
@@ -206,7 +209,13 @@ mod tests {
         };
         let listener = Handle { index: 0, generation: 1 };
         let numbers = (SeqNumber::new(700), 0, 1000);
-        HalfOpen::new(&flow, (0, listener), (&segment(flags::SYN, 100, 0), &options), numbers, Instant::ZERO)
+        HalfOpen::new(
+            &flow,
+            (0, listener),
+            (&segment(flags::SYN, 100, 0), &options, false),
+            numbers,
+            Instant::ZERO,
+        )
     }
 
     fn segment(flags: u8, seq: u32, ack: u32) -> Header {

@@ -23,6 +23,8 @@ pub(super) struct Arrived<'a> {
     /// Of `flow`, in the flow table.
     pub(super) hash: u32,
     pub(super) header: &'a Header,
+    /// Type of service of its packet.
+    pub(super) tos: u8,
     /// From the header on.
     pub(super) segment: Buf,
 }
@@ -83,9 +85,14 @@ impl<P: Default> Tcp<P> {
         let (flow, irs) = (arrived.flow, SeqNumber::new(arrived.header.seq));
         let ts_offset = self.secret.timestamp_offset(flow);
         let offered = connection::first_window(&listener.options.stream, &self.config);
-        let record = |options: &Options, iss| {
+        let ecn = connection::agrees_to_ecn(
+            (arrived.header.flags, arrived.tos),
+            &listener.options.stream,
+            &self.config,
+        );
+        let record = |options: &Options, iss, ecn| {
             let numbers = (iss, ts_offset, offered);
-            HalfOpen::new(flow, (arrived.hash, handle), (arrived.header, options), numbers, now)
+            HalfOpen::new(flow, (arrived.hash, handle), (arrived.header, options, ecn), numbers, now)
         };
         let fast_open = match cookie {
             true => None,
@@ -100,15 +107,17 @@ impl<P: Default> Tcp<P> {
             let kept = if options.timestamps.is_some() { options } else { bare };
             let mss = connection::believed_mss(flow, &kept);
             let iss = syn_cookie::make(&self.secret, flow, irs, mss, now);
-            let value = syn_cookie::timestamp(clock_ms(now), &kept, false);
-            let _ = self.send_syn_ack(out, &record(&kept, iss), value, None);
+            // What is agreed on without a timestamp is forgotten (as Linux).
+            let ecn = ecn && kept.timestamps.is_some();
+            let value = syn_cookie::timestamp(clock_ms(now), &kept, ecn);
+            let _ = self.send_syn_ack(out, &record(&kept, iss, ecn), value, None);
             return;
         }
         let mut iss = self.secret.isn(flow, now);
         if let Some(beyond) = beyond.filter(|beyond| iss.before(*beyond)) {
             iss = beyond;
         }
-        let mut half_open = record(&options, iss);
+        let mut half_open = record(&options, iss, ecn);
         let give = match fast_open {
             Some(Offer::Take) => return self.take_syn_data(now, out, &half_open, arrived),
             Some(Offer::Give(option)) => Some(option),
@@ -235,11 +244,11 @@ impl<P: Default> Tcp<P> {
         let segment = SegmentOut {
             seq: half_open.iss.get(),
             ack: (half_open.irs + 1).get(),
-            flags: flags::SYN | flags::ACK,
+            flags: flags::SYN | flags::ACK | if half_open.ecn { flags::ECE } else { 0 },
             window: half_open.offered,
             urgent: 0,
             options: options.as_slice(),
-            tos: stream.tos,
+            tos: stream.tos & !3,
             ttl: stream.ttl.unwrap_or(64),
             gso_bytes: 0,
         };
@@ -425,7 +434,7 @@ impl<P: Default> Tcp<P> {
         let Ok(place) = self.connections.insert(connection) else { return };
         self.flows.insert(half_open.hash, Owner::Connection(place.index));
         if let Some(connection) = self.connections.at_mut(place.index) {
-            connection.on_other(&mut env!(self, now, out), arrived.header, arrived.segment);
+            connection.on_other(&mut env!(self, now, out), (arrived.header, arrived.tos), arrived.segment);
         }
         self.settle(now, place.index);
     }
@@ -453,9 +462,11 @@ impl<P: Default> Tcp<P> {
         };
         self.stats.syncookies_recv += 1;
         let ts_offset = self.secret.timestamp_offset(flow);
+        let mut ecn = false;
         let mut syn = Options { mss: Some(mss), ..Options::default() };
         if let Some(timestamps) = arrived.options().timestamps {
-            let (scale, sack, _) = syn_cookie::offered(timestamps.echo.wrapping_sub(ts_offset));
+            let (scale, sack, asked) = syn_cookie::offered(timestamps.echo.wrapping_sub(ts_offset));
+            ecn = asked;
             syn = Options { window_scale: scale, sack_permitted: sack, timestamps: Some(timestamps), ..syn };
         }
         if self.config.agreed(&syn) != syn || header.flags & flags::SYN != 0 {
@@ -472,7 +483,7 @@ impl<P: Default> Tcp<P> {
             .map_or(0, |listener| connection::first_window(&listener.options.stream, &self.config));
         let syn_header = Header { seq: irs.get(), ..*header };
         let numbers = (cookie, ts_offset, offered);
-        let half_open = HalfOpen::new(flow, (arrived.hash, handle), (&syn_header, &syn), numbers, now);
+        let half_open = HalfOpen::new(flow, (arrived.hash, handle), (&syn_header, &syn, ecn), numbers, now);
         self.establish_from(now, out, &half_open, arrived);
         None
     }

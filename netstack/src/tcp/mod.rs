@@ -46,7 +46,7 @@ use std::rc::Rc;
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
-pub use config::{FastOpenConfig, MtuProbing, SynCookies, TcpConfig};
+pub use config::{EcnMode, FastOpenConfig, MtuProbing, SynCookies, TcpConfig};
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 

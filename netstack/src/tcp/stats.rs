@@ -100,6 +100,8 @@ counters! {
     hystart_delay_detect => "TcpExtTCPHystartDelayDetect",
     /// See `hystart_delay_detect`.
     hystart_delay_cwnd => "TcpExtTCPHystartDelayCwnd",
+    /// Segments acknowledged together with the echo of a mark (RFC 3168).
+    delivered_ce => "TcpExtTCPDeliveredCE",
     /// Recoveries that selective acknowledgements started.
     sack_recovery => "TcpExtTCPSackRecovery",
     /// Recoveries that duplicate acknowledgements started.

@@ -258,12 +258,8 @@ pub(super) fn path(value: &Setting) -> Parsed<Option<PathBuf>> {
 
 /// A congestion control's name.
 pub(super) fn congestion(value: &Setting) -> Parsed<CongestionControl> {
-    match value.text().to_ascii_lowercase().as_str() {
-        "cubic" => Ok(CongestionControl::Cubic),
-        "newreno" | "reno" => Ok(CongestionControl::NewReno),
-        "none" => Ok(CongestionControl::None),
-        _ => Err("no such congestion control: write cubic, newreno or none".into()),
-    }
+    CongestionControl::from_name(&value.text().to_ascii_lowercase())
+        .ok_or_else(|| "no such congestion control: write cubic, newreno, dctcp or none".into())
 }
 
 /// One of the words of an enumeration.

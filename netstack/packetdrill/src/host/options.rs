@@ -152,10 +152,7 @@ impl Host {
         };
         let tcp = self.tcp(fd)?;
         let keepalive = options.keepalive.unwrap_or(tcp.keepalive);
-        let congestion = match options.congestion.unwrap_or_default() {
-            CongestionControl::NewReno => "reno",
-            _ => "cubic",
-        };
+        let congestion = options.congestion.unwrap_or_default().name();
         Ok(OptionValue::Int(match (level, name) {
             (libc::SOL_SOCKET, libc::SO_TYPE) => libc::SOCK_STREAM,
             (libc::SOL_SOCKET, libc::SO_PROTOCOL) => libc::IPPROTO_TCP,
@@ -280,11 +277,13 @@ fn set_tcp_option(tcp: &mut Tcp, options: &mut StreamOptions, name: i32, value: 
             options.fast_open_connect = value.within(0, 1)? == 1;
         }
         libc::TCP_CONGESTION => match value {
-            OptionValue::Text(name) if name == "reno" => {
-                options.congestion = Some(CongestionControl::NewReno)
-            }
-            OptionValue::Text(name) if name == "cubic" => options.congestion = Some(CongestionControl::Cubic),
-            _ => return Err(Errno(libc::ENOENT)),
+            OptionValue::Text(name) => match CongestionControl::from_name(name) {
+                Some(kind) if kind.name() == name && kind != CongestionControl::None => {
+                    options.congestion = Some(kind);
+                }
+                _ => return Err(Errno(libc::ENOENT)),
+            },
+            _ => return Err(Errno(libc::EINVAL)),
         },
         _ => return Err(Errno(libc::ENOPROTOOPT)),
     }

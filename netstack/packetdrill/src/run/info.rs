@@ -14,11 +14,13 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
     let options = u64::from(info.timestamps)
         | u64::from(info.sack) << 1
         | u64::from(info.send_window_scale > 0 || info.recv_window_scale > 0) << 2
+        | u64::from(info.ecn) << 3
+        | u64::from(info.ecn_seen) << 4
         | u64::from(info.syn_data) << 5;
     // No threshold is Linux's largest.
     let infinite = 0x7fff_ffff;
     let threshold = if info.ssthresh_bytes >= 1 << 30 { infinite } else { info.ssthresh_bytes / mss };
-    let pairs: [(&str, u64); 29] = [
+    let pairs: &[(&str, u64)] = &[
         ("tcpi_pmtu", info.path_mtu_bytes.into()),
         ("tcpi_fastopen_client_fail", info.fast_open_failure as u64),
         ("tcpi_state", info.state as u64),
@@ -43,6 +45,7 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
         ("tcpi_retransmits", info.backoff.into()),
         ("tcpi_total_retrans", info.retransmitted_segments),
         ("tcpi_bytes_acked", info.bytes_acked),
+        ("tcpi_delivered_ce", segments(info.bytes_acked_ce)),
         ("tcpi_bytes_received", info.bytes_received),
         ("tcpi_segs_out", info.segments_out),
         ("tcpi_segs_in", info.segments_in),
@@ -51,7 +54,7 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
         ("demi_ssthresh_bytes", info.ssthresh_bytes),
     ];
     let mut names: HashMap<String, Value> =
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), Value::Int(value.into()))).collect();
+        pairs.iter().map(|&(name, value)| (name.to_owned(), Value::Int(value.into()))).collect();
     names.insert("demi_unread_bytes".to_owned(), Value::Int(info.unread_bytes.into()));
     names.insert("demi_unacked_bytes".to_owned(), Value::Int(info.unacked_bytes.into()));
     names

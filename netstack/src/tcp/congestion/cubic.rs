@@ -2,7 +2,7 @@
 
 use demi_drivers::Instant;
 
-use super::{Acked, Algorithm, MAX_WINDOW_BYTES, Window};
+use super::{Acked, Algorithm, Cause, MAX_WINDOW_BYTES, Window};
 
 /// RFC 9438 §5: the cubic's factor, in segments a second cubed.
 const C: f64 = 0.4;
@@ -63,7 +63,7 @@ impl Algorithm for Cubic {
         window.cwnd = window.cwnd.saturating_add(whole).min(MAX_WINDOW_BYTES);
     }
 
-    fn threshold(&mut self, window: &Window, mss: u32) -> u32 {
+    fn threshold(&mut self, window: &Window, mss: u32, _cause: Cause) -> u32 {
         let mss_f = f64::from(mss.max(1));
         let cwnd = (f64::from(window.cwnd) / mss_f) as f32;
         // RFC 9438 §4.9
@@ -134,18 +134,18 @@ mod tests {
     fn a_loss_keeps_seven_tenths() {
         let mut cubic = Cubic::default();
         let window = Window { cwnd: 100 * MSS, ssthresh: 50 * MSS };
-        assert_eq!(cubic.threshold(&window, MSS) / MSS, 70);
+        assert_eq!(cubic.threshold(&window, MSS, Cause::Loss) / MSS, 70);
     }
 
     #[test]
     fn a_reduction_that_was_needless_is_forgotten() {
         let mut cubic = Cubic::default();
         let mut window = Window { cwnd: 100 * MSS, ssthresh: 70 * MSS };
-        cubic.threshold(&window, MSS);
+        cubic.threshold(&window, MSS, Cause::Loss);
         let mut now = Instant::from_millis(1);
         round(&mut cubic, &mut window, &mut now, 10);
         let curve = cubic.curve;
-        cubic.threshold(&window, MSS);
+        cubic.threshold(&window, MSS, Cause::Loss);
         cubic.undo();
         assert_eq!((cubic.curve.epoch, cubic.curve.w_max), (curve.epoch, curve.w_max));
     }
@@ -154,7 +154,7 @@ mod tests {
     fn a_pause_does_not_let_the_window_leap() {
         let mut cubic = Cubic::default();
         let mut window = Window { cwnd: 100 * MSS, ssthresh: 50 * MSS };
-        window.cwnd = cubic.threshold(&window, MSS);
+        window.cwnd = cubic.threshold(&window, MSS, Cause::Loss);
         let mut now = Instant::from_millis(1);
         round(&mut cubic, &mut window, &mut now, 100);
         let before = window.cwnd;
@@ -167,7 +167,7 @@ mod tests {
     fn the_window_is_back_where_it_was_after_k_seconds() {
         let mut cubic = Cubic::default();
         let mut window = Window { cwnd: 1000 * MSS, ssthresh: 500 * MSS };
-        window.ssthresh = cubic.threshold(&window, MSS);
+        window.ssthresh = cubic.threshold(&window, MSS, Cause::Loss);
         window.cwnd = window.ssthresh;
         // K = cbrt(300 / 0.4) = 9.1 s
         let mut now = Instant::ZERO;
@@ -189,7 +189,7 @@ mod tests {
     fn on_short_paths_it_grows_no_slower_than_reno() {
         let mut cubic = Cubic::default();
         let mut window = Window { cwnd: 20 * MSS, ssthresh: 10 * MSS };
-        window.ssthresh = cubic.threshold(&window, MSS);
+        window.ssthresh = cubic.threshold(&window, MSS, Cause::Loss);
         window.cwnd = window.ssthresh;
         let mut now = Instant::ZERO;
         for _ in 0..40 {
@@ -203,9 +203,9 @@ mod tests {
     fn a_second_loss_below_the_last_maximum_gives_way() {
         let mut cubic = Cubic::default();
         let window = Window { cwnd: 100 * MSS, ssthresh: 1 };
-        cubic.threshold(&window, MSS);
+        cubic.threshold(&window, MSS, Cause::Loss);
         let window = Window { cwnd: 80 * MSS, ssthresh: 1 };
-        cubic.threshold(&window, MSS);
+        cubic.threshold(&window, MSS, Cause::Loss);
         assert!((cubic.curve.w_max - 68.0).abs() < 0.01, "{}", cubic.curve.w_max);
     }
 }

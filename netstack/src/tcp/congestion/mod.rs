@@ -4,6 +4,7 @@
 //! needless after all. It never sees a segment and never decides what is lost: that is recovery's.
 
 mod cubic;
+mod dctcp;
 mod hystart;
 mod newreno;
 
@@ -12,6 +13,7 @@ use demi_drivers::transport::CongestionControl;
 
 use super::seq::SeqNumber;
 use cubic::Cubic;
+use dctcp::Dctcp;
 use hystart::HyStart;
 use newreno::NewReno;
 
@@ -77,12 +79,21 @@ pub(crate) struct Acked {
     pub(crate) nxt: SeqNumber,
 }
 
+/// Why a window is reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Something is lost.
+    Loss,
+    /// The network has marked packets (RFC 3168).
+    Mark,
+}
+
 /// What an algorithm decides. The rest (slow start, timeouts, idleness, bounds) is the same for all.
 trait Algorithm {
     /// Congestion avoidance: of an acknowledgement, `bytes` count for it.
     fn avoid(&mut self, window: &mut Window, ack: &Acked, bytes: u32);
     /// A loss was found, or a retransmission timed out, or the network has marked packets: answers the new threshold.
-    fn threshold(&mut self, window: &Window, mss: u32) -> u32;
+    fn threshold(&mut self, window: &Window, mss: u32, cause: Cause) -> u32;
     /// The last reduction was needless: back to the curve before it.
     #[allow(dead_code)] // Whether a loss was one is found out by recovery, which does not ask yet.
     fn undo(&mut self) {}
@@ -101,6 +112,7 @@ pub(crate) struct Congestion {
 enum Kind {
     Cubic(Cubic),
     NewReno(NewReno),
+    Dctcp(Dctcp),
     /// No control: the peer's window is the limit.
     Off,
 }
@@ -109,6 +121,7 @@ impl Congestion {
     pub(crate) fn new(kind: CongestionControl, hystart: bool) -> Self {
         let kind = match kind {
             CongestionControl::NewReno => Kind::NewReno(NewReno::default()),
+            CongestionControl::Dctcp => Kind::Dctcp(Dctcp::default()),
             CongestionControl::None => Kind::Off,
             _ => Kind::Cubic(Cubic::default()),
         };
@@ -119,6 +132,7 @@ impl Congestion {
         match self.kind {
             Kind::Cubic(_) => CongestionControl::Cubic,
             Kind::NewReno(_) => CongestionControl::NewReno,
+            Kind::Dctcp(_) => CongestionControl::Dctcp,
             Kind::Off => CongestionControl::None,
         }
     }
@@ -127,6 +141,7 @@ impl Congestion {
         match &mut self.kind {
             Kind::Cubic(cubic) => Some(cubic),
             Kind::NewReno(newreno) => Some(newreno),
+            Kind::Dctcp(dctcp) => Some(dctcp),
             Kind::Off => None,
         }
     }
@@ -141,6 +156,7 @@ impl Congestion {
 
     /// Data was acknowledged while the window was what limited sending, outside of recovery.
     pub(crate) fn on_ack(&mut self, window: &mut Window, ack: &Acked) {
+        self.on_marked(0, ack.una, ack.nxt);
         let mut bytes = ack.bytes;
         if window.in_slow_start() && !matches!(self.kind, Kind::Off) {
             bytes = self.hystart.grow(window, ack);
@@ -155,18 +171,33 @@ impl Congestion {
 
     /// Lowers the threshold after a loss or a mark, and leaves the window to whoever reduces it (RFC 6937). What was is remembered
     /// for [`undo`](Self::undo).
-    pub(crate) fn lower_threshold(&mut self, window: &mut Window, mss: u32) {
+    pub(crate) fn lower_threshold(&mut self, window: &mut Window, mss: u32, cause: Cause) {
         let before = Window { cwnd: window.cwnd, ssthresh: window.current_threshold() };
         if let Some(algorithm) = self.algorithm() {
-            window.ssthresh = algorithm.threshold(window, mss).max(2 * mss);
+            window.ssthresh = algorithm.threshold(window, mss, cause).max(2 * mss);
             self.before = before;
+        }
+    }
+
+    /// Up to `una` is acknowledged, the last `marked` bytes of it with the echo of a mark; up to `nxt` is sent.
+    pub(crate) fn on_marked(&mut self, marked: u32, una: SeqNumber, nxt: SeqNumber) {
+        if let Kind::Dctcp(dctcp) = &mut self.kind {
+            dctcp.observe(marked, una, nxt);
+        }
+    }
+
+    /// The network has marked packets: lowers threshold and window (RFC 3168 §6.1.2).
+    pub(crate) fn on_mark(&mut self, window: &mut Window, mss: u32) {
+        if !matches!(self.kind, Kind::Off) {
+            self.lower_threshold(window, mss, Cause::Mark);
+            window.cwnd = window.ssthresh;
         }
     }
 
     /// Fast recovery begins: lowers threshold and window (RFC 5681 §3.2, RFC 6675 §5).
     pub(crate) fn on_loss(&mut self, window: &mut Window, _flight: u32, mss: u32) {
         if !matches!(self.kind, Kind::Off) {
-            self.lower_threshold(window, mss);
+            self.lower_threshold(window, mss, Cause::Loss);
             window.cwnd = window.ssthresh;
         }
     }
@@ -176,7 +207,7 @@ impl Congestion {
     pub(crate) fn on_timeout(&mut self, window: &mut Window, _flight: u32, mss: u32, first: bool) {
         if !matches!(self.kind, Kind::Off) {
             if first {
-                self.lower_threshold(window, mss);
+                self.lower_threshold(window, mss, Cause::Loss);
             }
             window.cwnd = mss;
         }

@@ -1,6 +1,6 @@
 //! NewReno's window (RFC 5681 with RFC 3465's byte counting): half at a loss, a segment more each round trip.
 
-use super::{Acked, Algorithm, MAX_WINDOW_BYTES, Window};
+use super::{Acked, Algorithm, Cause, MAX_WINDOW_BYTES, Window};
 
 /// What NewReno remembers between acknowledgements.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +19,7 @@ impl Algorithm for NewReno {
         }
     }
 
-    fn threshold(&mut self, window: &Window, _mss: u32) -> u32 {
+    fn threshold(&mut self, window: &Window, _mss: u32, _cause: Cause) -> u32 {
         // RFC 5681 §3.1, equation 4; of the window, as Linux: what is not used of it is taken back in time.
         self.acked_bytes = 0;
         window.cwnd / 2
@@ -60,6 +60,6 @@ mod tests {
     fn a_loss_halves_the_window() {
         let mut reno = NewReno::default();
         let window = Window { cwnd: 30_000, ssthresh: 20_000 };
-        assert_eq!(reno.threshold(&window, 1000), 15_000);
+        assert_eq!(reno.threshold(&window, 1000, Cause::Loss), 15_000);
     }
 }

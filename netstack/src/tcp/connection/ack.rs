@@ -104,6 +104,7 @@ impl<P> Connection<P> {
             && segment.len == 0
             && segment.flags & flags::FIN == 0
             && segment.window == self.snd_wnd;
+        self.take_echo(env, segment);
         if acked > 0 {
             self.acked(env, ack, segment.timestamps);
         }

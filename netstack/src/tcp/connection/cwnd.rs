@@ -41,6 +41,7 @@ impl<P> Connection<P> {
     pub(super) fn set_congestion(&mut self, kind: CongestionControl, config: &TcpConfig) {
         let without = [kind, self.cold.congestion.kind()].contains(&CongestionControl::None);
         self.cold.congestion = Congestion::new(kind, config.hystart);
+        self.mark_everywhere(kind == CongestionControl::Dctcp);
         if without {
             let mss = u32::from(self.snd_mss);
             self.window = self.cold.congestion.initial(config.initial_window_segments, mss);
@@ -60,6 +61,10 @@ impl<P> Connection<P> {
             una: self.snd_una,
             nxt: self.snd_max,
         };
+        if self.in_cwr() {
+            self.cold.congestion.on_marked(0, ack.una, ack.nxt);
+            return;
+        }
         let unlimited = self.window.is_unlimited();
         self.cold.congestion.on_ack(&mut self.window, &ack);
         if unlimited && !self.window.is_unlimited() {

@@ -112,7 +112,7 @@ impl<P> Connection<P> {
     pub(crate) fn set_options(&mut self, options: &StreamOptions, config: &TcpConfig) {
         let old = core::mem::replace(&mut self.cold.options, options.clone());
         self.nodelay = options.nodelay;
-        self.tos = options.tos;
+        self.set_tos(options.tos);
         self.ttl = options.ttl.unwrap_or(64);
         self.cork = options.cork;
         if (old.cork && !options.cork) || (!old.nodelay && options.nodelay) {
@@ -172,6 +172,8 @@ impl<P> Connection<P> {
         info.backoff = u32::from(self.rtt.backoff());
         info.retransmitted_segments = self.cold.retransmitted;
         info.bytes_acked = self.bytes_acked;
+        (info.ecn, info.ecn_seen) = self.ecn_in_use();
+        info.bytes_acked_ce = self.cold.ecn.delivered_ce;
         info.bytes_received = self.bytes_received;
         info.segments_out = self.segments_out;
         info.segments_in = self.segments_in;
@@ -192,7 +194,7 @@ impl<P> Connection<P> {
             ts_recent: self.ts_ok.then_some(self.ts_recent),
             ts_offset: self.ts_offset,
             ttl: self.ttl,
-            tos: self.tos,
+            tos: self.control_tos(),
             since: now,
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Segment {
     pub(super) seq: SeqNumber,
     pub(super) ack: SeqNumber,
     pub(super) flags: u8,
+    /// Type of service of its packet.
+    pub(super) tos: u8,
     /// Window, scaled.
     pub(super) window: u32,
     /// Payload bytes.
@@ -37,16 +39,17 @@ impl Segment {
 }
 
 impl<P> Connection<P> {
-    /// Takes a segment of this connection, from its TCP header on, that [`on_expected`](Self::on_expected) gave back.
+    /// Takes a segment of this connection, from its TCP header on, that [`on_expected`](Self::on_expected) gave back. `tos`: type
+    /// of service of its packet.
     #[inline(never)]
     pub(crate) fn on_other<O: Output<Path = P>>(
         &mut self,
         env: &mut Env<'_, O>,
-        header: &Header,
+        (header, tos): (&Header, u8),
         segment: Buf,
     ) {
         self.segments_in += 1;
-        self.on_unexpected(env, header, segment);
+        self.on_unexpected(env, header, tos, segment);
         if self.state == TcpState::TimeWait && self.ack_due == AckDue::Now {
             // What remains of the connection cannot acknowledge the FIN that ended it.
             self.flush_due = false;
@@ -58,7 +61,13 @@ impl<P> Connection<P> {
     }
 
     #[inline(never)]
-    fn on_unexpected<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, header: &Header, mut buf: Buf) {
+    fn on_unexpected<O: Output<Path = P>>(
+        &mut self,
+        env: &mut Env<'_, O>,
+        header: &Header,
+        tos: u8,
+        mut buf: Buf,
+    ) {
         let options =
             Options::parse(buf.get(HEADER_BYTES..usize::from(header.header_bytes)).unwrap_or_default());
         buf.advance(usize::from(header.header_bytes));
@@ -68,6 +77,7 @@ impl<P> Connection<P> {
             seq: SeqNumber::new(header.seq),
             ack: SeqNumber::new(header.ack),
             flags: header.flags,
+            tos,
             window: u32::from(header.window) << scale,
             len: buf.len() as u32,
             timestamps: options.timestamps,
@@ -111,6 +121,7 @@ impl<P> Connection<P> {
         // Fourth.
         self.last_recv_at = env.now;
         self.take_syn(segment.seq, options, env.config);
+        self.finish_ecn(segment.flags);
         self.rcv_adv = self.rcv_nxt + self.recv_cap.min(65_535);
         self.take_first_window(segment.seq, window);
         if acks {
@@ -192,6 +203,7 @@ impl<P> Connection<P> {
         if matches!(self.state, TcpState::Closed | TcpState::TimeWait) || (segment.len == 0 && !fin) {
             return;
         }
+        self.take_marks(env, segment);
         let skip_syn = u32::from(segment.has(flags::SYN));
         self.take_payload(env, segment.seq + skip_syn, buf, fin);
     }
@@ -318,7 +330,7 @@ impl<P> Connection<P> {
             window: 0,
             urgent: 0,
             options: &[],
-            tos: self.tos,
+            tos: self.control_tos(),
             ttl: self.ttl,
             gso_bytes: 0,
         };

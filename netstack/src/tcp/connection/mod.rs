@@ -5,11 +5,12 @@
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
 //! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
-//! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window.
+//! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window. `ecn`: marks.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
 mod ack;
 mod cwnd;
+mod ecn;
 mod expected;
 mod fast_open;
 mod info;
@@ -48,6 +49,8 @@ use super::stats::TcpStats;
 use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
 
 use cwnd::Usage;
+use ecn::Ecn;
+pub(crate) use ecn::agrees_to_ecn;
 pub(crate) use expected::Incoming;
 use fast_open::FastOpenPart;
 pub(crate) use fast_open::Hatched;
@@ -102,6 +105,8 @@ mod slow {
     pub(super) const EMBRYO: u8 = 128;
     /// The size of segments is being searched for (RFC 4821).
     pub(super) const SEARCH: u8 = 64;
+    /// Marks of the network, or what we did about them, are to be told.
+    pub(super) const ECN: u8 = 8;
 }
 
 /// One connection. `P` is what the layers below remember of its path.
@@ -230,6 +235,7 @@ pub(crate) struct Cold {
     pub(crate) options: StreamOptions,
     congestion: Congestion,
     usage: Usage,
+    ecn: Ecn,
     recovery: Recovery,
     scoreboard: Scoreboard,
     /// What is in flight, once that is more than one burst.
@@ -351,6 +357,7 @@ impl<P: Default> Connection<P> {
         connection.take_syn(half_open.irs, &half_open.options(), config);
         connection.take_first_window(half_open.irs, half_open.window);
         connection.rcv_adv = connection.rcv_nxt + u32::from(half_open.offered);
+        connection.accept_ecn(half_open.ecn);
         connection.syn_ack_sent(half_open);
         connection
     }
@@ -386,6 +393,7 @@ impl<P: Default> Connection<P> {
             options: options.clone(),
             congestion,
             usage: Usage::new(start.iss, start.now),
+            ecn: Ecn::new(options, config),
             recovery: Recovery::new(start.iss),
             scoreboard: Scoreboard::default(),
             sent: None,
@@ -436,7 +444,7 @@ impl<P: Default> Connection<P> {
             ts_ok: false,
             sack_ok: false,
             sack_due: false,
-            tos: options.tos,
+            tos: options.tos & !3,
             ttl: options.ttl.unwrap_or(64),
             nodelay: options.nodelay,
             cork: options.cork,

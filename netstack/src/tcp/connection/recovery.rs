@@ -64,6 +64,11 @@ impl Recovery {
         self.phase == Phase::Fast
     }
 
+    /// Whether the window has been reduced for what is being recovered from.
+    pub(super) fn is_reducing(&self) -> bool {
+        self.phase != Phase::Open
+    }
+
     /// Whether a timeout is being recovered from.
     pub(super) fn is_in_loss(&self) -> bool {
         self.phase == Phase::Loss
@@ -203,8 +208,11 @@ impl<P> Connection<P> {
     fn enter_fast_recovery<O>(&mut self, env: &mut Env<'_, O>) {
         let mss = u32::from(self.snd_mss);
         let flight = self.snd_max - self.snd_una;
-        if self.slow & slow::SEARCH == 0 || !self.probe_lost(env) {
+        let probe_lost = self.slow & slow::SEARCH != 0 && self.probe_lost(env);
+        if !probe_lost && !self.in_cwr() {
+            // A mark of this round trip has reduced it already (RFC 3168 §6.1.2).
             self.cold.congestion.on_loss(&mut self.window, flight, mss);
+            self.tell_reduced();
         }
         let recovery = &mut self.cold.recovery;
         recovery.phase = Phase::Fast;
@@ -244,6 +252,7 @@ impl<P> Connection<P> {
         let mss = u32::from(self.snd_mss);
         let flight = self.in_flight();
         self.cold.congestion.on_timeout(&mut self.window, flight, mss, first);
+        self.tell_reduced();
         if self.cold.scoreboard.reneged(self.snd_una) {
             // RFC 2018 §8: the peer has thrown away what it said it holds.
             self.cold.scoreboard.clear();

@@ -96,6 +96,7 @@ impl<P> Connection<P> {
             }
         }
         let hold = loop {
+            let tso_max = if self.cwr_due() { 0 } else { tso_max };
             let plan = match self.next_segment(tso_max) {
                 Ok(plan) => plan,
                 Err(hold) => break hold,
@@ -240,6 +241,8 @@ impl<P> Connection<P> {
         if last && plan.len > 0 {
             bits |= flags::PSH;
         }
+        let new = !plan.seq.before(self.snd_max);
+        bits |= self.ecn_flags(new && plan.len > 0);
         let options = self.segment_options(env.now);
         let window = self.advance_window();
         let segment = SegmentOut {
@@ -249,7 +252,7 @@ impl<P> Connection<P> {
             window,
             urgent: 0,
             options: options.as_slice(),
-            tos: self.tos,
+            tos: if new && plan.len > 0 { self.tos } else { self.control_tos() },
             ttl: self.ttl,
             gso_bytes: plan.gso_bytes,
         };
@@ -353,6 +356,7 @@ impl<P> Connection<P> {
     fn send_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         let reply = self.state != TcpState::SynSent;
         let (fast_open, len) = if reply { (None, 0) } else { self.syn_carries() };
+        let ecn_bits = self.syn_flags(env.config);
         let cold = &self.cold;
         let timestamps = cold.offered_timestamps.then(|| Timestamps {
             value: clock_ms(env.now).wrapping_add(self.ts_offset),
@@ -368,11 +372,11 @@ impl<P> Connection<P> {
         let segment = SegmentOut {
             seq: cold.iss.get(),
             ack: if reply { self.rcv_nxt.get() } else { 0 },
-            flags: if reply { flags::SYN | flags::ACK } else { flags::SYN },
+            flags: ecn_bits | if reply { flags::SYN | flags::ACK } else { flags::SYN },
             window,
             urgent: 0,
             options: options.as_slice(),
-            tos: self.tos,
+            tos: if reply { self.tos & !3 } else { self.tos },
             ttl: self.ttl,
             gso_bytes: 0,
         };
@@ -455,6 +459,7 @@ impl<P> Connection<P> {
         let reset = bits & flags::RST != 0;
         // RFC 7323 §3.2: a RST carries timestamps like any other segment; there is nothing left to be told by SACK.
         self.sack_due &= !reset;
+        let bits = bits | self.ecn_flags(false);
         let options = self.segment_options(env.now);
         let window = if reset { 0 } else { self.advance_window() };
         let segment = SegmentOut {
@@ -464,7 +469,7 @@ impl<P> Connection<P> {
             window,
             urgent: 0,
             options: options.as_slice(),
-            tos: self.tos,
+            tos: self.control_tos(),
             ttl: self.ttl,
             gso_bytes: 0,
         };

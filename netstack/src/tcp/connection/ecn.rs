@@ -1,0 +1,248 @@
+//! Explicit congestion notification (RFC 3168): agreed on in the handshake, marks of the network told to the sender of the data,
+//! and answered by it as a loss would be, without one. With DCTCP (RFC 8257) the receiver tells marks one by one.
+//!
+//! The ECN bits of outgoing data lie in the connection's type of service, so the short way carries them without knowing. Marks,
+//! and the flags that tell of them, leave it.
+
+use demi_drivers::transport::{CongestionControl, StreamOptions, TcpState};
+
+use super::super::config::{EcnMode, TcpConfig};
+use super::super::output::Output;
+use super::super::seq::SeqNumber;
+use super::input::Segment;
+use super::{AckDue, Connection, Env, slow};
+use crate::wire::tcp::flags;
+
+/// The two bits in the type of service or traffic class (RFC 3168 §5).
+const MASK: u8 = 3;
+/// Not capable of ECN.
+const NOT_ECT: u8 = 0;
+/// Capable, the code point that senders use.
+const ECT_0: u8 = 2;
+/// Congestion experienced.
+const CE: u8 = 3;
+/// Both flags, as a SYN asks for ECN (RFC 3168 §6.1.1).
+const ASKS: u8 = flags::ECE | flags::CWR;
+
+/// What a connection remembers of ECN.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ecn {
+    /// Asked for in our SYN, then agreed on.
+    on: bool,
+    /// The peer has sent packets that are capable of ECN.
+    seen: bool,
+    /// Acknowledgements carry ECE: a mark has arrived, and the peer has not said that it knows.
+    echo: bool,
+    /// The next new data carries CWR: we have reduced the window.
+    cwr_due: bool,
+    /// Every packet is capable of ECN, not only data sent for the first time (RFC 8257 §3.4, as Linux).
+    everywhere: bool,
+    /// DCTCP's receiver: the last data packet was marked (RFC 8257 §3.2).
+    marked: bool,
+    /// The window was reduced for a mark, until more than this is acknowledged.
+    reduced: bool,
+    point: SeqNumber,
+    /// Bytes acknowledged by segments that carried ECE.
+    pub(super) delivered_ce: u64,
+}
+
+impl Ecn {
+    /// For a connection that is about to begin. The other end's SYN says for an accepted one.
+    pub(super) fn new(options: &StreamOptions, config: &TcpConfig) -> Self {
+        Ecn {
+            on: false,
+            seen: false,
+            echo: false,
+            cwr_due: false,
+            everywhere: needs_ecn(options, config),
+            marked: false,
+            reduced: false,
+            point: SeqNumber::default(),
+            delivered_ce: 0,
+        }
+    }
+}
+
+/// Whether the congestion control of a socket cannot do without marks.
+fn needs_ecn(options: &StreamOptions, config: &TcpConfig) -> bool {
+    options.congestion.unwrap_or(config.congestion) == CongestionControl::Dctcp
+}
+
+/// Whether a listener agrees to ECN with a SYN, of which the flags and the type of service are given.
+pub(crate) fn agrees_to_ecn((bits, tos): (u8, u8), options: &StreamOptions, config: &TcpConfig) -> bool {
+    // RFC 3168 §6.1.1: a SYN must not be capable of ECN itself; one of DCTCP is.
+    let willing = config.ecn != EcnMode::Off && tos & MASK == NOT_ECT;
+    bits & ASKS == ASKS && (willing || needs_ecn(options, config))
+}
+
+impl<P> Connection<P> {
+    /// The type of service that a user asked for; its ECN bits are not the user's (as Linux).
+    pub(super) fn set_tos(&mut self, tos: u8) {
+        self.tos = tos & !MASK | self.tos & MASK;
+    }
+
+    /// The type of service of what is no new data.
+    #[inline]
+    pub(super) fn control_tos(&self) -> u8 {
+        // RFC 3168 §6.1.4, §6.1.5: neither pure acknowledgements nor what is sent again.
+        if self.tos & MASK == 0 || self.cold.ecn.everywhere { self.tos } else { self.tos & !MASK }
+    }
+
+    /// Whether all packets are capable of ECN, if it was agreed on, and marks are told one by one.
+    pub(super) fn mark_everywhere(&mut self, everywhere: bool) {
+        self.cold.ecn.everywhere = everywhere;
+    }
+
+    fn agree(&mut self, on: bool) {
+        self.cold.ecn.on = on;
+        self.tos = self.tos & !MASK | if on { ECT_0 } else { NOT_ECT };
+    }
+
+    /// The flags that ask for ECN in our SYN, or agree to it in our SYN-ACK.
+    pub(super) fn syn_flags(&mut self, config: &TcpConfig) -> u8 {
+        let first = self.cold.syn_sent == 0;
+        if self.state != TcpState::SynSent {
+            return if self.cold.ecn.on { flags::ECE } else { 0 };
+        }
+        if first {
+            let needed = needs_ecn(&self.cold.options, config);
+            self.cold.ecn.on = needed || config.ecn == EcnMode::On;
+            self.tos = self.tos & !MASK | if needed { ECT_0 } else { NOT_ECT };
+        }
+        // RFC 3168 §6.1.1.1: a SYN that a middlebox may have eaten for it goes again without.
+        if self.cold.ecn.on && (first || !config.ecn_fallback) { ASKS } else { 0 }
+    }
+
+    /// Takes over what a listener has said to the SYN; see [`agrees_to_ecn`].
+    pub(super) fn accept_ecn(&mut self, agreed: bool) {
+        self.agree(agreed);
+    }
+
+    /// Takes the flags of the SYN-ACK, or of a SYN that crossed ours.
+    pub(super) fn finish_ecn(&mut self, bits: u8) {
+        let agreed = if bits & flags::ACK != 0 { bits & ASKS == flags::ECE } else { bits & ASKS == ASKS };
+        self.agree(self.cold.ecn.on && agreed);
+    }
+
+    /// Flags of a segment that is no SYN. `new_data`: it carries bytes never sent before.
+    #[inline]
+    pub(super) fn ecn_flags(&mut self, new_data: bool) -> u8 {
+        if self.slow & slow::ECN == 0 { 0 } else { self.ecn_flags_due(new_data) }
+    }
+
+    #[cold]
+    fn ecn_flags_due(&mut self, new_data: bool) -> u8 {
+        let ecn = &mut self.cold.ecn;
+        let mut bits = if ecn.echo { flags::ECE } else { 0 };
+        if new_data && core::mem::take(&mut ecn.cwr_due) {
+            bits |= flags::CWR;
+            self.update_ecn_bit();
+        }
+        bits
+    }
+
+    /// The next new data has something to tell that only one segment may carry.
+    #[inline]
+    pub(super) fn cwr_due(&self) -> bool {
+        self.slow & slow::ECN != 0 && self.cold.ecn.cwr_due
+    }
+
+    /// The window has been reduced, for whatever reason: the peer is told (RFC 3168 §6.1.2).
+    pub(super) fn tell_reduced(&mut self) {
+        if self.cold.ecn.on {
+            self.cold.ecn.cwr_due = true;
+            self.update_ecn_bit();
+        }
+    }
+
+    /// Whether the window was reduced for a mark less than a round trip ago.
+    pub(super) fn in_cwr(&self) -> bool {
+        self.cold.ecn.reduced && self.snd_una.at_or_before(self.cold.ecn.point)
+    }
+
+    /// Sees whether a segment, which acknowledges up to `ack`, echoes a mark; then the window is reduced, once a round trip (RFC 3168
+    /// §6.1.2).
+    #[inline]
+    pub(super) fn take_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
+        if segment.flags & (flags::ECE | flags::SYN) == flags::ECE && self.cold.ecn.on {
+            self.on_echo(env, segment);
+        }
+    }
+
+    #[cold]
+    fn on_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
+        let acked = segment.ack.since(self.snd_una);
+        self.cold.ecn.delivered_ce += u64::from(acked);
+        env.stats.delivered_ce += u64::from(acked.div_ceil(u32::from(self.snd_mss).max(1)));
+        self.cold.congestion.on_marked(acked, segment.ack, self.snd_max);
+        // Whoever recovers from a loss has reduced the window already.
+        if self.slow & slow::RECOVERY != 0 && self.cold.recovery.is_reducing() || self.in_cwr() {
+            return;
+        }
+        let mss = u32::from(self.snd_mss);
+        self.cold.congestion.on_mark(&mut self.window, mss);
+        self.cold.ecn.reduced = true;
+        self.cold.ecn.point = self.snd_max;
+        self.tell_reduced();
+    }
+
+    /// Takes the flags and ECN bits of a segment that brings data, before the data.
+    pub(super) fn take_marks<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
+        if !self.cold.ecn.on || segment.len == 0 {
+            return;
+        }
+        if segment.flags & flags::CWR != 0 {
+            self.cold.ecn.echo = false;
+            // As Linux: the sender's window may be down to one segment.
+            self.ack_now();
+        }
+        let codepoint = segment.tos & MASK;
+        if self.cold.ecn.everywhere {
+            if codepoint != NOT_ECT {
+                self.echo_each(env, codepoint == CE);
+            }
+        } else if codepoint == CE && !self.cold.ecn.echo {
+            self.cold.ecn.echo = true;
+            self.quicken(2);
+        } else if codepoint == NOT_ECT && self.cold.ecn.seen {
+            // As Linux: what is not capable of ECN has been sent again, and its sender waits for the answer.
+            self.quicken(2);
+        }
+        self.cold.ecn.seen |= codepoint != NOT_ECT;
+        self.update_ecn_bit();
+    }
+
+    /// RFC 8257 §3.2: acknowledgements say of each packet whether it was marked; one that was delayed does not cover both kinds.
+    fn echo_each<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, marked: bool) {
+        if self.cold.ecn.marked != marked {
+            if self.ack_due == AckDue::Delayed {
+                self.cold.ecn.echo = self.cold.ecn.marked;
+                self.update_ecn_bit();
+                let _ = self.send_ack(env);
+            }
+            self.ack_now();
+        }
+        self.cold.ecn.marked = marked;
+        self.cold.ecn.echo = marked;
+    }
+
+    /// The next `count` segments are acknowledged at once.
+    fn quicken(&mut self, count: u8) {
+        self.quick_acks = self.quick_acks.max(count);
+        self.interactive = false;
+    }
+
+    /// Whether ECN was agreed on, and whether the peer has made use of it.
+    pub(super) fn ecn_in_use(&self) -> (bool, bool) {
+        (self.cold.ecn.on, self.cold.ecn.seen)
+    }
+
+    fn update_ecn_bit(&mut self) {
+        let ecn = &self.cold.ecn;
+        if ecn.echo || ecn.cwr_due || ecn.marked {
+            self.slow |= slow::ECN;
+        } else {
+            self.slow &= !slow::ECN;
+        }
+    }
+}
