@@ -54,6 +54,9 @@ pub(crate) fn apply_stream(
         (old.send_buffer_bytes, old.recv_buffer_bytes),
         (new.send_buffer_bytes, new.recv_buffer_bytes),
     )?;
+    if old.max_pacing_rate != new.max_pacing_rate {
+        set_max_pacing_rate(socket, new.max_pacing_rate)?;
+    }
     if old.user_timeout != new.user_timeout {
         sock.set_tcp_user_timeout(new.user_timeout).map_err(|e| explain(e, "cannot set TCP_USER_TIMEOUT"))?;
     }
@@ -263,6 +266,27 @@ fn apply_buffers(
         sock.set_recv_buffer_size(bytes).map_err(|e| explain(e, "cannot set SO_RCVBUF"))?;
     }
     Ok(())
+}
+
+/// The largest rate to send at, in bytes a second; `None`: no limit.
+fn set_max_pacing_rate(socket: &impl AsFd, rate: Option<u64>) -> io::Result<()> {
+    // An unsigned long, of which the largest is no limit.
+    let rate = rate
+        .map_or(libc::c_ulong::MAX, |rate| libc::c_ulong::try_from(rate).unwrap_or(libc::c_ulong::MAX - 1));
+    // SAFETY: the option's value is one `c_ulong`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MAX_PACING_RATE,
+            (&raw const rate).cast(),
+            size_of_val(&rate) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(explain(io::Error::last_os_error(), "cannot set SO_MAX_PACING_RATE")),
+    }
 }
 
 /// Makes the kernel send a RST and forget what is unsent when `socket` is closed.

@@ -83,6 +83,9 @@ pub struct StreamOptions {
     pub user_timeout: Option<Duration>,
     /// Congestion control; `None`: the transport's default.
     pub congestion: Option<CongestionControl>,
+    /// Send at this rate at most, in bytes a second, and spread data over time rather than a window at a time (Linux's
+    /// `SO_MAX_PACING_RATE`); `None`: no limit, and paced only if the congestion control is.
+    pub max_pacing_rate: Option<u64>,
     /// Allow binding to an address that an old connection still occupies in TIME_WAIT.
     pub reuse_address: bool,
     /// Allow several sockets on one address.
@@ -237,6 +240,18 @@ pub struct TcpInfo {
     pub recv_window_scale: u8,
     /// Retransmission timeout.
     pub rto_us: u32,
+    /// Bytes a second at which data is paced, or would be, and the most that the socket allows.
+    pub pacing_rate: u64,
+    /// See `pacing_rate`.
+    pub max_pacing_rate: u64,
+    /// Bytes a second that have last been delivered, and whether the application had more to send then.
+    pub delivery_rate: u64,
+    /// The application, not the network, was what limited `delivery_rate`.
+    pub delivery_rate_app_limited: bool,
+    /// Round-trip time as the receiver's side sees it, and the bytes that were read within one.
+    pub recv_rtt_us: u32,
+    /// See `recv_rtt_us`.
+    pub recv_space_bytes: u32,
     /// ECN was agreed on, and the peer has sent packets that are capable of it.
     pub ecn: bool,
     /// See `ecn`.

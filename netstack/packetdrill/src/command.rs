@@ -170,6 +170,8 @@ impl Settings {
             ("tcp_ecn" | "net.inet.tcp.ecn.enable", &[mode @ 0..=2]) => {
                 tcp.ecn = [EcnMode::Off, EcnMode::On, EcnMode::Passive][mode as usize];
             }
+            ("tcp_pacing_ss_ratio", &[percent @ 0..=1000]) => tcp.pacing_slow_start_percent = count(percent),
+            ("tcp_pacing_ca_ratio", &[percent @ 0..=1000]) => tcp.pacing_avoidance_percent = count(percent),
             ("tcp_ecn_fallback", &[on @ (0 | 1)]) => tcp.ecn_fallback = on == 1,
             ("tcp_slow_start_after_idle", &[on @ (0 | 1)]) => tcp.slow_start_after_idle = on == 1,
             (".sys.module.tcp_cubic.parameters.hystart", &[on @ (0 | 1)]) => {

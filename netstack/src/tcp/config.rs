@@ -117,6 +117,11 @@ pub struct TcpConfig {
     pub hystart: bool,
     /// Take back a congestion window that is not used (RFC 2861; Linux's `tcp_slow_start_after_idle`).
     pub slow_start_after_idle: bool,
+    /// The rate that data is paced at, in percent of a window a round trip: in slow start, and after (Linux's `tcp_pacing_ss_ratio` and
+    /// `tcp_pacing_ca_ratio`).
+    pub pacing_slow_start_percent: u32,
+    /// See `pacing_slow_start_percent`.
+    pub pacing_avoidance_percent: u32,
     /// Initial congestion window in segments (RFC 6928).
     pub initial_window_segments: u32,
     /// Offer and use timestamps (RFC 7323).
@@ -214,6 +219,8 @@ impl Default for TcpConfig {
             recv_buffer_max_bytes: 6 << 20,
             congestion: CongestionControl::Cubic,
             hystart: true,
+            pacing_slow_start_percent: 200,
+            pacing_avoidance_percent: 120,
             slow_start_after_idle: true,
             initial_window_segments: 10,
             timestamps: true,

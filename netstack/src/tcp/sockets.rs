@@ -450,7 +450,7 @@ impl<P: Default> Tcp<P> {
     /// # Errors
     /// `NotConnected` when the handle is stale.
     pub fn tcp_info(&self, stream: StreamId) -> io::Result<TcpInfo> {
-        self.connections.get(stream.0).map(Connection::info).ok_or_else(stale)
+        self.connections.get(stream.0).map(|connection| connection.info(&self.config)).ok_or_else(stale)
     }
 
     /// Whether what arrives is acknowledged at once, as things are now.

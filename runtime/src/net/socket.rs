@@ -219,6 +219,8 @@ options! {
     fastopen_connect set_fastopen_connect fast_open_connect: bool, |v| v, Ok::<_, io::Error>;
     /// Congestion control; `None`: the transport's default.
     congestion set_congestion congestion: Option<CongestionControl>, |v| v, Ok::<_, io::Error>;
+    /// The most bytes a second to send at, spread over time (`SO_MAX_PACING_RATE`); `None`: no limit.
+    max_pacing_rate set_max_pacing_rate max_pacing_rate: Option<u64>, |v| v, Ok::<_, io::Error>;
 }
 
 impl TcpSocket {

@@ -64,6 +64,13 @@ impl Host {
             return self.set_datagram_option(fd, level, name, value);
         }
         let tcp = self.tcp(fd)?;
+        if (level, name) == (libc::IPPROTO_TCP, libc::TCP_QUICKACK) {
+            let quickack = value.flag()?;
+            return match tcp.stream() {
+                Some(stream) => Ok(self.stack.set_quickack(stream, quickack)?),
+                None => Ok(()),
+            };
+        }
         let mut options = tcp.options.clone();
         match (level, name) {
             (libc::SOL_SOCKET, _) => set_socket_option(tcp, &mut options, name, value)?,
@@ -173,6 +180,9 @@ impl Host {
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
                 BUFFER_FACTOR * options.send_buffer_bytes.map_or(8_192, |bytes| bytes as i32)
             }
+            (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE) => {
+                options.max_pacing_rate.map_or(-1, |rate| rate as u32 as i32)
+            }
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let seconds = options.linger.map_or(0, |linger| linger.as_secs() as i32);
                 return Ok(OptionValue::Linger { on: options.linger.is_some(), seconds });
@@ -224,6 +234,11 @@ fn set_socket_option(
         libc::SO_KEEPALIVE => options.keepalive = value.flag()?.then_some(tcp.keepalive),
         libc::SO_RCVBUF => options.recv_buffer_bytes = buffer(value.int()?),
         libc::SO_SNDBUF => options.send_buffer_bytes = buffer(value.int()?),
+        // All ones are no limit.
+        libc::SO_MAX_PACING_RATE => {
+            let rate = value.int()?;
+            options.max_pacing_rate = (rate != -1).then_some(u64::from(rate as u32));
+        }
         libc::SO_LINGER => match value {
             OptionValue::Linger { on, seconds: time } => options.linger = on.then(|| seconds(*time)),
             _ => return Err(Errno(libc::EINVAL)),

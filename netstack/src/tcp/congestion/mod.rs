@@ -137,6 +137,16 @@ impl Congestion {
         }
     }
 
+    /// Whether data has to be paced.
+    pub(crate) fn paces(&self) -> bool {
+        false
+    }
+
+    /// Bytes a second to pace at, if the algorithm has an opinion.
+    pub(crate) fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
+
     fn algorithm(&mut self) -> Option<&mut dyn Algorithm> {
         match &mut self.kind {
             Kind::Cubic(cubic) => Some(cubic),

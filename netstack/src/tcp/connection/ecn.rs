@@ -29,7 +29,8 @@ const ASKS: u8 = flags::ECE | flags::CWR;
 pub(super) struct Ecn {
     /// Asked for in our SYN, then agreed on.
     on: bool,
-    /// The peer has sent packets that are capable of ECN.
+    /// The peer has sent data, and some of it was capable of ECN.
+    heard: bool,
     seen: bool,
     /// Acknowledgements carry ECE: a mark has arrived, and the peer has not said that it knows.
     echo: bool,
@@ -51,6 +52,7 @@ impl Ecn {
     pub(super) fn new(options: &StreamOptions, config: &TcpConfig) -> Self {
         Ecn {
             on: false,
+            heard: false,
             seen: false,
             echo: false,
             cwr_due: false,
@@ -96,6 +98,7 @@ impl<P> Connection<P> {
     fn agree(&mut self, on: bool) {
         self.cold.ecn.on = on;
         self.tos = self.tos & !MASK | if on { ECT_0 } else { NOT_ECT };
+        self.update_ecn_bit();
     }
 
     /// The flags that ask for ECN in our SYN, or agree to it in our SYN-ACK.
@@ -208,6 +211,7 @@ impl<P> Connection<P> {
             // As Linux: what is not capable of ECN has been sent again, and its sender waits for the answer.
             self.quicken(2);
         }
+        self.cold.ecn.heard = true;
         self.cold.ecn.seen |= codepoint != NOT_ECT;
         self.update_ecn_bit();
     }
@@ -239,7 +243,9 @@ impl<P> Connection<P> {
 
     fn update_ecn_bit(&mut self) {
         let ecn = &self.cold.ecn;
-        if ecn.echo || ecn.cwr_due || ecn.marked {
+        // The first data tells whether the peer makes use of ECN; after that its code point need not be looked at.
+        let curious = ecn.on && !ecn.heard;
+        if ecn.echo || ecn.cwr_due || ecn.marked || curious {
             self.slow |= slow::ECN;
         } else {
             self.slow &= !slow::ECN;

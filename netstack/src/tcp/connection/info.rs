@@ -129,6 +129,7 @@ impl<P> Connection<P> {
         {
             self.set_congestion(kind, config);
         }
+        self.update_pacing();
         let asked = cap_bytes(options.send_buffer_bytes, config.send_buffer_bytes, 1 << 30);
         if asked > self.send_cap {
             self.wake_writer();
@@ -144,7 +145,7 @@ impl<P> Connection<P> {
     }
 
     /// Linux's `tcp_info`.
-    pub(crate) fn info(&self) -> TcpInfo {
+    pub(crate) fn info(&self, config: &TcpConfig) -> TcpInfo {
         let micros = |ns: u64| u32::try_from(ns / 1000).unwrap_or(u32::MAX);
         let mss = u32::from(self.snd_mss);
         let mut info = TcpInfo::default();
@@ -172,6 +173,8 @@ impl<P> Connection<P> {
         info.backoff = u32::from(self.rtt.backoff());
         info.retransmitted_segments = self.cold.retransmitted;
         info.bytes_acked = self.bytes_acked;
+        info.pacing_rate = self.rate_to_pace_at(config);
+        info.max_pacing_rate = self.cold.options.max_pacing_rate.unwrap_or(u64::MAX);
         (info.ecn, info.ecn_seen) = self.ecn_in_use();
         info.bytes_acked_ce = self.cold.ecn.delivered_ce;
         info.bytes_received = self.bytes_received;

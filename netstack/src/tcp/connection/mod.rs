@@ -17,6 +17,7 @@ mod info;
 mod input;
 mod logged;
 mod mtu;
+mod pacing;
 mod receive;
 mod recovery;
 mod timers;
@@ -56,6 +57,7 @@ use fast_open::FastOpenPart;
 pub(crate) use fast_open::Hatched;
 pub(crate) use info::Failure;
 use mtu::PathSize;
+use pacing::Pacing;
 use recovery::Recovery;
 
 /// What a connection acts through.
@@ -107,6 +109,8 @@ mod slow {
     pub(super) const SEARCH: u8 = 64;
     /// Marks of the network, or what we did about them, are to be told.
     pub(super) const ECN: u8 = 8;
+    /// Data goes out at a rate.
+    pub(super) const PACED: u8 = 16;
 }
 
 /// One connection. `P` is what the layers below remember of its path.
@@ -236,6 +240,7 @@ pub(crate) struct Cold {
     congestion: Congestion,
     usage: Usage,
     ecn: Ecn,
+    pacing: Pacing,
     recovery: Recovery,
     scoreboard: Scoreboard,
     /// What is in flight, once that is more than one burst.
@@ -394,6 +399,7 @@ impl<P: Default> Connection<P> {
             congestion,
             usage: Usage::new(start.iss, start.now),
             ecn: Ecn::new(options, config),
+            pacing: Pacing::default(),
             recovery: Recovery::new(start.iss),
             scoreboard: Scoreboard::default(),
             sent: None,
@@ -421,7 +427,7 @@ impl<P: Default> Connection<P> {
             read_shut: false,
             recv_cap_peak: recv_cap,
         };
-        Connection {
+        let mut connection = Connection {
             v4: FlowV4::of(&start.flow),
             flow: start.flow,
             wired: start.wired,
@@ -487,7 +493,9 @@ impl<P: Default> Connection<P> {
             detached: false,
             path: P::default(),
             cold: Box::new(cold),
-        }
+        };
+        connection.update_pacing();
+        connection
     }
 }
 

@@ -157,6 +157,7 @@ impl<P> Connection<P> {
             self.push_corked(env);
         }
         self.raise_path_mtu(env);
+        self.on_pacing_timer(env.now);
         self.probe_if_silent(env);
         if self.state != TcpState::Closed {
             self.update_rare_timer();
@@ -208,7 +209,11 @@ impl<P> Connection<P> {
     pub(super) fn update_rare_timer(&mut self) {
         let keepalive = self.keepalive_at().unwrap_or(Instant::FAR_FUTURE);
         let cold = &self.cold;
-        self.rare_at = keepalive.min(cold.cork_until).min(cold.fin_wait_2_until).min(self.path_size_at());
+        self.rare_at = keepalive
+            .min(cold.cork_until)
+            .min(cold.fin_wait_2_until)
+            .min(cold.pacing.wakes_at())
+            .min(self.path_size_at());
     }
 
     /// A closed connection waits for the peer's FIN, but not for ever (Linux's `tcp_fin_timeout`).

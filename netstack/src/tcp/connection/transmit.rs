@@ -35,6 +35,8 @@ enum Hold {
     PeerWindow,
     /// Nagle or cork: more may come.
     Coalesce,
+    /// The rate does not allow more yet.
+    Pace,
 }
 
 impl<P> Connection<P> {
@@ -96,9 +98,21 @@ impl<P> Connection<P> {
             }
         }
         let hold = loop {
-            let tso_max = if self.cwr_due() { 0 } else { tso_max };
+            let paced = self.slow & slow::PACED != 0;
+            let mut tso_max = if self.cwr_due() { 0 } else { tso_max };
             let plan = match self.next_segment(tso_max) {
-                Ok(plan) => plan,
+                Ok(plan) if !paced => plan,
+                Ok(_) => {
+                    let room = self.paced_room(env.now, env.config);
+                    if room == 0 {
+                        break Hold::Pace;
+                    }
+                    tso_max = tso_max.min(room);
+                    match self.next_segment(tso_max) {
+                        Ok(plan) => plan,
+                        Err(hold) => break hold,
+                    }
+                }
                 Err(hold) => break hold,
             };
             if env.out.room() == 0 {
@@ -110,10 +124,16 @@ impl<P> Connection<P> {
                 Err(Refused::Unreachable) => self.sent(env.now, plan),
                 Err(Refused::Full) => return Err(Refused::Full),
             }
+            if paced {
+                self.note_paced(env.now, plan.len, env.config);
+            }
             if !self.has_unsent() && self.slow == 0 {
                 break Hold::Nothing;
             }
         };
+        if self.slow & slow::PACED != 0 {
+            self.end_burst();
+        }
         self.note_usage(env, hold == Hold::Congestion);
         if hold == Hold::PeerWindow && self.snd_una == self.snd_max && self.retransmit == Retransmit::Off {
             // RFC 9293 §3.8.6.1: the update that reopens the window may get lost.
