@@ -43,7 +43,7 @@ impl Dctcp {
             una - marked
         });
         self.marked_bytes = self.marked_bytes.saturating_add(marked);
-        if una.before(self.end) {
+        if una.before(self.end) || una == begin {
             return;
         }
         let all = una.since(begin).max(1);

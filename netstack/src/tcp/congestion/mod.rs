@@ -196,14 +196,6 @@ impl Congestion {
         }
     }
 
-    /// The network has marked packets: lowers threshold and window (RFC 3168 §6.1.2).
-    pub(crate) fn on_mark(&mut self, window: &mut Window, mss: u32) {
-        if !matches!(self.kind, Kind::Off) {
-            self.lower_threshold(window, mss, Cause::Mark);
-            window.cwnd = window.ssthresh;
-        }
-    }
-
     /// Fast recovery begins: lowers threshold and window (RFC 5681 §3.2, RFC 6675 §5).
     pub(crate) fn on_loss(&mut self, window: &mut Window, _flight: u32, mss: u32) {
         if !matches!(self.kind, Kind::Off) {

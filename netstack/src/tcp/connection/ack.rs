@@ -108,6 +108,7 @@ impl<P> Connection<P> {
         if acked > 0 {
             self.acked(env, ack, segment.timestamps);
         }
+        self.shrink_in_cwr(acked);
         self.take_window(segment.seq, segment.ack, segment.window);
         if acked > 0 && self.slow & super::slow::SEARCH != 0 {
             self.probe_acked(env);

@@ -75,6 +75,8 @@ impl<P> Connection<P> {
 
     /// Takes note, after sending, of how much of the window is used. `limited`: it has kept data from going out.
     pub(super) fn note_usage<O>(&mut self, env: &Env<'_, O>, limited: bool) {
+        // Rounds pass for who does not use the window, too.
+        self.cold.congestion.on_marked(0, self.snd_una, self.snd_nxt);
         let flight = self.in_flight();
         let cwnd = self.window.cwnd;
         let limited = limited || flight >= cwnd;

@@ -7,6 +7,7 @@
 use demi_drivers::transport::{CongestionControl, StreamOptions, TcpState};
 
 use super::super::config::{EcnMode, TcpConfig};
+use super::super::congestion::Cause;
 use super::super::output::Output;
 use super::super::seq::SeqNumber;
 use super::input::Segment;
@@ -43,6 +44,9 @@ pub(super) struct Ecn {
     /// The window was reduced for a mark, until more than this is acknowledged.
     reduced: bool,
     point: SeqNumber,
+    /// When that began: what had been acknowledged, and the window.
+    begin: SeqNumber,
+    prior_cwnd: u32,
     /// Bytes acknowledged by segments that carried ECE.
     pub(super) delivered_ce: u64,
 }
@@ -60,6 +64,8 @@ impl Ecn {
             marked: false,
             reduced: false,
             point: SeqNumber::default(),
+            begin: SeqNumber::default(),
+            prior_cwnd: 0,
             delivered_ce: 0,
         }
     }
@@ -158,16 +164,31 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Whether the window was reduced for a mark less than a round trip ago.
+    /// Whether the window is being reduced for a mark, in the round trip that it came in.
     pub(super) fn in_cwr(&self) -> bool {
-        self.cold.ecn.reduced && self.snd_una.at_or_before(self.cold.ecn.point)
+        self.cold.ecn.reduced
     }
 
-    /// Sees whether a segment, which acknowledges up to `ack`, echoes a mark; then the window is reduced, once a round trip (RFC 3168
+    /// Something is lost. Answers whether the window is being reduced for a mark already: once a round trip is enough (RFC 3168
     /// §6.1.2).
+    pub(super) fn leave_cwr(&mut self) -> bool {
+        core::mem::take(&mut self.cold.ecn.reduced)
+    }
+
+    /// Sees whether a segment, which acknowledges `acked` new bytes, echoes a mark; then the window is reduced, once a round trip
+    /// (RFC 3168 §6.1.2).
     #[inline]
     pub(super) fn take_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
-        if segment.flags & (flags::ECE | flags::SYN) == flags::ECE && self.cold.ecn.on {
+        if !self.cold.ecn.on {
+            return;
+        }
+        if self.in_cwr() && segment.ack.after(self.cold.ecn.point) {
+            // What tells the peer of the reduction has been sent after that point.
+            self.cold.ecn.reduced = false;
+            self.window.cwnd = self.window.ssthresh;
+            self.update_ecn_bit();
+        }
+        if segment.flags & (flags::ECE | flags::SYN) == flags::ECE {
             self.on_echo(env, segment);
         }
     }
@@ -183,10 +204,36 @@ impl<P> Connection<P> {
             return;
         }
         let mss = u32::from(self.snd_mss);
-        self.cold.congestion.on_mark(&mut self.window, mss);
-        self.cold.ecn.reduced = true;
-        self.cold.ecn.point = self.snd_max;
+        self.cold.ecn.prior_cwnd = self.window.cwnd;
+        self.cold.congestion.lower_threshold(&mut self.window, mss, Cause::Mark);
+        if self.window.ssthresh < self.window.cwnd {
+            self.cold.ecn.reduced = true;
+            self.cold.ecn.begin = self.snd_una;
+            self.cold.ecn.point = self.snd_max;
+        }
         self.tell_reduced();
+    }
+
+    /// Lets the window shrink in proportion to what is delivered, rather than stop all sending until it has (RFC 6937, as Linux
+    /// after marks, too). `acked`: bytes newly acknowledged.
+    pub(super) fn shrink_in_cwr(&mut self, acked: u32) {
+        let Ecn { begin, point, prior_cwnd, .. } = self.cold.ecn;
+        if !self.in_cwr() || acked == 0 {
+            return;
+        }
+        let mss = u32::from(self.snd_mss).max(1);
+        let (delivered, out) = (self.snd_una.since(begin), self.snd_max.since(point));
+        let (flight, threshold) = (self.snd_max - self.snd_una, self.window.ssthresh);
+        let send = if flight > threshold {
+            // In whole segments, rounded up.
+            let share =
+                u64::from(threshold / mss) * u64::from(delivered) / u64::from((prior_cwnd / mss).max(1));
+            (share as u32).next_multiple_of(mss).saturating_sub(out)
+        } else {
+            (delivered.saturating_sub(out).max(acked) + mss).min(threshold - flight)
+        };
+        let least = if out == 0 { mss } else { 0 };
+        self.window.cwnd = flight + send.max(least);
     }
 
     /// Takes the flags and ECN bits of a segment that brings data, before the data.
@@ -245,7 +292,7 @@ impl<P> Connection<P> {
         let ecn = &self.cold.ecn;
         // The first data tells whether the peer makes use of ECN; after that its code point need not be looked at.
         let curious = ecn.on && !ecn.heard;
-        if ecn.echo || ecn.cwr_due || ecn.marked || curious {
+        if ecn.echo || ecn.cwr_due || ecn.marked || ecn.reduced || curious {
             self.slow |= slow::ECN;
         } else {
             self.slow &= !slow::ECN;

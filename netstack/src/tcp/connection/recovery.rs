@@ -209,8 +209,9 @@ impl<P> Connection<P> {
         let mss = u32::from(self.snd_mss);
         let flight = self.snd_max - self.snd_una;
         let probe_lost = self.slow & slow::SEARCH != 0 && self.probe_lost(env);
-        if !probe_lost && !self.in_cwr() {
-            // A mark of this round trip has reduced it already (RFC 3168 §6.1.2).
+        if self.leave_cwr() {
+            self.window.cwnd = self.window.ssthresh;
+        } else if !probe_lost {
             self.cold.congestion.on_loss(&mut self.window, flight, mss);
             self.tell_reduced();
         }
@@ -251,6 +252,7 @@ impl<P> Connection<P> {
     pub(super) fn enter_loss<O>(&mut self, env: &mut Env<'_, O>, first: bool) {
         let mss = u32::from(self.snd_mss);
         let flight = self.in_flight();
+        self.leave_cwr();
         self.cold.congestion.on_timeout(&mut self.window, flight, mss, first);
         self.tell_reduced();
         if self.cold.scoreboard.reneged(self.snd_una) {
