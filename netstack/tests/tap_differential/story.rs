@@ -209,7 +209,7 @@ impl Peer {
         bytes.extend(self.ports.1.to_be_bytes());
         bytes.extend(seq.to_be_bytes());
         bytes.extend(ack.to_be_bytes());
-        bytes.extend([((20 + options.len()) / 4 << 4) as u8, flags]);
+        bytes.extend([(((20 + options.len()) / 4) << 4) as u8, flags]);
         bytes.extend(spoken.window.to_be_bytes());
         bytes.extend([0; 4]);
         bytes.extend(options);
