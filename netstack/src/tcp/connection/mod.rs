@@ -619,7 +619,8 @@ impl<P> Connection<P> {
             // segments smaller than the scale's unit would push the edge on for ever, whether anybody reads or not. Rounded down,
             // the field says less than was offered before, which RFC 7323 §2.4 allows for, and what was offered is still taken.
             let up = (offered + unit - 1) >> scale;
-            field = if up << scale <= free + unit { up } else { offered >> scale };
+            let whole = self.rx.bytes() + (up << scale);
+            field = if whole <= self.recv_cap + unit { up } else { offered >> scale };
         }
         let field = field.min(65_535);
         let edge = self.rcv_nxt + (field << scale);

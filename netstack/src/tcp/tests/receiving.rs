@@ -235,6 +235,33 @@ fn reading_sends_no_update_of_a_window_that_the_field_cannot_say() {
 }
 
 #[test]
+fn two_small_segments_under_way_do_not_push_a_full_window_on() {
+    let config = TcpConfig { recv_buffer_bytes: 2000, timestamps: false, ..TcpConfig::default() };
+    let mut t = Script::accepted(config, "mss 1000 sackOK wscale 7");
+    // A peer that sends whatever the window lets it, in segments smaller than its unit, before the one before is answered.
+    let (mut next, mut edge, mut under_way) = (1u32, 2001u32, Vec::new());
+    for _ in 0..1000 {
+        let end = edge.min(next + if next < 1900 { 500 } else { 43 });
+        let more = end > next;
+        if more {
+            under_way.push((next, end));
+            next = end;
+        }
+        if more && under_way.len() < 2 {
+            continue;
+        }
+        if under_way.is_empty() {
+            break;
+        }
+        let (from, to) = under_way.remove(0);
+        t.turn(&format!("P. {from}:{to} ack 1"));
+        t.wait_ms(50);
+        edge = edge.max(to + (u32::from(t.window) << 7));
+    }
+    assert!(edge <= 2001 + 2 * 128, "the edge is at {edge}, the buffer ends at 2001");
+}
+
+#[test]
 fn small_segments_move_the_window_with_either_version_of_ip() {
     for (us, peer) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
         let mut t = Script::between(TcpConfig { recv_buffer_bytes: 4000, ..Script::plain() }, us, peer);
