@@ -169,9 +169,9 @@ impl<P> Connection<P> {
         }
         let mut room = (self.snd_una + self.snd_wnd).since(seq);
         let mss = self.effective_mss();
-        if again && seq == self.snd_una {
+        if again && room == 0 && seq == self.snd_una {
             // RFC 9293 §3.8.6: the window has been taken back. What was sent in it goes out again all the same: it probes.
-            room = room.max(mss + 1);
+            room = (self.snd_max - seq).min(mss + 1);
         }
         if room == 0 {
             return Err(Hold::PeerWindow);

@@ -116,6 +116,17 @@ fn cork_holds_back_until_it_is_pulled_or_its_time_is_up() {
 }
 
 #[test]
+fn a_retransmission_takes_nothing_new_beyond_the_window_along() {
+    let mut t = Script::new(Script::plain());
+    t.accept_with_window("win 800 mss 1000", 800);
+    t.write(2000);
+    assert_eq!(t.end(), [". 1:801 ack 1"]);
+    let again = t.wait(Duration::from_secs(2));
+    assert_eq!(again.first().map(String::as_str), Some(". 1:801 ack 1"), "the window ends there");
+    assert_eq!(t.turn(". 1 ack 801 win 800"), [". 801:1601 ack 1"]);
+}
+
+#[test]
 fn the_peers_window_is_respected_and_used_in_bulk() {
     let mut t = open_with_window(2500);
     t.write(5000);
