@@ -1,6 +1,6 @@
 //! `cargo xtask sim`: many seeds of the simulations, a process a core; or one seed again, with its frames in a file.
 //!
-//! The simulations are sweeps of the test target `sim`, which says itself which there are. A process runs some seeds of one
+//! The simulations are sweeps of the test targets `sim` and `sim_smoltcp`, which say themselves which there are. A process runs some seeds of one
 //! sweep, so that one that dies or hangs takes no other with it. What has failed is printed with the command that repeats it.
 
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use crate::process::{self, Invocation};
+use crate::tiers::sim::FOREIGN;
 use crate::workspace::Workspace;
 
 /// Seeds that a process runs.
@@ -44,6 +45,8 @@ struct Sweep {
     name: String,
     /// The test it is in.
     test: String,
+    /// The program that test is in.
+    binary: PathBuf,
 }
 
 /// Some seeds of a sweep.
@@ -60,37 +63,44 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> bool {
             eprintln!("{message}");
             false
         }
-        Ok((binary, sweeps)) => match (options.seed, options.seeds) {
-            (Some(seed), None) => one(workspace, &binary, &sweeps, seed, options.pcap.as_deref()),
-            (first, count) => many(workspace, &binary, &sweeps, first.unwrap_or(0), count.unwrap_or(SEEDS)),
+        Ok(sweeps) => match (options.seed, options.seeds) {
+            (Some(seed), None) => one(workspace, &sweeps, seed, options.pcap.as_deref()),
+            (first, count) => many(workspace, &sweeps, first.unwrap_or(0), count.unwrap_or(SEEDS)),
         },
     }
 }
 
-/// Builds the simulations; answers the program, and the sweeps that are wanted.
-fn prepare(workspace: &Workspace, options: &Options) -> Result<(PathBuf, Vec<Sweep>), String> {
+/// What builds a program of simulations, and what its log is called.
+const PROGRAMS: [(&str, &str); 2] =
+    [("sim-build", "-p demi-runtime --all-features --test sim"), ("sim-build-foreign", FOREIGN)];
+
+/// Builds the simulations; answers the sweeps that are wanted.
+fn prepare(workspace: &Workspace, options: &Options) -> Result<Vec<Sweep>, String> {
     println!("building the simulations ...");
-    let build =
-        Invocation::new("cargo test --no-run --profile tier -p demi-runtime --all-features --test sim");
-    let built = process::run(workspace, "sim-build", &build).map_err(|error| format!("no log: {error}"))?;
-    if !built.success {
-        return Err(built.output);
+    let mut sweeps = Vec::new();
+    for (log, what) in PROGRAMS {
+        let build = Invocation::new("cargo test --no-run --profile tier").args(what);
+        let built = process::run(workspace, log, &build).map_err(|error| format!("no log: {error}"))?;
+        if !built.success {
+            return Err(built.output);
+        }
+        let binary = program_in(&built.output).ok_or("cargo does not say where the simulations are")?;
+        let binary = workspace.root().join(binary);
+        let listed = child(workspace, &binary)
+            .args(["--nocapture", "--test-threads=1"])
+            .env("DEMI_SIM_LIST", "1")
+            .output()
+            .map_err(|error| format!("{}: {error}", binary.display()))?;
+        sweeps.extend(sweeps_in(&String::from_utf8_lossy(&listed.stdout), &binary));
     }
-    let binary = program_in(&built.output).ok_or("cargo does not say where the simulations are")?;
-    let binary = workspace.root().join(binary);
-    let listed = child(workspace, &binary)
-        .args(["--nocapture", "--test-threads=1"])
-        .env("DEMI_SIM_LIST", "1")
-        .output()
-        .map_err(|error| format!("{}: {error}", binary.display()))?;
-    let sweeps = chosen(sweeps_in(&String::from_utf8_lossy(&listed.stdout)), options.scenario.as_deref())?;
+    let sweeps = chosen(sweeps, options.scenario.as_deref())?;
     if options.pcap.is_some() && (sweeps.len() != 1 || options.seed.is_none()) {
         return Err(format!(
             "--pcap wants one seed of one sweep: --seed N --scenario NAME, of\n{}",
             names(&sweeps)
         ));
     }
-    Ok((binary, sweeps))
+    Ok(sweeps)
 }
 
 /// Where cargo says that the test program is: `Executable tests/sim/main.rs (target/tier/deps/sim-HASH)`.
@@ -100,12 +110,12 @@ fn program_in(output: &str) -> Option<&Path> {
 }
 
 /// The sweeps that the program names: lines of `sweep NAME in TEST`, behind what libtest may have begun to print.
-fn sweeps_in(output: &str) -> Vec<Sweep> {
+fn sweeps_in(output: &str, binary: &Path) -> Vec<Sweep> {
     let sweep = |line: &str| {
         let mut words = line.split_once("sweep ")?.1.split_whitespace();
         let name = words.next()?.to_owned();
         let test = words.nth(1)?.to_owned();
-        Some(Sweep { name, test })
+        Some(Sweep { name, test, binary: binary.to_owned() })
     };
     output.lines().filter_map(sweep).collect()
 }
@@ -143,10 +153,10 @@ fn child(workspace: &Workspace, binary: &Path) -> Command {
 }
 
 /// Runs one seed of each sweep, as the terminal's own.
-fn one(workspace: &Workspace, binary: &Path, sweeps: &[Sweep], seed: u64, pcap: Option<&str>) -> bool {
+fn one(workspace: &Workspace, sweeps: &[Sweep], seed: u64, pcap: Option<&str>) -> bool {
     let mut ok = true;
     for sweep in sweeps {
-        let mut command = child(workspace, binary);
+        let mut command = child(workspace, &sweep.binary);
         command.args(["--exact", &sweep.test]).env("DEMI_SIM_SEED", seed.to_string());
         if let Some(pcap) = pcap {
             // The child runs elsewhere.
@@ -161,7 +171,7 @@ fn one(workspace: &Workspace, binary: &Path, sweeps: &[Sweep], seed: u64, pcap: 
             }
             Err(error) => {
                 ok = false;
-                eprintln!("{}: {error}", binary.display());
+                eprintln!("{}: {error}", sweep.binary.display());
             }
         }
         if let Some(pcap) = pcap {
@@ -172,7 +182,7 @@ fn one(workspace: &Workspace, binary: &Path, sweeps: &[Sweep], seed: u64, pcap: 
 }
 
 /// Runs many seeds of each sweep, on all cores.
-fn many(workspace: &Workspace, binary: &Path, sweeps: &[Sweep], first: u64, count: u64) -> bool {
+fn many(workspace: &Workspace, sweeps: &[Sweep], first: u64, count: u64) -> bool {
     let start = Instant::now();
     let mut chunks = VecDeque::new();
     for from in (0..count).step_by(CHUNK as usize) {
@@ -190,7 +200,7 @@ fn many(workspace: &Workspace, binary: &Path, sweeps: &[Sweep], first: u64, coun
         while lock(&failures) < FAILURES
             && let Some(chunk) = chunks.lock().ok().and_then(|mut chunks| chunks.pop_front())
         {
-            if let Err(failure) = chunk.run(workspace, binary)
+            if let Err(failure) = chunk.run(workspace)
                 && let Ok(mut failures) = failures.lock()
             {
                 println!("{failure}");
@@ -218,9 +228,9 @@ fn many(workspace: &Workspace, binary: &Path, sweeps: &[Sweep], first: u64, coun
 
 impl Chunk<'_> {
     /// Runs it; the error is what the process had to say.
-    fn run(&self, workspace: &Workspace, binary: &Path) -> Result<(), String> {
+    fn run(&self, workspace: &Workspace) -> Result<(), String> {
         let Chunk { sweep, first, count } = self;
-        let mut command = child(workspace, binary);
+        let mut command = child(workspace, &sweep.binary);
         command.args(["--exact", &sweep.test, "--test-threads=1"]);
         for (name, value) in [("FIRST", *first), ("SEEDS", *count), ("THREADS", 1)] {
             command.env(format!("DEMI_SIM_{name}"), value.to_string());
@@ -232,7 +242,7 @@ impl Chunk<'_> {
                 let said = [output.stdout, output.stderr].concat();
                 Err(format!("{range}: {}\n{}", output.status, failure_in(&String::from_utf8_lossy(&said))))
             }
-            Err(error) => Err(format!("{range}: {}: {error}", binary.display())),
+            Err(error) => Err(format!("{range}: {}: {error}", sweep.binary.display())),
         }
     }
 }
@@ -269,7 +279,7 @@ mod tests {
     use super::*;
 
     fn sweep(name: &str) -> Sweep {
-        Sweep { name: name.to_owned(), test: format!("{name}::test") }
+        Sweep { name: name.to_owned(), test: format!("{name}::test"), binary: PathBuf::from("b") }
     }
 
     #[test]
@@ -282,7 +292,7 @@ mod tests {
     #[test]
     fn sweeps_are_found_behind_what_libtest_prints() {
         let output = "running 3 tests\ntest a::test ... sweep a in a::test\nok\ntest plain ... ok\nsweep b::c in b::c::test\n";
-        assert_eq!(sweeps_in(output), [sweep("a"), sweep("b::c")]);
+        assert_eq!(sweeps_in(output, Path::new("b")), [sweep("a"), sweep("b::c")]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ use support::{pick, scaled, sweep};
 use traffic::{Flow, Receiving, Sending};
 
 const PORT: u16 = 7000;
+/// Bytes of a direction of a connection.
+const MOST_BYTES: u64 = 300_000;
 
 /// What passes over one connection.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ struct Exchange {
 impl Exchange {
     fn any(rng: &mut Rng) -> Exchange {
         let mut flow = || {
-            let bytes = if rng.chance(0.1) { 0 } else { scaled(rng, 1, 300_000) };
+            let bytes = if rng.chance(0.1) { 0 } else { scaled(rng, 1, MOST_BYTES) };
             let mut flow = Flow::plain(rng.next_u64(), bytes);
             flow.sending =
                 pick(rng, &[Sending::Write(16 << 10), Sending::Push(1400), Sending::Vectored(3000)]);
@@ -125,12 +127,11 @@ fn mixed(seed: u64, we_serve: bool) -> Sim {
     let shared = Shared::new(exchanges.iter().map(|it| (it.back.clone(), it.there.clone())).collect());
     let mut config = Config::new().address(format!("{ours}/{}", if v6 { 64 } else { 24 }));
     if rng.chance(0.5) {
-        config = config.send_buffer_bytes(scaled(rng, 2048, 1 << 19)).recv_buffer_bytes(scaled(
-            rng,
-            2048,
-            1 << 19,
-        ));
+        config = config.send_buffer_bytes(scaled(rng, 2048, 1 << 19));
     }
+    // Our window never closes: smoltcp 0.14 loses its retransmission timer now and then when one reopens, or goes on
+    // probing it for ever, one seed in ten thousand. Its own windows close as they like.
+    config = config.recv_buffer_bytes(scaled(rng, MOST_BYTES + 4096, 1 << 20));
     sim.host_with("ours", config, move || async move {
         let listener = match we_serve {
             true => Some(TcpListener::bind(SocketAddr::new(ours, PORT)).await?),

@@ -8,16 +8,30 @@ use crate::workspace::Workspace;
 /// Seeds of each simulation.
 const SEEDS: &str = "1000";
 
-/// The one step.
+/// Simulations with a foreign stack at the other end are tests of the benchmarks' package, which knows the peers; with no
+/// other peer than that one it is built quickly.
+pub(crate) const FOREIGN: &str =
+    "-p demi-benches --no-default-features --features smoltcp --test sim_smoltcp";
+/// The target of [`FOREIGN`].
+const FOREIGN_TARGET: &str = "--test sim_smoltcp";
+
+/// Our own simulations, then those with smoltcp.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     let targets = targets_of(workspace, Tier::Sim);
-    if targets.is_empty() {
-        return Vec::new();
+    let (foreign, own): (Vec<_>, Vec<_>) = targets
+        .split("--test ")
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .partition(|name| FOREIGN_TARGET.ends_with(name));
+    let mut steps = Vec::new();
+    let tests = || Invocation::new("cargo test --no-fail-fast --profile tier").env("DEMI_SIM_SEEDS", SEEDS);
+    if !own.is_empty() {
+        let own: Vec<_> = own.iter().map(|name| format!("--test {name}")).collect();
+        let all = tests().args(PACKAGES).args(&own.join(" ")).args("-- --show-output");
+        steps.push(Step::tests("simulations", all));
     }
-    let invocation = Invocation::new("cargo test --no-fail-fast --profile tier")
-        .args(PACKAGES)
-        .args(&targets)
-        .args("-- --show-output")
-        .env("DEMI_SIM_SEEDS", SEEDS);
-    vec![Step::tests("simulations", invocation)]
+    if !foreign.is_empty() {
+        steps.push(Step::tests("simulations with smoltcp", tests().args(FOREIGN).args("-- --show-output")));
+    }
+    steps
 }
