@@ -282,8 +282,25 @@ pub struct TcpInfo {
     pub not_sent_bytes: u64,
     /// Received and not read.
     pub unread_bytes: u64,
-    /// Segments believed lost and not yet repaired.
+    /// What recovery is up to, as Linux numbers it: 0 nothing is missing, 1 something may be, 2 the window is being reduced, 3
+    /// something is lost and repaired, 4 a retransmission timed out.
+    pub congestion_state: u8,
+    /// Segments believed lost, sent again or not.
     pub lost_segments: u32,
+    /// Segments that the peer holds out of order.
+    pub sacked_segments: u32,
+    /// Segments sent again that are believed to be on their way.
+    pub retransmissions_in_flight: u32,
+    /// Segments by which others were seen to be overtaken, and how often.
+    pub reordering_segments: u32,
+    /// See `reordering_segments`.
+    pub reordering_seen: u32,
+    /// Segments that the peer says arrived twice.
+    pub duplicate_segments: u32,
+    /// Segments received out of order.
+    pub out_of_order_segments: u32,
+    /// Retransmission timeouts in a row, now.
+    pub timeouts: u32,
     /// Retransmissions of the segment at the left edge, now.
     pub backoff: u32,
     /// Segments sent again, ever.

@@ -109,6 +109,17 @@ impl Settings {
         match (key, numbers.as_slice()) {
             ("tcp_timestamps", &[on @ (0 | 1)]) => tcp.timestamps = on == 1,
             ("tcp_sack", &[on @ (0 | 1)]) => tcp.sack = on == 1,
+            ("tcp_recovery", &[bits @ 0..=7]) => {
+                tcp.rack = bits & 1 != 0;
+                tcp.rack_static_window = bits & 2 != 0;
+                tcp.rack_dup_threshold = bits & 4 == 0;
+            }
+            // Linux has given up the early retransmit of 1 and 2; what is left of the values is the probe.
+            ("tcp_early_retrans", &[value @ 0..=4]) => tcp.loss_probes = value >= 3,
+            ("tcp_frto", &[value @ 0..=2]) => tcp.frto = value > 0,
+            ("tcp_reordering", &[n @ 1..=300]) => tcp.reordering_segments = count(n),
+            ("tcp_max_reordering", &[n]) => tcp.max_reordering_segments = count(n),
+            ("tcp_dsack", &[on @ (0 | 1)]) => tcp.dsack = on == 1,
             ("tcp_window_scaling", &[on @ (0 | 1)]) => tcp.window_scaling = on == 1,
             ("tcp_congestion_control" | "net.ipv4.tcp_congestion_control", _) => {
                 tcp.congestion = congestion(value).ok_or("cubic, reno and dctcp are supported")?;
@@ -256,12 +267,7 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 
 /// What the stack cannot be told, and the values that say what it does.
 const FIXED: &[(&str, &[u64])] = &[
-    ("tcp_recovery", &[0]),
-    ("tcp_early_retrans", &[0]),
-    ("tcp_reordering", &[3]),
-    ("tcp_frto", &[0]),
     ("tcp_fack", &[0]),
-    ("tcp_dsack", &[1]),
     ("tcp_tw_reuse", &[1, 2]),
     ("tcp_rfc1337", &[0]),
     ("tcp_stdurg", &[0]),

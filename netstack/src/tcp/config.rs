@@ -134,6 +134,24 @@ pub struct TcpConfig {
     pub fixed_timestamp_offset: Option<u32>,
     /// Offer and use selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Tell a sender that supports SACK what arrived twice (RFC 2883; Linux's `tcp_dsack`).
+    pub dsack: bool,
+    /// Find losses by time (RFC 8985; bit 0 of Linux's `tcp_recovery`). Off, three segments behind a hole say that it is lost
+    /// (RFC 6675).
+    pub rack: bool,
+    /// Wait no longer for what may be reordered, however often that was for the better (bit 1 of Linux's `tcp_recovery`).
+    pub rack_static_window: bool,
+    /// Wait not at all once `reordering_segments` have arrived behind a hole and reordering was never seen (off by bit 2 of
+    /// Linux's `tcp_recovery`).
+    pub rack_dup_threshold: bool,
+    /// Probe for a lost tail (RFC 8985 §7; Linux's `tcp_early_retrans`).
+    pub loss_probes: bool,
+    /// Find out whether a retransmission timeout was spurious (RFC 5682; Linux's `tcp_frto`).
+    pub frto: bool,
+    /// Segments that may overtake another before that is taken for lost (Linux's `tcp_reordering`).
+    pub reordering_segments: u32,
+    /// The most that this adapts to (Linux's `tcp_max_reordering`).
+    pub max_reordering_segments: u32,
     /// Offer and use window scaling (RFC 7323).
     pub window_scaling: bool,
     /// Explicit congestion notification, where the congestion control leaves the choice.
@@ -227,6 +245,14 @@ impl Default for TcpConfig {
             fixed_isn: None,
             fixed_timestamp_offset: None,
             sack: true,
+            dsack: true,
+            rack: true,
+            rack_static_window: false,
+            rack_dup_threshold: true,
+            loss_probes: true,
+            frto: true,
+            reordering_segments: 3,
+            max_reordering_segments: 300,
             window_scaling: true,
             ecn: EcnMode::default(),
             ecn_fallback: true,

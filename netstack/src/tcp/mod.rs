@@ -29,8 +29,6 @@ mod recv_queue;
 mod rto;
 mod sack;
 mod send_queue;
-// Recovery does not ask it yet.
-#[allow(dead_code)]
 mod sent_log;
 mod seq;
 mod slots;

@@ -87,6 +87,11 @@ impl RttEstimator {
         self.reset_backoff();
     }
 
+    /// Notes a round trip that is only a bound: of the last of several segments that one acknowledgement tells of.
+    pub(crate) fn note_min(&mut self, rtt_ns: u64) {
+        self.min_rtt_ns = self.min_rtt_ns.min(rtt_ns.max(1));
+    }
+
     /// Smoothed round-trip time; 0 before the first.
     pub(crate) fn srtt_ns(&self) -> u64 {
         self.srtt_ns

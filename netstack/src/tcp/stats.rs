@@ -106,14 +106,58 @@ counters! {
     sack_recovery => "TcpExtTCPSackRecovery",
     /// Recoveries that duplicate acknowledgements started.
     reno_recovery => "TcpExtTCPRenoRecovery",
+    /// Recoveries that a timeout ended, with SACK and without.
+    sack_recovery_fail => "TcpExtTCPSackRecoveryFail",
+    /// See `sack_recovery_fail`.
+    reno_recovery_fail => "TcpExtTCPRenoRecoveryFail",
+    /// Timeouts while recovering from one.
+    loss_failures => "TcpExtTCPLossFailures",
+    /// Timeouts while something was missing, with SACK and without.
+    sack_failures => "TcpExtTCPSackFailures",
+    /// See `sack_failures`.
+    reno_failures => "TcpExtTCPRenoFailures",
+    /// Retransmissions that were lost, too.
+    lost_retransmit => "TcpExtTCPLostRetransmit",
+    /// Tail loss probes sent.
+    loss_probes => "TcpExtTCPLossProbes",
+    /// Losses that such a probe repaired.
+    loss_probe_recovery => "TcpExtTCPLossProbeRecovery",
+    /// Reordering seen by SACK, by duplicate acknowledgements, and by timestamps.
+    sack_reorder => "TcpExtTCPSACKReorder",
+    /// See `sack_reorder`.
+    reno_reorder => "TcpExtTCPRenoReorder",
+    /// See `sack_reorder`.
+    ts_reorder => "TcpExtTCPTSReorder",
+    /// Reductions taken back: at the end of a recovery, during one, by D-SACKs, and after a timeout.
+    full_undo => "TcpExtTCPFullUndo",
+    /// See `full_undo`.
+    partial_undo => "TcpExtTCPPartialUndo",
+    /// See `full_undo`.
+    dsack_undo => "TcpExtTCPDSACKUndo",
+    /// See `full_undo`.
+    loss_undo => "TcpExtTCPLossUndo",
+    /// Timeouts that F-RTO found spurious.
+    spurious_rtos => "TcpExtTCPSpuriousRTOs",
     /// SACK blocks ignored because they made no sense.
     sack_discard => "TcpExtTCPSACKDiscard",
     /// Times a peer took back what it had selectively acknowledged.
     sack_reneging => "TcpExtTCPSACKReneging",
     /// D-SACKs sent (RFC 2883).
     dsack_sent => "TcpExtTCPDSACKOldSent",
-    /// D-SACKs received.
+    /// D-SACKs sent of what was queued out of order.
+    dsack_ofo_sent => "TcpExtTCPDSACKOfoSent",
+    /// D-SACKs received of what was acknowledged.
     dsack_recv => "TcpExtTCPDSACKRecv",
+    /// D-SACKs received of what was out of order.
+    dsack_ofo_recv => "TcpExtTCPDSACKOfoRecv",
+    /// Segments that they told of.
+    dsack_recv_segs => "TcpExtTCPDSACKRecvSegs",
+    /// D-SACKs ignored: of before the last recovery, without a recovery, and beyond belief.
+    dsack_ignored_old => "TcpExtTCPDSACKIgnoredOld",
+    /// See `dsack_ignored_old`.
+    dsack_ignored_no_undo => "TcpExtTCPDSACKIgnoredNoUndo",
+    /// See `dsack_ignored_old`.
+    dsack_ignored_dubious => "TcpExtTCPDSACKIgnoredDubious",
     /// Segments queued out of order.
     ofo_queue => "TcpExtTCPOFOQueue",
     /// Out-of-order segments dropped for want of room.

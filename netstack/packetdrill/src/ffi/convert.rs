@@ -179,8 +179,8 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
     let mut bytes = vec![0; TCP_INFO_BYTES];
     let mss = u64::from(info.send_mss_bytes.max(1));
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, &[info.state as u8]);
-    put(2, &[info.backoff as u8, 0, info.backoff as u8]);
+    put(0, &[info.state as u8, info.congestion_state]);
+    put(2, &[info.timeouts as u8, 0, info.backoff as u8]);
     let scaled = info.send_window_scale > 0 || info.recv_window_scale > 0;
     let syn_data = u8::from(info.syn_data) << 5;
     put(5, &[u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(scaled) << 2 | syn_data]);
@@ -193,23 +193,31 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
         (16, info.send_mss_bytes.into()),
         (20, info.recv_mss_bytes.into()),
         (24, info.unacked_bytes.div_ceil(mss)),
+        (28, info.sacked_segments.into()),
         (32, info.lost_segments.into()),
+        (36, info.retransmissions_in_flight.into()),
         (60, info.path_mtu_bytes.into()),
         (68, info.rtt_us.into()),
         (72, info.rttvar_us.into()),
         (76, threshold),
         (80, info.cwnd_bytes / mss),
         (84, info.send_mss_bytes.into()),
+        (88, info.reordering_segments.into()),
         (100, info.retransmitted_segments),
         (136, info.segments_out),
         (140, info.segments_in),
         (144, info.not_sent_bytes),
         (148, info.min_rtt_us.into()),
+        (216, info.duplicate_segments.into()),
+        (220, info.reordering_seen.into()),
+        (224, info.out_of_order_segments.into()),
         (228, info.send_window_bytes),
         (232, info.recv_window_bytes),
     ] {
         put(at, &u32::try_from(value).unwrap_or(u32::MAX).to_ne_bytes());
     }
+    put(7, &[u8::from(info.delivery_rate_app_limited)]);
+    put(160, &info.delivery_rate.to_ne_bytes());
     put(120, &info.bytes_acked.to_ne_bytes());
     put(128, &info.bytes_received.to_ne_bytes());
     bytes

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use demi_drivers::transport::TcpInfo;
 
+use demi_netstack::tcp::TcpStats;
+
 use crate::eval::Value;
 
 /// Names and values for one connection.
@@ -42,7 +44,14 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
         ("tcpi_notsent_bytes", info.not_sent_bytes),
         ("tcpi_lost", info.lost_segments.into()),
         ("tcpi_backoff", info.backoff.into()),
-        ("tcpi_retransmits", info.backoff.into()),
+        ("tcpi_retransmits", info.timeouts.into()),
+        ("tcpi_ca_state", info.congestion_state.into()),
+        ("tcpi_sacked", info.sacked_segments.into()),
+        ("tcpi_retrans", info.retransmissions_in_flight.into()),
+        ("tcpi_reordering", info.reordering_segments.into()),
+        ("tcpi_reord_seen", info.reordering_seen.into()),
+        ("tcpi_dsack_dups", info.duplicate_segments.into()),
+        ("tcpi_rcv_ooopack", info.out_of_order_segments.into()),
         ("tcpi_total_retrans", info.retransmitted_segments),
         ("tcpi_bytes_acked", info.bytes_acked),
         ("tcpi_pacing_rate", info.pacing_rate),
@@ -64,4 +73,9 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
     names.insert("demi_unread_bytes".to_owned(), Value::Int(info.unread_bytes.into()));
     names.insert("demi_unacked_bytes".to_owned(), Value::Int(info.unacked_bytes.into()));
     names
+}
+
+/// The counters of TCP, as `nstat` names them.
+pub(crate) fn counters(stats: &TcpStats) -> impl Iterator<Item = (String, Value)> {
+    stats.iter().map(|(name, value)| (name.to_owned(), Value::Int(value.into())))
 }

@@ -310,7 +310,9 @@ impl Runner {
     fn assert(&mut self, code: &str) -> Result<(), String> {
         let fd = self.subject.ok_or("there is no connection that an assertion could be about")?;
         let info = self.host.info(fd).map_err(|errno| format!("TCP_INFO: {}", errno.name()))?;
-        eval::run(code, &mut info::names(&info))
+        let mut names = info::names(&info);
+        names.extend(info::counters(self.host.stack.tcp_stats()));
+        eval::run(code, &mut names)
     }
 
     // ---- states ----

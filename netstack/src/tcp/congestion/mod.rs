@@ -56,7 +56,7 @@ impl Window {
     }
 
     /// The threshold that what is known now stands for (Linux's `tcp_current_ssthresh`).
-    fn current_threshold(&self) -> u32 {
+    pub(crate) fn current_threshold(&self) -> u32 {
         self.ssthresh.max(self.cwnd / 4 * 3)
     }
 }
@@ -95,7 +95,6 @@ trait Algorithm {
     /// A loss was found, or a retransmission timed out, or the network has marked packets: answers the new threshold.
     fn threshold(&mut self, window: &Window, mss: u32, cause: Cause) -> u32;
     /// The last reduction was needless: back to the curve before it.
-    #[allow(dead_code)] // Whether a loss was one is found out by recovery, which does not ask yet.
     fn undo(&mut self) {}
 }
 
@@ -196,14 +195,6 @@ impl Congestion {
         }
     }
 
-    /// Fast recovery begins: lowers threshold and window (RFC 5681 §3.2, RFC 6675 §5).
-    pub(crate) fn on_loss(&mut self, window: &mut Window, _flight: u32, mss: u32) {
-        if !matches!(self.kind, Kind::Off) {
-            self.lower_threshold(window, mss, Cause::Loss);
-            window.cwnd = window.ssthresh;
-        }
-    }
-
     /// A retransmission timed out: the window becomes one segment; the threshold falls only at the first of several timeouts
     /// of the same data (RFC 5681 §3.1).
     pub(crate) fn on_timeout(&mut self, window: &mut Window, _flight: u32, mss: u32, first: bool) {
@@ -216,7 +207,6 @@ impl Congestion {
     }
 
     /// The last reduction was for nothing: what was taken for lost had only been late (RFC 4015, Linux's `tcp_undo_cwnd_reduction`).
-    #[allow(dead_code)] // As there.
     pub(crate) fn undo(&mut self, window: &mut Window) {
         let before = core::mem::take(&mut self.before);
         if before.cwnd > 0 {
@@ -321,7 +311,7 @@ pub(super) mod tests {
         let mut congestion = congestion(CongestionControl::None);
         let mut window = congestion.initial(10, 1000);
         congestion.on_timeout(&mut window, 5000, 1000, true);
-        congestion.on_loss(&mut window, 5000, 1000);
+        congestion.lower_threshold(&mut window, 1000, Cause::Loss);
         congestion.on_idle(&mut window, 10_000, u64::MAX, 1);
         congestion.on_unused(&mut window, 0, 10_000);
         assert_eq!(window.cwnd, MAX_WINDOW_BYTES);
@@ -331,7 +321,7 @@ pub(super) mod tests {
     fn threshold_never_falls_below_two_segments() {
         let mut congestion = congestion(CongestionControl::NewReno);
         let mut window = congestion.initial(1, 1000);
-        congestion.on_loss(&mut window, 100, 1000);
+        congestion.lower_threshold(&mut window, 1000, Cause::Loss);
         assert_eq!(window.ssthresh, 2000);
     }
 }

@@ -4,17 +4,15 @@ use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::Output;
-use super::super::rto::{RtoBounds, clock_ms, elapsed_ns, rtt_from_echo};
-use super::super::sack::Update;
+use super::super::rto::elapsed_ns;
 use super::super::seq::SeqNumber;
 use super::input::Segment;
-use super::{Connection, Env, Retransmit};
-use crate::wire::tcp::{Timestamps, flags};
+use super::{Connection, Env, Retransmit, slow};
 
 impl<P> Connection<P> {
     /// Moves the left edge to `ack`, which lies behind it and not beyond what was sent.
     #[inline(always)]
-    pub(super) fn acked<O>(&mut self, env: &mut Env<'_, O>, ack: SeqNumber, timestamps: Option<Timestamps>) {
+    pub(super) fn acked<O>(&mut self, env: &mut Env<'_, O>, ack: SeqNumber) {
         let bytes = ack - self.snd_una;
         let queued = self.tx.len();
         self.snd_una = ack;
@@ -24,9 +22,10 @@ impl<P> Connection<P> {
         self.tx.acknowledge(ack);
         self.bytes_acked += u64::from(queued - self.tx.len());
 
-        if self.slow & super::slow::RECOVERY != 0 || self.rtt.backoff() > 0 {
-            self.sample_after_loss(env.now, env.bounds, timestamps);
-        } else if self.timing && ack.at_or_after(self.timed_seq) {
+        if self.rtt.backoff() > 0 {
+            self.heard_again();
+        }
+        if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
             self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
         } else {
@@ -39,10 +38,9 @@ impl<P> Connection<P> {
             self.retransmit_at = Instant::FAR_FUTURE;
         } else {
             // RFC 6298 §5.3
-            self.retransmit = Retransmit::Rto;
-            self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+            self.restart_timer(env);
         }
-        if self.cwnd_limited && !self.in_fast_recovery() {
+        if self.cwnd_limited {
             self.grow_window(env, bytes);
         }
         // A third free is enough to make waking the writer worth it.
@@ -51,26 +49,11 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Data that was sent twice is only measured by the timestamp it carried (RFC 6298 §3, RFC 7323 §4).
+    /// The peer answers again: what counted its silence starts over.
     #[cold]
-    fn sample_after_loss(&mut self, now: Instant, bounds: RtoBounds, timestamps: Option<Timestamps>) {
+    pub(super) fn heard_again(&mut self) {
         self.cold.timeouts = 0;
         self.cold.stalled_since = None;
-        self.log_acknowledge();
-        // Even data sent once is acknowledged only after the holes before it: that measures the repair.
-        self.timing = false;
-        let echo = timestamps.filter(|timestamps| self.ts_ok && timestamps.echo != 0);
-        let clock = clock_ms(now).wrapping_add(self.ts_offset);
-        let sample = echo.and_then(|timestamps| rtt_from_echo(clock, timestamps.echo)).filter(|&rtt_ns| {
-            // An echo from before the last repair, in an acknowledgement that the repair may have caused: the first
-            // acknowledgement was lost, and the time in between is our timeout, not the path's.
-            let since_repair_ns = elapsed_ns(now, self.cold.recovery.repaired_at());
-            rtt_ns <= since_repair_ns || since_repair_ns < self.rtt.min_rtt_ns().unwrap_or(u64::MAX)
-        });
-        match sample {
-            Some(rtt_ns) => self.rtt.sample(rtt_ns, bounds),
-            None => self.rtt.reset_backoff(),
-        }
     }
 
     /// Takes the acknowledgement of a segment off the short path (RFC 9293 §3.10.7.4, fifth step). Answers whether the rest of
@@ -83,41 +66,26 @@ impl<P> Connection<P> {
             return false;
         }
         if ack.before(self.snd_una) {
-            // Overtaken on the way: its data may still be new.
+            // Overtaken on the way: its data may still be new, and its blocks may still tell something.
+            if self.sack_ok && !segment.sack.is_empty() {
+                self.take_old_blocks(env, segment);
+            }
             return true;
         }
         let acked = ack - self.snd_una;
-        let update = if self.sack_ok && !(segment.sack.is_empty() && self.cold.scoreboard.is_empty()) {
-            self.cold.scoreboard.update(self.snd_una, ack, self.snd_max, segment.sack.as_slice())
-        } else {
-            Update::default()
-        };
-        if update.new_bytes > 0 {
-            self.log_sack(segment.sack.as_slice());
-        }
-        env.stats.sack_discard += u64::from(update.discarded);
-        env.stats.dsack_recv += u64::from(update.duplicate);
-        let outstanding = self.snd_una != self.snd_max;
-        // RFC 5681 §2: it has no data, changes no window and moves nothing, while something is outstanding.
-        let duplicate = acked == 0
-            && outstanding
-            && segment.len == 0
-            && segment.flags & flags::FIN == 0
-            && segment.window == self.snd_wnd;
         self.take_echo(env, segment);
-        if acked > 0 {
-            self.acked(env, ack, segment.timestamps);
+        let told = self.sack_ok && !segment.sack.is_empty();
+        if self.slow & slow::RECOVERY != 0 || told || (acked == 0 && self.snd_una != self.snd_max) {
+            self.take_news(env, segment);
+        } else {
+            if acked > 0 {
+                self.acked(env, ack);
+            }
+            self.take_window(segment.seq, segment.ack, segment.window);
         }
         self.shrink_in_cwr(acked);
-        self.take_window(segment.seq, segment.ack, segment.window);
-        if acked > 0 && self.slow & super::slow::SEARCH != 0 {
+        if acked > 0 && self.slow & slow::SEARCH != 0 {
             self.probe_acked(env);
-        }
-        if outstanding {
-            self.recover(env, acked, update, duplicate);
-        }
-        if acked > 0 || update.new_bytes > 0 {
-            self.finish_sample(env.now);
         }
         if !(self.orphan && self.snd_wnd == 0) {
             self.cold.window_probes = 0;
@@ -127,7 +95,7 @@ impl<P> Connection<P> {
             self.retransmit_at = Instant::FAR_FUTURE;
             self.rtt.reset_backoff();
         }
-        if self.has_unsent() || self.in_fast_recovery() {
+        if self.has_unsent() || self.has_repairs() {
             self.flush_due = true;
         }
         if acked > 0 {
@@ -136,9 +104,9 @@ impl<P> Connection<P> {
         true
     }
 
-    /// Takes the window of a segment, if it is news (RFC 9293 §3.10.7.4: SND.WL1 and SND.WL2).
+    /// Takes the window of a segment, if it is news, and answers whether (RFC 9293 §3.10.7.4: SND.WL1 and SND.WL2).
     #[inline]
-    pub(super) fn take_window(&mut self, seq: SeqNumber, ack: SeqNumber, window: u32) {
+    pub(super) fn take_window(&mut self, seq: SeqNumber, ack: SeqNumber, window: u32) -> bool {
         let newer = self.snd_wl1.before(seq)
             || (self.snd_wl1 == seq
                 && (self.snd_wl2.before(ack)
@@ -151,6 +119,7 @@ impl<P> Connection<P> {
             self.snd_wl1 = seq;
             self.snd_wl2 = ack;
         }
+        newer
     }
 
     /// Whether the acknowledgement covers our FIN, and what follows (RFC 9293 §3.10.7.4).

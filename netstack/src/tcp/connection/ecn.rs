@@ -164,6 +164,12 @@ impl<P> Connection<P> {
         }
     }
 
+    /// The window has not been reduced after all.
+    pub(super) fn withdraw_reduced(&mut self) {
+        self.cold.ecn.cwr_due = false;
+        self.update_ecn_bit();
+    }
+
     /// Whether the window is being reduced for a mark, in the round trip that it came in.
     pub(super) fn in_cwr(&self) -> bool {
         self.cold.ecn.reduced

@@ -108,7 +108,7 @@ impl<P> Connection<P> {
         }
         self.last_recv_at = env.now;
         if ack != self.snd_una {
-            self.acked(env, ack, timestamps);
+            self.acked(env, ack);
             if self.write_waker.is_some() && self.tx.len() == 0 {
                 self.wake_writer();
             }

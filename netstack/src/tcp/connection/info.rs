@@ -169,7 +169,29 @@ impl<P> Connection<P> {
         info.unacked_bytes = u64::from(self.snd_max - self.snd_una);
         info.not_sent_bytes = u64::from(self.tx.end().since(self.snd_max));
         info.unread_bytes = u64::from(self.rx.bytes());
-        info.lost_segments = self.cold.recovery.lost_segments(&self.cold.scoreboard, self.snd_una, mss);
+        let recovery = &self.cold.recovery;
+        if let Some(log) = self.cold.sent.as_ref().filter(|log| !self.timing && !log.is_empty()) {
+            info.lost_segments = log.lost().segments;
+            info.sacked_segments = log.sacked().segments;
+            info.retransmissions_in_flight = log.retrans().segments;
+        }
+        if !self.sack_ok {
+            info.sacked_segments = recovery.duplicates;
+        }
+        info.congestion_state = recovery.phase as u8;
+        info.reordering_segments = recovery.reordering;
+        info.reordering_seen = recovery.reord_seen;
+        info.duplicate_segments = recovery.dsack_dups;
+        info.out_of_order_segments = self.cold.out_of_order;
+        info.timeouts = self.cold.timeouts;
+        if let Some(log) = &self.cold.sent
+            && log.delivery.rate.1 > 0
+        {
+            let (bytes, ns, limited) = log.delivery.rate;
+            let rate = u128::from(bytes) * 1_000_000_000 / u128::from(ns);
+            info.delivery_rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            info.delivery_rate_app_limited = limited;
+        }
         info.backoff = u32::from(self.rtt.backoff());
         info.retransmitted_segments = self.cold.retransmitted;
         info.bytes_acked = self.bytes_acked;

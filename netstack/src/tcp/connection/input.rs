@@ -125,7 +125,7 @@ impl<P> Connection<P> {
         self.rcv_adv = self.rcv_nxt + self.recv_cap.min(65_535);
         self.take_first_window(segment.seq, window);
         if acks {
-            self.acked(env, segment.ack, segment.timestamps);
+            self.acked(env, segment.ack);
             self.establish(env);
             self.fast_open_answered(env, options);
             self.ack_now();
@@ -146,7 +146,8 @@ impl<P> Connection<P> {
         self.set_state(TcpState::Established);
         self.search_from_the_start(env);
         self.snd_wl2 = self.snd_una;
-        self.cold.recovery = super::recovery::Recovery::new(self.snd_una);
+        let reordering = self.cold.recovery.reordering;
+        self.cold.recovery = super::recovery::Recovery::new(self.snd_una, reordering);
         self.cold.timeouts = 0;
         self.cold.stalled_since = None;
         if self.cold.syn_sent > 1 {
@@ -314,7 +315,7 @@ impl<P> Connection<P> {
             self.snd_wl1 = segment.seq;
         }
         self.max_snd_wnd = self.max_snd_wnd.max(self.snd_wnd);
-        self.acked(env, segment.ack, segment.timestamps);
+        self.acked(env, segment.ack);
         self.hatch();
         self.establish(env);
         self.syn_data_answered(env);

@@ -10,12 +10,16 @@ use super::super::rto::{RtoBounds, elapsed_ns};
 use super::super::sent_log::{Burst, Position, SentLog, mark};
 use super::super::seq::SeqNumber;
 use super::Connection;
-use crate::wire::tcp::SackBlock;
 
 impl<P> Connection<P> {
     /// The place in the stream of `seq`, which has not been acknowledged.
     pub(super) fn position(&self, seq: SeqNumber) -> Position {
         self.bytes_acked + u64::from(seq - self.snd_una)
+    }
+
+    /// The sequence number of the byte at `position`.
+    pub(super) fn sequence(&self, position: Position) -> SeqNumber {
+        self.snd_una + (position.saturating_sub(self.bytes_acked)) as u32
     }
 
     /// Bytes that have arrived at the peer in all, as far as we know.
@@ -51,50 +55,38 @@ impl<P> Connection<P> {
         self.log().push(Burst { start: from, end: upto, size, at: now }, delivered);
     }
 
-    /// The bytes from `start` to `end` are sent again.
+    /// The bytes from `start` to `end` are sent again. `counted`: for they are lost; else as a probe.
     #[cold]
-    pub(super) fn log_resent(&mut self, now: Instant, start: SeqNumber, end: SeqNumber) {
+    pub(super) fn log_resent(&mut self, now: Instant, start: SeqNumber, end: SeqNumber, counted: bool) {
         let (start, end) = (self.position(start), self.position(end));
         let delivered = self.delivered();
-        self.log().resent(start, end, now, delivered, true);
+        self.log().resent(start, end, now, delivered, counted);
         self.timing = false;
-    }
-
-    /// The peer holds what `blocks` say.
-    #[cold]
-    pub(super) fn log_sack(&mut self, blocks: &[SackBlock]) {
-        let (una, max) = (self.snd_una, self.snd_max);
-        for block in blocks {
-            let (start, end) = (SeqNumber::new(block.start), SeqNumber::new(block.end));
-            if start.at_or_after(una) && start.before(end) && end.at_or_before(max) {
-                let (start, end) = (self.position(start), self.position(end));
-                self.log().sack(start, end, |_| {});
-            }
-        }
     }
 
     /// The left edge has moved while nothing was missing: what the log knows of the round trip is measured.
     #[cold]
     #[inline(never)]
     pub(super) fn acked_logged(&mut self, now: Instant, bounds: RtoBounds) {
-        if let Some(sent_at) = self.log_acknowledge() {
-            self.rtt.sample(elapsed_ns(now, sent_at), bounds);
+        if let Some((first, last)) = self.log_acknowledge() {
+            self.rtt.sample(elapsed_ns(now, first), bounds);
+            self.rtt.note_min(elapsed_ns(now, last));
         }
         self.finish_sample(now);
     }
 
-    /// Takes what is acknowledged out of the log. Answers when the first of it was sent, if all was sent once.
-    pub(super) fn log_acknowledge(&mut self) -> Option<Instant> {
+    /// Takes what is acknowledged out of the log. Answers when the first and the last of it were sent, if all was sent once.
+    fn log_acknowledge(&mut self) -> Option<(Instant, Instant)> {
         let una = self.bytes_acked;
         let all = self.snd_una == self.snd_max;
         let log = self.cold.sent.as_mut()?;
-        let (mut first, mut again) = (None, false);
+        let (mut sent, mut again) = (None, false);
         // The FIN is no byte of the stream: what ends with it ends all.
         log.acknowledge(if all { Position::MAX } else { una }, |piece| {
             again |= piece.has(mark::EVER);
-            first = first.or(Some(piece.sent_at));
+            sent = Some((sent.map_or(piece.sent_at, |(first, _)| first), piece.sent_at));
         });
-        first.filter(|_| !again)
+        sent.filter(|_| !again)
     }
 
     /// Concludes what an acknowledgement tells of the path, once all of it has been taken in. Congestion control finds it in

@@ -4,7 +4,7 @@
 //! change the connection and send through an [`Env`]; they leave notes (`flush_due`, `lifecycle`, deadlines) that the layer
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
-//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `recovery`: losses.
+//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `news`: those that tell more than success. `recovery`: losses; by time: `rack`; by timeout: `loss`; the window meanwhile: `prr`; taken back: `undo`; a lost tail: `probe`.
 //! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window. `ecn`: marks.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
@@ -16,12 +16,18 @@ mod fast_open;
 mod info;
 mod input;
 mod logged;
+mod loss;
 mod mtu;
+mod news;
 mod pacing;
+mod probe;
+mod prr;
+mod rack;
 mod receive;
 mod recovery;
 mod timers;
 mod transmit;
+mod undo;
 mod user;
 
 use core::task::Waker;
@@ -42,7 +48,6 @@ use super::output::{Flow, Output};
 use super::reassembly::Reassembly;
 use super::recv_queue::RecvQueue;
 use super::rto::{RtoBounds, RttEstimator};
-use super::sack::Scoreboard;
 use super::send_queue::SendQueue;
 use super::sent_log::SentLog;
 use super::seq::SeqNumber;
@@ -93,6 +98,10 @@ enum Retransmit {
     Rto,
     /// The peer's window is closed (RFC 9293 §3.8.6.1).
     Persist,
+    /// The tail may be lost (RFC 8985 §7).
+    Probe,
+    /// What has been overtaken counts as lost before long (RFC 8985 §6.3).
+    Reorder,
 }
 
 /// Reasons to leave the short path, as bits.
@@ -142,7 +151,7 @@ pub(crate) struct Connection<P> {
     ts_recent: u32,
     /// First number not acknowledged.
     snd_una: SeqNumber,
-    /// Next number to send; behind `snd_max` after a timeout.
+    /// Next number to send: `snd_max`, but for a SYN that is to be sent again.
     snd_nxt: SeqNumber,
     /// The number behind the highest sent.
     snd_max: SeqNumber,
@@ -242,7 +251,6 @@ pub(crate) struct Cold {
     ecn: Ecn,
     pacing: Pacing,
     recovery: Recovery,
-    scoreboard: Scoreboard,
     /// What is in flight, once that is more than one burst.
     sent: Option<Box<SentLog>>,
     reassembly: Reassembly,
@@ -272,6 +280,8 @@ pub(crate) struct Cold {
     fin_wait_2_until: Instant,
     last_challenge: Option<Instant>,
     retransmitted: u64,
+    /// Segments that arrived out of order.
+    out_of_order: u32,
     /// What Fast Open has to remember, where it is used.
     fast_open: Option<Box<FastOpenPart>>,
     /// What has been learnt of the path's packet size.
@@ -400,8 +410,7 @@ impl<P: Default> Connection<P> {
             usage: Usage::new(start.iss, start.now),
             ecn: Ecn::new(options, config),
             pacing: Pacing::default(),
-            recovery: Recovery::new(start.iss),
-            scoreboard: Scoreboard::default(),
+            recovery: Recovery::new(start.iss, config.reordering_segments),
             sent: None,
             reassembly: Reassembly::default(),
             fin_at: None,
@@ -422,6 +431,7 @@ impl<P: Default> Connection<P> {
             fin_wait_2_until: Instant::FAR_FUTURE,
             last_challenge: None,
             retransmitted: 0,
+            out_of_order: 0,
             fast_open: None,
             path_size: None,
             read_shut: false,
@@ -524,12 +534,6 @@ impl<P> Connection<P> {
         )
     }
 
-    /// Whether fast recovery is under way.
-    #[inline]
-    fn in_fast_recovery(&self) -> bool {
-        self.slow & slow::RECOVERY != 0 && self.cold.recovery.is_active()
-    }
-
     /// Whether our FIN has been sent, at least once.
     #[inline]
     fn fin_sent(&self) -> bool {
@@ -586,9 +590,10 @@ impl<P> Connection<P> {
 
     /// Sends again, at the next flush, everything that is not acknowledged: it is lost, and congestion not to blame.
     fn send_all_again(&mut self) {
-        self.snd_nxt = self.snd_una;
-        self.timing = false;
-        self.flush_due = true;
+        if self.snd_una != self.snd_max {
+            self.log().lose_all(Instant::FAR_FUTURE);
+            self.enter_loss_without_congestion();
+        }
     }
 
     /// Bytes the peer may still send us, as it knows.
@@ -650,7 +655,6 @@ impl<P> Connection<P> {
     fn shed(&mut self) {
         self.tx.clear();
         self.cold.reassembly.clear();
-        self.cold.scoreboard.clear();
         self.cold.sent = None;
         self.retransmit = Retransmit::Off;
         self.retransmit_at = Instant::FAR_FUTURE;

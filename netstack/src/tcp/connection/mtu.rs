@@ -76,6 +76,9 @@ impl<P> Connection<P> {
         let mtu = path_mtu::believed(self.flow.local.is_ipv6(), mtu);
         let mss = local_mss(mtu, &self.flow);
         if mss < self.cold.local_mss {
+            if self.snd_una != self.snd_max {
+                self.log();
+            }
             self.cold.local_mss = mss;
             self.cold.path_size.get_or_insert_default().raise_at = now + path_mtu::EXPIRY;
             let before = self.snd_mss;
@@ -83,7 +86,7 @@ impl<P> Connection<P> {
             self.update_rare_timer();
             if self.snd_mss < before {
                 // What was too big is lost without a doubt; send it again in the new size, without blaming congestion.
-                self.send_all_again();
+                self.lose_oversize();
             }
         }
         true

@@ -114,7 +114,10 @@ impl<P> Connection<P> {
                 false => 0,
             };
             match self.cold.reassembly.insert(self.rcv_nxt, seq, payload, max_bufs) {
-                Inserted::Queued => env.stats.ofo_queue += 1,
+                Inserted::Queued => {
+                    env.stats.ofo_queue += 1;
+                    self.cold.out_of_order = self.cold.out_of_order.saturating_add(1);
+                }
                 Inserted::Duplicate => env.stats.ofo_merge += 1,
                 Inserted::Dropped => env.stats.ofo_drop += 1,
             }

@@ -1,285 +1,359 @@
-//! Loss recovery: when something counts as lost, and what goes out again (RFC 5681, RFC 6582, RFC 6675, RFC 3042).
+//! Recovery: from what an acknowledgement tells to what is lost, to the phase that follows, to what may go out again.
 //!
-//! With SACK, holes below the lost edge are filled as the pipe drains; without, each partial acknowledgement names the next hole.
-//! After a timeout everything not selectively acknowledged goes out again, in slow start. Congestion control is told, never
-//! asked.
+//! The phases and what leads from one to the next are Linux's (`tcp_fastretrans_alert`), which obey RFC 5681, RFC 6582, RFC 6675 and
+//! RFC 8985:
+//!
+//! ```text
+//!          gap told of                loss proven                    point acknowledged
+//!  Open ──────────────► Disorder ─────────────────► Recovery ────────────────────────────► Open
+//!   │ ▲                    │                            │   undone: what was lost is here ──► Open or Disorder
+//!   │ └── congestion told of (ECN), or a probe repaired a loss: Cwr ◄── Open, Disorder
+//!   └──────────────────────┴── retransmission timeout ──┴──► Loss ── point acknowledged, or undone ──► Open
+//! ```
+//!
+//! Losses are told by time (`rack`), by three duplicates, or by a timeout (`loss`). What is in flight, lost or held by the peer
+//! is in the sent log; congestion control is told, never asked.
 
+use super::super::sent_log::{Position, TimedOut};
+use super::super::seq::SeqNumber;
+use super::probe::Probe;
+use super::prr::Reduction;
+use super::rack::Rack;
+use super::undo::Undo;
+use super::{Connection, Env, slow};
 use demi_drivers::Instant;
 
-use super::super::sack::{DUP_THRESHOLD, Scoreboard, Update};
-use super::super::seq::SeqNumber;
-use super::{Connection, Env, slow};
-
-/// What recovery is up to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nothing is lost.
+/// What recovery is up to. The order is Linux's `tcp_ca_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Nothing is missing.
     Open,
-    /// Fast recovery, until everything sent before it is acknowledged.
-    Fast,
-    /// A retransmission timed out: sending again from the left edge, until everything sent before it is acknowledged.
+    /// Something may be, or has been reordered.
+    Disorder,
+    /// The window is being reduced, though nothing is missing.
+    Cwr,
+    /// Something is lost and being repaired, until everything sent before is acknowledged.
+    Recovery,
+    /// A retransmission timed out.
     Loss,
 }
 
 /// The state of recovery.
 #[derive(Debug)]
 pub(super) struct Recovery {
-    phase: Phase,
-    /// Duplicate acknowledgements in a row.
-    dup_acks: u32,
-    /// What had been sent when recovery last began: it ends when that is acknowledged (RFC 6582 §3.2, recover).
-    point: SeqNumber,
-    /// Holes below this have been filled once (RFC 6675 §2, HighRxt).
-    high_rxt: SeqNumber,
-    /// The hole at the left edge goes out at once, whatever the window says.
-    first_due: bool,
-    /// Bytes by which duplicate acknowledgements widen the congestion window, without SACK.
-    inflation: u32,
-    /// Bytes believed to be on the way, with SACK.
-    pipe: u32,
-    /// Below this every hole counts as lost.
-    lost_below: SeqNumber,
+    pub(super) phase: Phase,
+    /// What had been sent when the phase began: it ends when that is acknowledged (RFC 6582 §3.2, recover).
+    pub(super) point: SeqNumber,
+    /// Without SACK: segments that must have arrived for there to be so many duplicate acknowledgements.
+    pub(super) duplicates: u32,
+    /// Segments by which reordering was seen to displace others, at least the configured.
+    pub(super) reordering: u32,
+    /// How often it was seen.
+    pub(super) reord_seen: u32,
+    /// Segments that the peer has told of as arrived twice.
+    pub(super) dsack_dups: u32,
+    pub(super) undo: Undo,
+    pub(super) reduction: Reduction,
+    pub(super) rack: Rack,
+    pub(super) probe: Option<Probe>,
+    /// No probe could go out: a timeout is what comes next.
+    pub(super) no_probe: bool,
+    /// Whether the timeout was spurious is still to be seen (RFC 5682).
+    pub(super) frto: bool,
+    /// New data goes out before anything is repaired (RFC 5682 §2.1, step 2b).
+    pub(super) new_first: bool,
+    /// The peer has thrown away what it held.
+    pub(super) reneged: bool,
     /// When something was last sent again.
-    repaired_at: Instant,
+    pub(super) repaired_at: Instant,
+}
+
+/// What one acknowledgement tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct News {
+    /// The left edge has moved.
+    pub(super) advanced: bool,
+    /// It came with data, or with a new window: it is no duplicate.
+    pub(super) data: bool,
+    pub(super) window: bool,
+    /// Something is held for the first time.
+    pub(super) sacked: bool,
+    /// Something arrived twice; and that was the probe.
+    pub(super) duplicate: bool,
+    pub(super) duplicate_of_probe: bool,
+    /// Something sent before the phase's point, and only once, has arrived.
+    pub(super) original: bool,
+    /// Something sent again has been acknowledged.
+    pub(super) retransmitted: bool,
+    /// The peer holds what follows the acknowledgement: it has thrown it away.
+    pub(super) reneging: bool,
+    /// Retransmissions have come to count as lost.
+    pub(super) lost_again: bool,
+    /// The timer is to start anew.
+    pub(super) timer: bool,
+    /// Bytes newly delivered, in order or not; bytes newly lost.
+    pub(super) delivered: u32,
+    pub(super) lost: u32,
+    /// The timestamp it echoes.
+    pub(super) echo: Option<u32>,
+    /// Where the left edge was.
+    pub(super) prior_una_position: Position,
+}
+
+impl News {
+    pub(super) fn is_no_duplicate(&self) -> bool {
+        self.data || self.window || self.advanced
+    }
 }
 
 impl Recovery {
-    pub(super) fn new(iss: SeqNumber) -> Self {
-        Recovery {
-            phase: Phase::Open,
-            dup_acks: 0,
-            point: iss,
-            high_rxt: iss,
-            first_due: false,
-            inflation: 0,
-            pipe: 0,
-            lost_below: iss,
-            repaired_at: Instant::ZERO,
-        }
-    }
-
-    /// Whether fast recovery is under way.
-    #[inline]
-    pub(super) fn is_active(&self) -> bool {
-        self.phase == Phase::Fast
-    }
-
     /// Whether the window has been reduced for what is being recovered from.
     pub(super) fn is_reducing(&self) -> bool {
-        self.phase != Phase::Open
+        self.phase >= Phase::Cwr
     }
 
-    /// Whether a timeout is being recovered from.
-    pub(super) fn is_in_loss(&self) -> bool {
-        self.phase == Phase::Loss
-    }
-
-    /// Whether the next repair goes out whatever the congestion window says.
-    pub(super) fn first_due(&self) -> bool {
-        self.first_due
-    }
-
-    #[inline]
-    pub(super) fn inflation_bytes(&self) -> u32 {
-        self.inflation
-    }
-
-    /// Segments believed lost and not sent again yet, for information.
-    pub(super) fn lost_segments(&self, board: &Scoreboard, una: SeqNumber, mss: u32) -> u32 {
-        if self.phase != Phase::Fast {
-            return 0;
+    pub(super) fn new(iss: SeqNumber, reordering: u32) -> Self {
+        Recovery {
+            phase: Phase::Open,
+            point: iss,
+            duplicates: 0,
+            reordering,
+            reord_seen: 0,
+            dsack_dups: 0,
+            undo: Undo::default(),
+            reduction: Reduction::default(),
+            rack: Rack::default(),
+            probe: None,
+            no_probe: false,
+            frto: false,
+            new_first: false,
+            reneged: false,
+            repaired_at: Instant::ZERO,
         }
-        let from = self.high_rxt.later(una);
-        self.lost_below.since(from).saturating_sub(board.bytes_below(self.lost_below)).div_ceil(mss.max(1))
-    }
-
-    /// The next hole to fill (RFC 6675 §4, NextSeg rule 1).
-    pub(super) fn next_hole(&self, board: &Scoreboard, una: SeqNumber, max: SeqNumber) -> Option<SeqNumber> {
-        if self.first_due {
-            return una.before(max).then_some(una);
-        }
-        let seq = board.skip(self.high_rxt.later(una));
-        (seq.before(self.lost_below) && seq.before(max)).then_some(seq)
-    }
-
-    /// When something was last sent again.
-    pub(super) fn repaired_at(&self) -> Instant {
-        self.repaired_at
-    }
-
-    /// Something has been sent again.
-    pub(super) fn note_repair(&mut self, now: Instant) {
-        self.repaired_at = now;
-    }
-
-    /// A hole has been filled from `seq` to `end`.
-    pub(super) fn repaired(&mut self, seq: SeqNumber, end: SeqNumber) {
-        self.high_rxt = self.high_rxt.later(end);
-        self.first_due = false;
-        self.pipe += end.since(seq);
-    }
-
-    /// New bytes have been sent during recovery.
-    pub(super) fn sent(&mut self, bytes: u32) {
-        self.pipe += bytes;
     }
 }
 
 impl<P> Connection<P> {
-    /// Takes note of an acknowledgement of `acked` new bytes and of what its SACK blocks told. `duplicate`: it told nothing else
-    /// new either.
-    pub(super) fn recover<O>(&mut self, env: &mut Env<'_, O>, acked: u32, update: Update, duplicate: bool) {
-        if acked > 0 {
-            self.recover_advanced(acked);
-        } else if duplicate || update.new_bytes > 0 {
-            self.recover_duplicate();
+    /// Takes note of an acknowledgement that tells more than that all is well.
+    pub(super) fn alert<O>(&mut self, env: &mut Env<'_, O>, news: &mut News) {
+        // RFC 5681 §2: a duplicate tells nothing else.
+        let duplicate = !news.is_no_duplicate() && !news.duplicate;
+        if news.reneging && news.advanced {
+            // RFC 2018 §8: not believed at once, for the acknowledgement may just be late; but not waited for long either.
+            let wait_ns = (self.rtt.srtt_ns() / 2).max(10_000_000);
+            self.retransmit = super::Retransmit::Rto;
+            self.retransmit_at = env.now.plus_nanos(wait_ns);
+            news.timer = false;
+            return;
         }
-        if self.cold.recovery.phase == Phase::Open && self.loss_found() {
-            self.enter_fast_recovery(env);
-        }
-        self.refresh_pipe();
-        self.update_recovery_bit();
-    }
-
-    /// The left edge has moved.
-    fn recover_advanced(&mut self, acked: u32) {
-        let mss = u32::from(self.snd_mss);
-        let sack = self.sack_ok;
-        let una = self.snd_una;
-        let flight = self.snd_max - una;
-        let recovery = &mut self.cold.recovery;
-        recovery.dup_acks = 0;
-        match recovery.phase {
-            Phase::Open => recovery.inflation = 0,
-            Phase::Fast if una.at_or_after(recovery.point) => {
-                // RFC 6582 §3.2 step 3: all is here. Without SACK the window shrinks to what is in flight, against a burst.
-                if !sack {
-                    self.window.cwnd = self.window.ssthresh.min(flight.max(mss) + mss);
+        if self.cold.recovery.phase == Phase::Open {
+            self.cold.recovery.undo.stamp = None;
+        } else if self.snd_una.at_or_after(self.cold.recovery.point) {
+            match self.cold.recovery.phase {
+                // Something beyond the point tells that the peer knows of the reduction.
+                Phase::Cwr if self.snd_una != self.cold.recovery.point => {
+                    self.end_reduction();
+                    self.cold.recovery.phase = Phase::Open;
                 }
-                recovery.phase = Phase::Open;
-                recovery.inflation = 0;
-                recovery.first_due = false;
+                Phase::Recovery => {
+                    self.cold.recovery.duplicates = 0;
+                    if self.undo_recovery(env, news) {
+                        return;
+                    }
+                    self.end_reduction();
+                }
+                _ => {}
             }
-            Phase::Fast => {
-                // A partial acknowledgement: the next hole begins where it ends (RFC 6582 §3.2 step 3).
-                if recovery.high_rxt.at_or_before(una) {
-                    recovery.first_due = true;
+        }
+        match self.cold.recovery.phase {
+            Phase::Recovery => {
+                if !news.advanced {
+                    self.count_duplicate(env, duplicate, news);
+                } else if self.undo_partial(env, news) {
+                    return;
                 }
-                if !sack {
-                    recovery.first_due = true;
-                    recovery.inflation = recovery.inflation.saturating_sub(acked) + mss.min(acked);
+                if self.undo_by_duplicates(env) {
+                    self.try_open();
+                }
+                self.identify_losses(env, news);
+                if self.cold.recovery.phase != Phase::Recovery {
+                    if !self.loss_is_proven() {
+                        return;
+                    }
+                    self.enter_recovery(env);
                 }
             }
-            Phase::Loss if una.at_or_after(recovery.point) => recovery.phase = Phase::Open,
-            Phase::Loss => {}
+            Phase::Loss => {
+                self.take_in_loss(env, news, duplicate);
+                self.identify_losses(env, news);
+                if self.cold.recovery.phase != Phase::Open && !news.lost_again {
+                    return;
+                }
+                self.conclude(env, news, duplicate);
+            }
+            _ => self.conclude(env, news, duplicate),
         }
     }
 
-    fn recover_duplicate(&mut self) {
-        let mss = u32::from(self.snd_mss);
-        let sack = self.sack_ok;
+    /// What an acknowledgement leads to outside of recovery.
+    fn conclude<O>(&mut self, env: &mut Env<'_, O>, news: &mut News, duplicate: bool) {
+        if !self.sack_ok {
+            if news.advanced {
+                self.cold.recovery.duplicates = 0;
+            }
+            self.count_duplicate(env, duplicate, news);
+        }
+        if self.cold.recovery.phase <= Phase::Disorder {
+            self.undo_by_duplicates(env);
+        }
+        self.identify_losses(env, news);
+        if !self.loss_is_proven() {
+            self.try_open();
+        } else if self.cold.recovery.phase < Phase::Cwr && self.probe_lost(env) {
+            // RFC 4821 §7.6.2: only too large.
+            self.update_mss();
+            self.lose_oversize();
+        } else {
+            self.enter_recovery(env);
+        }
+    }
+
+    /// RFC 5681 §3.2: without SACK a duplicate acknowledgement says that a segment has arrived, but not which.
+    fn count_duplicate<O>(&mut self, env: &mut Env<'_, O>, duplicate: bool, news: &mut News) {
+        if self.sack_ok || !duplicate {
+            return;
+        }
+        self.cold.recovery.duplicates += 1;
+        if !self.limit_duplicates(env, 0) {
+            news.delivered += u32::from(self.snd_mss);
+        }
+    }
+
+    /// No more can have arrived out of order than is outstanding behind the hole: what exceeds it was reordered. Answers
+    /// whether there was excess.
+    pub(super) fn limit_duplicates<O>(&mut self, env: &mut Env<'_, O>, acked: u32) -> bool {
+        let Some(log) = &self.cold.sent else { return false };
+        let outstanding = log.segments();
+        let holes = log.lost().segments.max(1).min(outstanding.max(1));
         let recovery = &mut self.cold.recovery;
-        recovery.dup_acks = recovery.dup_acks.saturating_add(1);
-        match recovery.phase {
-            // RFC 3042: the first two let out a new segment each. SACK blocks do that by themselves.
-            Phase::Open if !sack => recovery.inflation = recovery.dup_acks.min(2) * mss,
-            // RFC 6582 §3.2 step 2: each says that a segment has left the network.
-            Phase::Fast if !sack => recovery.inflation = recovery.inflation.saturating_add(mss).min(1 << 30),
-            _ => {}
-        }
-        self.flush_due = true;
-    }
-
-    /// Whether what has been told means a loss (RFC 5681 §3.2, RFC 6675 §5).
-    fn loss_found(&self) -> bool {
-        let recovery = &self.cold.recovery;
-        if self.snd_una == self.snd_max {
+        if recovery.duplicates + holes <= outstanding {
             return false;
         }
-        let duplicates = recovery.dup_acks >= DUP_THRESHOLD;
-        if self.sack_ok {
-            return !self.cold.scoreboard.is_empty()
-                && (duplicates || self.cold.scoreboard.lost_below(u32::from(self.snd_mss)).is_some());
-        }
-        // RFC 6582 §3.2 step 1: duplicates of what recovery itself sent twice are no new loss.
-        duplicates && self.snd_una.at_or_after(recovery.point)
+        recovery.duplicates = outstanding.saturating_sub(holes);
+        recovery.reordering =
+            (outstanding + acked).min(env.config.max_reordering_segments).max(recovery.reordering);
+        recovery.reord_seen += 1;
+        env.stats.reno_reorder += 1;
+        true
     }
 
-    fn enter_fast_recovery<O>(&mut self, env: &mut Env<'_, O>) {
-        let mss = u32::from(self.snd_mss);
-        let flight = self.snd_max - self.snd_una;
-        let probe_lost = self.slow & slow::SEARCH != 0 && self.probe_lost(env);
-        if self.leave_cwr() {
-            self.window.cwnd = self.window.ssthresh;
-        } else if !probe_lost {
-            self.cold.congestion.on_loss(&mut self.window, flight, mss);
-            self.tell_reduced();
+    /// Marks what counts as lost by now.
+    fn identify_losses<O>(&mut self, env: &mut Env<'_, O>, news: &mut News) {
+        if self.snd_una == self.snd_max {
+            return;
         }
-        let recovery = &mut self.cold.recovery;
-        recovery.phase = Phase::Fast;
-        recovery.point = self.snd_max;
-        recovery.high_rxt = self.snd_una;
-        recovery.lost_below = self.snd_una;
-        recovery.first_due = true;
-        // RFC 5681 §3.2 step 3: the three segments that have left the network.
-        recovery.inflation = if self.sack_ok { 0 } else { DUP_THRESHOLD * mss };
-        self.timing = false;
-        self.flush_due = true;
+        if self.sack_ok && env.config.rack {
+            return self.lose_by_time(env, news);
+        }
+        let recovery = &self.cold.recovery;
+        let (phase, reordering) = (recovery.phase, recovery.reordering);
+        let mss = u32::from(self.snd_mss);
+        let Some(log) = &mut self.cold.sent else { return };
+        let mut found = TimedOut::default();
+        if self.sack_ok {
+            // RFC 6675 §4, IsLost; §5 step 4: what the three duplicates point to, in any case.
+            if let Some(edge) = log.held_above(reordering) {
+                found = log.lose_below(edge);
+            }
+        } else {
+            let enough = phase < Phase::Recovery && recovery.duplicates >= reordering;
+            // RFC 6582 §3.2 step 3: a partial acknowledgement names the next hole.
+            if enough || (phase == Phase::Recovery && news.advanced) {
+                found = log.lose_head(mss);
+            }
+        }
+        self.note_lost(env, &found, news);
+    }
+
+    fn loss_is_proven(&self) -> bool {
+        self.cold.sent.as_ref().is_some_and(|log| log.lost().segments > 0)
+    }
+
+    /// Whether anything is out of the ordinary decides between the two phases without repair.
+    pub(super) fn keep_open(&mut self) {
+        let recovery = &self.cold.recovery;
+        let left_out =
+            self.cold.sent.as_ref().is_some_and(|log| log.sacked().segments + log.lost().segments > 0)
+                || recovery.duplicates > 0;
+        let phase = if left_out || self.any_retransmission() { Phase::Disorder } else { Phase::Open };
+        if recovery.phase != phase {
+            self.cold.recovery.phase = phase;
+            self.cold.recovery.point = self.snd_max;
+        }
+    }
+
+    fn try_open(&mut self) {
+        if !self.any_retransmission() {
+            self.cold.recovery.undo.stamp = None;
+        }
+        if self.cold.recovery.phase != Phase::Cwr {
+            self.keep_open();
+        }
+    }
+
+    /// A loss is proven: fast retransmit and recovery (RFC 5681 §3.2, RFC 6675 §5).
+    pub(super) fn enter_recovery<O>(&mut self, env: &mut Env<'_, O>) {
+        if !self.any_retransmission() {
+            self.cold.recovery.undo.stamp = None;
+        }
         if self.sack_ok {
             env.stats.sack_recovery += 1;
         } else {
             env.stats.reno_recovery += 1;
         }
+        // RFC 3168 §6.1.2: once a round trip is enough.
+        let marked = self.leave_cwr();
+        let reducing = marked || matches!(self.cold.recovery.phase, Phase::Cwr | Phase::Recovery);
+        self.begin_undo(!reducing);
+        if !reducing {
+            self.begin_reduction();
+        } else if marked {
+            self.continue_reduction();
+        }
+        self.cold.recovery.phase = Phase::Recovery;
+        self.flush_due = true;
     }
 
-    /// Computes anew, with SACK, what counts as lost and what is on the way.
-    fn refresh_pipe(&mut self) {
-        if !self.sack_ok || self.cold.recovery.phase != Phase::Fast {
+    /// Bytes from `low` on arrived after others that lie behind them: that is how far segments overtake each other (RFC 4653,
+    /// as Linux). `late`: an echoed timestamp told so.
+    pub(super) fn note_reordering<O>(&mut self, env: &mut Env<'_, O>, low: Position, late: bool) {
+        let Some(highest) = self.cold.sent.as_ref().map(|log| log.sacked_end().unwrap_or(self.bytes_acked))
+        else {
+            return;
+        };
+        if low >= highest {
             return;
         }
-        let mss = u32::from(self.snd_mss);
-        let cold = &mut *self.cold;
-        let (board, recovery) = (&cold.scoreboard, &mut cold.recovery);
-        // The segment at the left edge is lost, or recovery would be over.
-        let first = board.hole_end(self.snd_una, self.snd_max).earlier(self.snd_una + mss);
-        let lost = board.lost_below(mss).unwrap_or(first).later(first);
-        recovery.lost_below = lost;
-        recovery.pipe =
-            board.pipe(self.snd_una, self.snd_max, recovery.high_rxt.later(self.snd_una), Some(lost));
-    }
-
-    /// A retransmission has timed out (RFC 6298 §5.4, RFC 5681 §3.1).
-    pub(super) fn enter_loss<O>(&mut self, env: &mut Env<'_, O>, first: bool) {
-        let mss = u32::from(self.snd_mss);
-        let flight = self.in_flight();
-        self.leave_cwr();
-        self.cold.congestion.on_timeout(&mut self.window, flight, mss, first);
-        self.tell_reduced();
-        if self.cold.scoreboard.reneged(self.snd_una) {
-            // RFC 2018 §8: the peer has thrown away what it said it holds.
-            self.cold.scoreboard.clear();
-            env.stats.sack_reneging += 1;
-        }
+        let mss = u64::from(self.snd_mss).max(1);
+        let segments = u32::try_from((highest - low).div_ceil(mss)).unwrap_or(u32::MAX);
         let recovery = &mut self.cold.recovery;
-        recovery.phase = Phase::Loss;
-        recovery.point = self.snd_max;
-        recovery.dup_acks = 0;
-        recovery.inflation = 0;
-        recovery.first_due = false;
-        self.timing = false;
-        // Everything that is not selectively acknowledged goes out again, from the left edge on.
-        self.snd_nxt = self.snd_una;
-        self.flush_due = true;
-        self.update_recovery_bit();
+        if segments > recovery.reordering {
+            recovery.reordering = segments.min(env.config.max_reordering_segments);
+        }
+        recovery.reord_seen += 1;
+        *if late { &mut env.stats.ts_reorder } else { &mut env.stats.sack_reorder } += 1;
     }
 
     /// Decides whether acknowledgements may take the short path.
     pub(super) fn update_recovery_bit(&mut self) {
         let recovery = &self.cold.recovery;
-        let quiet = recovery.phase == Phase::Open
-            && recovery.dup_acks == 0
-            && self.cold.scoreboard.is_empty()
-            && self.snd_nxt == self.snd_max;
+        let told = self
+            .cold
+            .sent
+            .as_ref()
+            .is_some_and(|log| log.sacked().bytes + log.lost().bytes + log.retrans().bytes > 0);
+        let probed = recovery.probe.is_some() || recovery.no_probe;
+        let quiet = recovery.phase == Phase::Open && !probed && recovery.duplicates == 0 && !told;
         if quiet {
             self.slow &= !slow::RECOVERY;
         } else {
@@ -290,11 +364,20 @@ impl<P> Connection<P> {
     /// Bytes believed to be on the way while not all is well.
     #[cold]
     pub(super) fn in_flight_in_recovery(&self) -> u32 {
-        let recovery = &self.cold.recovery;
-        if recovery.phase == Phase::Fast && self.sack_ok {
-            return recovery.pipe;
-        }
-        let sent = self.snd_nxt - self.snd_una;
-        sent.saturating_sub(self.cold.scoreboard.bytes_below(self.snd_nxt))
+        let outstanding = self.snd_max - self.snd_una;
+        let pipe = match self.cold.sent.as_ref().filter(|_| !self.timing) {
+            Some(log) if !log.is_empty() => log.pipe(),
+            _ => outstanding,
+        };
+        // Each duplicate acknowledgement says that a segment has left the network.
+        pipe.saturating_sub(self.cold.recovery.duplicates.saturating_mul(u32::from(self.snd_mss)))
+    }
+
+    /// Whether something that is lost may go out again.
+    pub(super) fn has_repairs(&self) -> bool {
+        self.slow & slow::RECOVERY != 0
+            && self.cold.recovery.phase >= Phase::Recovery
+            && !self.cold.recovery.new_first
+            && self.cold.sent.as_ref().is_some_and(|log| log.lost().bytes > log.retrans().bytes)
     }
 }

@@ -8,6 +8,8 @@ use demi_drivers::transport::TcpState;
 
 use super::super::output::Output;
 use super::super::rto::elapsed_ns;
+use super::recovery::Phase;
+use super::transmit::Again;
 use super::{AckDue, Connection, Env, Retransmit, nanos};
 
 impl<P> Connection<P> {
@@ -43,7 +45,10 @@ impl<P> Connection<P> {
                 (Retransmit::Off, _) => self.retransmit_at = Instant::FAR_FUTURE,
                 (_, TcpState::SynSent | TcpState::SynReceived) => self.on_syn_timeout(env),
                 _ if self.is_embryo() => self.on_syn_timeout(env),
+                (Retransmit::Rto, _) if self.timeout_is_probe(env) => self.on_probe_timeout(env),
                 (Retransmit::Rto, _) => self.on_retransmit_timeout(env),
+                (Retransmit::Probe, _) => self.on_probe_timeout(env),
+                (Retransmit::Reorder, _) => self.on_reorder_timeout(env),
                 (Retransmit::Persist, _) => self.on_persist_timeout(env),
             }
         }
@@ -93,11 +98,31 @@ impl<P> Connection<P> {
             self.give_up();
             return;
         }
+        self.count_failure(env);
         self.on_black_hole(env);
         // RFC 5681 §3.1: the threshold falls once for data that times out again and again.
         self.enter_loss(env, self.cold.timeouts == 1);
+        let head = self.cold.sent.as_ref().and_then(|log| log.head()).map_or(0, |head| head.bytes());
+        self.send_again(env, self.snd_una, head.min(u32::from(self.snd_mss)), Again::Timeout);
+        self.retransmit = Retransmit::Rto;
         self.rtt.back_off(env.bounds);
         self.retransmit_at = self.next_try_at(env);
+    }
+
+    /// What the first timeout of several has put an end to.
+    fn count_failure<O>(&mut self, env: &mut Env<'_, O>) {
+        if self.cold.timeouts > 1 {
+            return;
+        }
+        let stats = &mut *env.stats;
+        *match (self.cold.recovery.phase, self.sack_ok) {
+            (Phase::Recovery, true) => &mut stats.sack_recovery_fail,
+            (Phase::Recovery, false) => &mut stats.reno_recovery_fail,
+            (Phase::Loss, _) => &mut stats.loss_failures,
+            (Phase::Disorder, true) => &mut stats.sack_failures,
+            (Phase::Disorder, false) => &mut stats.reno_failures,
+            _ => return,
+        } += 1;
     }
 
     /// Whether what is outstanding has been so for longer than the application wants to wait (RFC 5482).

@@ -9,6 +9,7 @@ use demi_drivers::transport::TcpState;
 use super::super::output::{Output, Refused, SegmentOut};
 use super::super::rto::clock_ms;
 use super::super::seq::SeqNumber;
+use super::recovery::Phase;
 use super::{AckDue, Connection, Env, Failure, Retransmit, nanos, slow};
 use crate::wire::tcp::{OptionBytes, Timestamps, flags};
 
@@ -20,8 +21,21 @@ struct Plan {
     fin: bool,
     /// Payload bytes of each segment the device is to cut it into; 0: it is one.
     gso_bytes: u16,
-    /// It fills a hole rather than moving `snd_nxt`.
-    repair: bool,
+    /// Why it goes out again, if it does.
+    again: Again,
+}
+
+/// Why something goes out that has gone out before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It has not: it is new.
+    No,
+    /// It is lost.
+    Lost,
+    /// It timed out.
+    Timeout,
+    /// It probes for a lost tail.
+    Probe,
 }
 
 /// Why nothing may go out.
@@ -72,8 +86,14 @@ impl<P> Connection<P> {
     }
 
     fn flush_synchronized<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
-        if self.has_unsent() || self.in_fast_recovery() {
+        if self.has_unsent() || self.has_repairs() {
             self.send_data(env)?;
+            if self.slow & slow::RECOVERY != 0 {
+                self.new_data_went_first();
+                if self.has_repairs() {
+                    self.send_data(env)?;
+                }
+            }
         }
         if self.ack_due == AckDue::Now {
             self.send_ack(env)?;
@@ -84,15 +104,16 @@ impl<P> Connection<P> {
     /// Sends data and the FIN as far as the windows and Nagle let it.
     #[inline]
     fn send_data<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
-        if self.snd_nxt == self.snd_una && self.snd_nxt == self.snd_max {
+        if self.snd_una == self.snd_max {
             self.restart_after_idle(env);
         }
+        let before = self.snd_max;
         let tso_max = env.out.tso_max_bytes();
         if self.slow & slow::SEARCH != 0
             && env.out.room() > 0
             && let Some(len) = self.next_probe(env)
         {
-            let plan = Plan { seq: self.snd_nxt, len, fin: false, gso_bytes: 0, repair: false };
+            let plan = Plan { seq: self.snd_nxt, len, fin: false, gso_bytes: 0, again: Again::No };
             if self.send_planned(env, plan).is_ok() {
                 self.probe_sent(plan.seq, len);
             }
@@ -121,7 +142,7 @@ impl<P> Connection<P> {
             match self.send_planned(env, plan) {
                 Ok(()) => {}
                 // No route, or no neighbour: as lost as if the network had dropped it. The timer tries again.
-                Err(Refused::Unreachable) => self.sent(env.now, plan),
+                Err(Refused::Unreachable) => self.sent(env, plan),
                 Err(Refused::Full) => return Err(Refused::Full),
             }
             if paced {
@@ -133,6 +154,13 @@ impl<P> Connection<P> {
         };
         if self.slow & slow::PACED != 0 {
             self.end_burst();
+        }
+        if before != self.snd_max {
+            // One probe for each tail, two round trips after the last segment of it.
+            self.schedule_probe(env, false);
+        }
+        if hold == Hold::Nothing {
+            self.note_application_limit();
         }
         self.note_usage(env, hold == Hold::Congestion);
         if hold == Hold::PeerWindow && self.snd_una == self.snd_max && self.retransmit == Retransmit::Off {
@@ -150,50 +178,39 @@ impl<P> Connection<P> {
 
     /// The next segment to go out, or why there is none.
     #[inline(always)]
-    fn next_segment(&self, tso_max: u32) -> Result<Plan, Hold> {
-        if self.in_fast_recovery()
-            && let Some(plan) = self.next_repair()
+    fn next_segment(&mut self, tso_max: u32) -> Result<Plan, Hold> {
+        if self.slow & slow::RECOVERY != 0
+            && let Some(plan) = self.next_repair()?
         {
             return Ok(plan);
         }
-        let mut seq = self.snd_nxt;
-        let again = seq.before(self.snd_max);
-        if again && !self.cold.scoreboard.is_empty() {
-            seq = self.cold.scoreboard.skip(seq);
-        }
+        let seq = self.snd_nxt;
         let data_end = self.tx.end();
         let unsent = data_end.since(seq);
         let fin = self.fin_queued && seq.at_or_before(data_end);
         if unsent == 0 && !fin {
             return Err(Hold::Nothing);
         }
-        let mut room = (self.snd_una + self.snd_wnd).since(seq);
+        let room = (self.snd_una + self.snd_wnd).since(seq);
         let mss = self.effective_mss();
-        if again && room == 0 && seq == self.snd_una {
-            // RFC 9293 §3.8.6: the window has been taken back. What was sent in it goes out again all the same: it probes.
-            room = (self.snd_max - seq).min(mss + 1);
-        }
         if room == 0 {
             return Err(Hold::PeerWindow);
         }
         let allowed = self.congestion_room();
         let mut len = unsent.min(mss).min(room);
-        if again {
-            len = len.min(self.cold.scoreboard.hole_end(seq, data_end).since(seq));
-        }
         if len > allowed && self.in_flight() > 0 {
             return Err(Hold::Congestion);
         }
         let last = seq + len == data_end;
         let mut gso_bytes = 0;
-        if len == mss && !again && tso_max > mss && unsent > mss {
+        if len == mss && tso_max > mss && unsent > mss {
             let most = unsent.min(room).min(allowed.max(mss)).min(tso_max);
             let most = self.tx.gatherable(seq, most);
             if most >= 2 * mss {
                 len = most - most % mss;
                 gso_bytes = mss as u16;
             }
-        } else if len < mss && !again {
+        } else if len < mss {
             if !last {
                 // RFC 9293 §3.8.6.2.1: a window that opens in dribs is used in bulk.
                 if len < self.max_snd_wnd / 2 {
@@ -207,7 +224,7 @@ impl<P> Connection<P> {
         if len == 0 && !fin {
             return Err(Hold::PeerWindow);
         }
-        Ok(Plan { seq, len, fin, gso_bytes, repair: false })
+        Ok(Plan { seq, len, fin, gso_bytes, again: Again::No })
     }
 
     /// Whether the partial segment at the end of the queue waits for company.
@@ -219,26 +236,107 @@ impl<P> Connection<P> {
         if self.cork {
             return true;
         }
+        if self.slow & slow::RECOVERY != 0 && self.cold.recovery.new_first {
+            // It is to show what became of the rest.
+            return false;
+        }
         // RFC 896 in Minshall's variant, as Linux: wait only while an earlier partial segment is in flight.
         !self.nodelay && self.snd_small.after(self.snd_una) && self.snd_una.before(self.snd_nxt)
     }
 
-    /// What recovery wants sent next, if the congestion window lets it (RFC 6675 §5, RFC 6582 §3.2).
+    /// What is lost and goes out again next, as far as the congestion window lets it; lost data goes before new data.
     #[cold]
-    fn next_repair(&self) -> Option<Plan> {
-        let recovery = &self.cold.recovery;
-        let room = self.congestion_room();
-        let mss = self.effective_mss();
-        let seq = recovery.next_hole(&self.cold.scoreboard, self.snd_una, self.snd_max)?;
-        if !recovery.first_due() && room < mss.min(self.snd_max - seq) {
-            return None;
+    fn next_repair(&mut self) -> Result<Option<Plan>, Hold> {
+        if !self.has_repairs() {
+            return Ok(None);
         }
+        let Some((start, end)) = self.cold.sent.as_mut().and_then(|log| log.next_lost()) else {
+            return Ok(None);
+        };
+        let bytes = (end - start) as u32;
+        let seq = self.sequence(start);
+        let (room, in_flight) = (self.congestion_room(), self.in_flight());
+        if room < bytes.min(self.effective_mss()) && in_flight > 0 {
+            return Err(Hold::Congestion);
+        }
+        Ok(self.plan_again(seq, bytes, Again::Lost))
+    }
+
+    /// How what begins at `seq` goes out again, of which at least `bytes` bytes are to.
+    fn plan_again(&self, seq: SeqNumber, bytes: u32, again: Again) -> Option<Plan> {
+        let mss = self.effective_mss();
         let data_end = self.tx.end();
-        // Nothing new rides along: what has never been sent is not recovery's.
-        let limit = data_end.earlier(self.snd_max);
-        let len = self.cold.scoreboard.hole_end(seq, limit).since(seq).min(mss);
-        let fin = self.fin_sent() && seq + len == data_end;
-        (len > 0 || fin).then_some(Plan { seq, len, fin, gso_bytes: 0, repair: true })
+        let open = (self.snd_una + self.snd_wnd).since(seq);
+        let most = match open {
+            // RFC 9293 §3.8.6: the window has been taken back. What lies at its left edge goes out all the same: it probes.
+            0 if seq == self.snd_una => mss,
+            0 => return None,
+            open => open.min(mss),
+        };
+        let bytes = if again == Again::Probe { bytes } else { self.with_followers(seq, bytes, most) };
+        let len = data_end.since(seq).min(bytes).min(most);
+        let fin = self.fin_sent() && seq + len == data_end && (bytes > len || len == 0);
+        (len > 0 || fin).then_some(Plan { seq, len, fin, gso_bytes: 0, again })
+    }
+
+    /// Segments that follow directly and are missing, too, ride along whole while they fit in `most` bytes (Linux's
+    /// `tcp_retrans_collapse`).
+    fn with_followers(&self, seq: SeqNumber, mut bytes: u32, most: u32) -> u32 {
+        let Some(log) = &self.cold.sent else { return bytes };
+        let start = self.position(seq);
+        while bytes < most {
+            let at = start + u64::from(bytes);
+            let end = match log.missing(at) {
+                Some(_) => log.whole_segments(at, most - bytes),
+                None => break,
+            };
+            if end <= at {
+                break;
+            }
+            bytes = (end - start) as u32;
+        }
+        bytes
+    }
+
+    /// Sends what begins at `seq` again, at once. Answers whether it went out.
+    pub(super) fn send_again<O: Output<Path = P>>(
+        &mut self,
+        env: &mut Env<'_, O>,
+        seq: SeqNumber,
+        bytes: u32,
+        again: Again,
+    ) -> bool {
+        let plan = self.plan_again(seq, bytes, again);
+        plan.is_some_and(|plan| self.send_planned(env, plan).is_ok())
+    }
+
+    /// Whether there is a new segment for which the peer has room.
+    pub(super) fn may_send_new(&self) -> bool {
+        let room = (self.snd_una + self.snd_wnd).since(self.snd_max);
+        let len = self.tx.end().since(self.snd_max).min(self.effective_mss());
+        self.has_unsent() && room > 0 && len <= room
+    }
+
+    /// Sends one new segment, whatever the congestion window and Nagle say: a probe.
+    pub(super) fn send_one_new<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> bool {
+        let (seq, data_end) = (self.snd_max, self.tx.end());
+        let room = (self.snd_una + self.snd_wnd).since(seq);
+        let len = data_end.since(seq).min(self.effective_mss());
+        let fin = self.fin_queued && seq + len == data_end && room > len;
+        self.send_planned(env, Plan { seq, len, fin, gso_bytes: 0, again: Again::No }).is_ok()
+    }
+
+    /// The application has no more to send: if the windows would let it, what is on its way tells of its speed, not the path's.
+    #[inline]
+    fn note_application_limit(&mut self) {
+        let in_flight = self.in_flight();
+        if in_flight >= self.window.cwnd || self.timing {
+            return;
+        }
+        let delivered = self.delivered();
+        if let Some(log) = self.cold.sent.as_mut().filter(|log| !log.is_empty()) {
+            log.delivery.limited_by_application(delivered, in_flight);
+        }
     }
 
     /// Payload bytes a segment, less the SACK blocks it has to carry.
@@ -288,58 +386,77 @@ impl<P> Connection<P> {
         let segments =
             if plan.gso_bytes > 0 { u64::from(plan.len.div_ceil(u32::from(plan.gso_bytes))) } else { 1 };
         self.segments_out += segments;
-        if plan.seq.before(self.snd_max) {
+        if plan.again != Again::No {
             env.stats.retrans_segs += segments;
-            self.cold.recovery.note_repair(env.now);
             self.cold.retransmitted += segments;
-            if self.cold.recovery.is_in_loss() {
-                env.stats.slow_start_retrans += segments;
-            } else {
-                env.stats.fast_retrans += segments;
+            match (plan.again, self.cold.recovery.phase) {
+                (Again::Lost, Phase::Loss) => env.stats.slow_start_retrans += segments,
+                (Again::Lost, _) => env.stats.fast_retrans += segments,
+                _ => {}
             }
         } else {
             env.stats.out_segs += segments;
         }
         self.ack_went_out(true);
-        self.sent(env.now, plan);
+        self.sent(env, plan);
         Ok(())
     }
 
     /// Notes that a planned segment has been sent.
     #[inline]
-    fn sent(&mut self, now: Instant, plan: Plan) {
+    fn sent<O>(&mut self, env: &Env<'_, O>, plan: Plan) {
+        let now = env.now;
         let end = plan.seq + plan.len + u32::from(plan.fin);
-        let size = if plan.gso_bytes > 0 { u32::from(plan.gso_bytes) } else { end - plan.seq };
-        if plan.seq.before(self.snd_max) {
-            self.log_resent(now, plan.seq, end.earlier(self.snd_max));
-            if end.after(self.snd_max) {
-                self.log_sent(now, end, size);
-            }
-        } else if self.snd_una == self.snd_max {
+        if plan.again != Again::No {
+            return self.sent_again(now, plan, end);
+        }
+        if self.snd_una == self.snd_max {
             self.timing = true;
             self.timed_seq = end;
             self.timed_at = now;
         } else {
+            let size = if plan.gso_bytes > 0 { u32::from(plan.gso_bytes) } else { end - plan.seq };
             self.log_sent(now, end, size);
         }
         self.last_send_at = now;
-        if plan.repair {
-            self.cold.recovery.repaired(plan.seq, end);
-        } else {
-            self.snd_max = end.later(self.snd_max);
-            if self.in_fast_recovery() {
-                self.cold.recovery.sent(plan.len);
-            }
-            self.snd_nxt = end;
-            if plan.len > 0 && plan.len < u32::from(self.snd_mss) {
-                self.snd_small = end;
-            }
+        self.snd_max = end;
+        self.snd_nxt = end;
+        if self.slow & slow::RECOVERY != 0 && matches!(self.cold.recovery.phase, Phase::Cwr | Phase::Recovery)
+        {
+            self.cold.recovery.reduction.sent(plan.len);
+        }
+        if plan.len > 0 && plan.len < u32::from(self.snd_mss) {
+            self.snd_small = end;
         }
         if plan.fin {
             self.fin_went_out();
         }
-        if self.retransmit != Retransmit::Rto {
+        if matches!(self.retransmit, Retransmit::Off | Retransmit::Persist) {
             // RFC 6298 §5.1
+            self.retransmit = Retransmit::Rto;
+            self.retransmit_at = now.plus_nanos(self.rtt.rto_ns());
+        }
+    }
+
+    #[cold]
+    fn sent_again(&mut self, now: Instant, plan: Plan, end: SeqNumber) {
+        let counted = plan.again != Again::Probe;
+        self.log_resent(now, plan.seq, end, counted);
+        self.last_send_at = now;
+        let stamp = clock_ms(now).wrapping_add(self.ts_offset);
+        let recovery = &mut self.cold.recovery;
+        recovery.repaired_at = now;
+        if counted {
+            recovery.undo.resent(1, stamp);
+        }
+        if plan.again != Again::Lost {
+            return;
+        }
+        if matches!(recovery.phase, Phase::Cwr | Phase::Recovery) {
+            recovery.reduction.sent(plan.len);
+        }
+        let head = plan.seq == self.snd_una && self.retransmit != Retransmit::Reorder;
+        if head || self.retransmit == Retransmit::Off {
             self.retransmit = Retransmit::Rto;
             self.retransmit_at = now.plus_nanos(self.rtt.rto_ns());
         }
@@ -351,7 +468,8 @@ impl<P> Connection<P> {
         let seq = self.snd_nxt;
         let room = (self.snd_una + self.snd_wnd).since(seq);
         let len = self.tx.end().since(seq).min(room).min(self.effective_mss());
-        len > 0 && self.send_planned(env, Plan { seq, len, fin: false, gso_bytes: 0, repair: false }).is_ok()
+        len > 0
+            && self.send_planned(env, Plan { seq, len, fin: false, gso_bytes: 0, again: Again::No }).is_ok()
     }
 
     /// The cork has held a partial segment back for long enough.
@@ -529,12 +647,7 @@ impl<P> Connection<P> {
     /// Bytes the congestion window still lets out.
     #[inline]
     pub(super) fn congestion_room(&self) -> u32 {
-        if self.slow & slow::RECOVERY == 0 {
-            // Nothing is inflated while nothing is missing: no need to look into the cold part.
-            return self.window.cwnd.saturating_sub(self.in_flight());
-        }
-        (self.window.cwnd.saturating_add(self.cold.recovery.inflation_bytes()))
-            .saturating_sub(self.in_flight())
+        self.window.cwnd.saturating_sub(self.in_flight())
     }
 
     /// Bytes believed to be on the way.

@@ -76,6 +76,8 @@ pub(crate) struct SentLog {
     lost_from: Position,
     /// Behind the highest byte that the peer holds.
     sacked_end: Position,
+    /// Everything missing below has been marked for what the peer holds above.
+    marked_below: Position,
     pub(crate) delivery: Delivery,
     /// What the last acknowledgement told of the path.
     pub(crate) sample: RateSample,
@@ -95,6 +97,7 @@ impl Default for SentLog {
             retrans: Count::default(),
             lost_from: 0,
             sacked_end: 0,
+            marked_below: 0,
             delivery: Delivery::default(),
             sample: RateSample::default(),
         }
@@ -207,6 +210,7 @@ impl SentLog {
             self.delivery.begin(burst.at);
             self.lost_from = burst.start;
             self.sacked_end = burst.start;
+            self.marked_below = burst.start;
         }
         let size = burst.size.max(1);
         let bytes = (burst.end - burst.start) as u32;
@@ -450,9 +454,10 @@ impl SentLog {
     }
 
     /// Counts as lost everything below `edge` that the peer does not hold and that never was lost.
-    pub(crate) fn lose_below(&mut self, edge: Position, from: Position) -> TimedOut {
+    pub(crate) fn lose_below(&mut self, edge: Position) -> TimedOut {
         let mut found = TimedOut::default();
-        let mut at = self.place(from);
+        // What lies below where this has looked before is marked.
+        let mut at = self.place(self.marked_below);
         while let Some(&id) = self.order.get(at) {
             let record = *self.record(id);
             if record.start >= edge {
@@ -467,6 +472,7 @@ impl SentLog {
             }
             at += 1;
         }
+        self.marked_below = self.marked_below.max(edge);
         found
     }
 
@@ -481,6 +487,19 @@ impl SentLog {
             self.lose(id, &mut found);
         }
         self.lost_from = self.head().map_or(self.lost_from, |head| head.start);
+        found
+    }
+
+    /// Counts as lost what went out in segments of more than `bytes` bytes.
+    pub(crate) fn lose_larger(&mut self, bytes: u32) -> TimedOut {
+        let mut found = TimedOut::default();
+        for at in 0..self.order.len() {
+            let id = self.order[at];
+            let record = self.record(id);
+            if record.size.min(record.bytes()) > bytes {
+                self.lose(id, &mut found);
+            }
+        }
         found
     }
 
@@ -517,6 +536,7 @@ impl SentLog {
             }
         }
         self.lost = Count::default();
+        self.marked_below = self.head().map_or(0, |head| head.start);
     }
 
     /// The peer holds nothing any more (RFC 2018 §8).
@@ -531,11 +551,5 @@ impl SentLog {
         }
         self.delivery.taken_back += u64::from(self.sacked.bytes);
         self.sacked = Count::default();
-    }
-
-    /// Forgets everything, but how fast data is delivered.
-    pub(crate) fn clear(&mut self) {
-        self.order.clear();
-        self.forget();
     }
 }

@@ -87,6 +87,11 @@ impl Delivery {
         }
     }
 
+    /// Bytes delivered in all when the newest of what the acknowledgement under way delivers was sent.
+    pub(crate) fn newest_prior_delivered(&self) -> Option<u64> {
+        self.newest.map(|newest| newest.delivered).filter(|&delivered| delivered > 0)
+    }
+
     /// The application has nothing more to send though the windows would let it, when `delivered` bytes are delivered and
     /// `in_flight` on their way.
     pub(crate) fn limited_by_application(&mut self, delivered: u64, in_flight: u32) {

@@ -136,8 +136,8 @@ fn three_segments_above_are_counted_from_the_top() {
     assert_eq!(log.held_above(3), None);
     log.sack(2000, 4000, |_| {});
     assert_eq!(log.held_above(3), Some(3000));
-    assert_eq!(log.lose_below(3000, 0).lost.bytes, 2000);
-    assert_eq!(log.lose_below(3000, 0).lost.bytes, 0);
+    assert_eq!(log.lose_below(3000).lost.bytes, 2000);
+    assert_eq!(log.lose_below(3000).lost.bytes, 0);
     assert_eq!(log.lose_head(1000).lost.bytes, 0, "lost already");
 }
 

@@ -302,7 +302,8 @@ fn old_timestamps_mark_old_duplicates() {
 
 #[test]
 fn round_trips_are_measured() {
-    let mut t = Script::accepted(TcpConfig::default(), "mss 1000 sackOK ts 1 0 wscale 7");
+    let config = TcpConfig { loss_probes: false, ..TcpConfig::default() };
+    let mut t = Script::accepted(config, "mss 1000 sackOK ts 1 0 wscale 7");
     t.write(100);
     t.end();
     t.wait_ms(30);

@@ -146,6 +146,7 @@ fn a_lost_fin_is_sent_again() {
     assert_eq!(t.end(), ["FP. 1:101 ack 1"], "the FIN rides on the last data");
     assert_eq!(t.wait_ms(201), ["FP. 1:101 ack 1"]);
     assert_eq!(t.turn(". 1 ack 101"), NONE, "the FIN may still be on the way");
+    assert_eq!(t.wait_ms(201), NONE, "no round trip has been measured that would end the backoff");
     assert_eq!(t.wait_ms(201), ["F. 101 ack 1"]);
 }
 
