@@ -76,7 +76,10 @@ impl Reassembly {
             if let Some((_, held)) = self.ranges.range(..=at).next_back()
                 && held.end > at
             {
-                at = held.end;
+                // RFC 2883 §4: what of a segment is here already is told, too.
+                let held_end = held.end;
+                self.extend_duplicate(at, held_end.min(end));
+                at = held_end;
                 continue;
             }
             let gap_end = self.ranges.range(at..).next().map_or(end, |(&start, _)| start.min(end));
@@ -150,6 +153,30 @@ impl Reassembly {
     /// Remembers that the bytes from `start` to `end` arrived again, to be told in the next acknowledgement.
     pub(crate) fn note_duplicate(&mut self, start: SeqNumber, end: SeqNumber) {
         self.duplicate = Some(SackBlock { start: start.get(), end: end.get() });
+    }
+
+    /// As [`note_duplicate`](Self::note_duplicate), by place; what is to be told already grows if it touches.
+    fn extend_duplicate(&mut self, start: u64, end: u64) {
+        let (start, end) = (self.base + start as u32, self.base + end as u32);
+        match self.duplicate {
+            None => self.note_duplicate(start, end),
+            Some(told) => {
+                let (first, last) = (SeqNumber::new(told.start), SeqNumber::new(told.end));
+                if start.at_or_before(last) && first.at_or_before(end) {
+                    self.note_duplicate(first.earlier(start), last.later(end));
+                }
+            }
+        }
+    }
+
+    /// Duplicates are not told.
+    pub(crate) fn forget_duplicate(&mut self) {
+        self.duplicate = None;
+    }
+
+    /// Whether one is to be told.
+    pub(crate) fn has_duplicate(&self) -> bool {
+        self.duplicate.is_some()
     }
 
     /// Takes what has become in order now that every byte before `next` has arrived, and hands it to `deliver` piece by piece;
@@ -260,7 +287,7 @@ mod tests {
         assert_eq!(blocks(&mut queue), [(120, 150), (100, 200), (300, 400)]);
         assert_eq!(blocks(&mut queue), [(100, 200), (300, 400)]);
         assert_eq!(put(&mut queue, &pool, 50, 400), Inserted::Queued, "it closes both gaps");
-        assert_eq!(blocks(&mut queue), [(50, 450)]);
+        assert_eq!(blocks(&mut queue), [(100, 200), (50, 450)], "what was here of it is told");
         assert_eq!(queue.bytes(), 400);
     }
 
@@ -312,6 +339,7 @@ mod tests {
                 let from = at.max(next);
                 let buf = pool.copy_from_slice(&stream[from..end]).unwrap();
                 let fresh = have[from..end].iter().any(|have| !have);
+                let twice = have[from..end].iter().any(|have| *have);
                 have[from..end].fill(true);
                 if from == next {
                     out.extend_from_slice(&buf);
@@ -324,10 +352,10 @@ mod tests {
                     let inserted = queue.insert(start + next as u32, start + from as u32, buf, 4096);
                     prop_assert_eq!(inserted, if fresh { Inserted::Queued } else { Inserted::Duplicate });
                     let blocks = queue.take_blocks();
-                    let first = blocks.as_slice()[usize::from(!fresh)];
+                    let first = blocks.as_slice()[usize::from(twice)];
                     let (a, b) = ((SeqNumber::new(first.start) - start) as usize, (SeqNumber::new(first.end) - start) as usize);
                     prop_assert!(a <= from.max(a) && b >= end.min(b) && a < end && b > from, "first block is of this segment");
-                    for block in blocks.as_slice().iter().skip(usize::from(!fresh)) {
+                    for block in blocks.as_slice().iter().skip(usize::from(twice)) {
                         let (a, b) = ((SeqNumber::new(block.start) - start) as usize, (SeqNumber::new(block.end) - start) as usize);
                         prop_assert!(have[a..b].iter().all(|have| *have), "{}..{} held", a, b);
                         prop_assert!(a == 0 || !have[a - 1], "{} begins a range", a);

@@ -264,10 +264,7 @@ impl<P> Connection<P> {
         let end = segment.seq + segment.len;
         if segment.len > 0 && end.at_or_before(self.rcv_nxt) {
             // Sent again for nothing: the peer wants to know at once (RFC 2883, RFC 5681 §4.2).
-            if self.sack_ok {
-                self.note_duplicate(segment.seq, end);
-                env.stats.dsack_sent += 1;
-            }
+            self.note_duplicate(env, segment.seq, end);
             let _ = self.send_ack(env);
             return;
         }

@@ -35,7 +35,7 @@ impl<P> Connection<P> {
         if seq.before(self.rcv_nxt) {
             let known = self.rcv_nxt - seq;
             if sent_bytes > 0 {
-                self.note_duplicate(seq, seq + known.min(sent_bytes));
+                self.note_duplicate(env, seq, seq + known.min(sent_bytes));
                 self.ack_now();
             }
             payload.advance(known as usize);
@@ -99,6 +99,9 @@ impl<P> Connection<P> {
             if self.cold.reassembly.is_empty() {
                 self.slow &= !slow::REORDERED;
             }
+            if !env.config.dsack {
+                self.cold.reassembly.forget_duplicate();
+            }
             self.sack_due |= self.sack_ok && self.cold.reassembly.has_blocks();
             // RFC 5681 §4.2: what fills a gap is acknowledged at once.
             self.ack_now();
@@ -121,6 +124,10 @@ impl<P> Connection<P> {
                 Inserted::Duplicate => env.stats.ofo_merge += 1,
                 Inserted::Dropped => env.stats.ofo_drop += 1,
             }
+            if !env.config.dsack {
+                self.cold.reassembly.forget_duplicate();
+            }
+            env.stats.dsack_ofo_sent += u64::from(self.sack_ok && self.cold.reassembly.has_duplicate());
             if !self.cold.reassembly.is_empty() {
                 self.slow |= slow::REORDERED;
             }
@@ -183,9 +190,12 @@ impl<P> Connection<P> {
     }
 
     /// The next acknowledgement tells that the bytes from `start` to `end` arrived again (RFC 2883).
-    pub(super) fn note_duplicate(&mut self, start: SeqNumber, end: SeqNumber) {
-        self.cold.reassembly.note_duplicate(start, end);
-        self.sack_due = self.sack_ok;
+    pub(super) fn note_duplicate<O>(&mut self, env: &mut Env<'_, O>, start: SeqNumber, end: SeqNumber) {
+        if self.sack_ok && env.config.dsack {
+            self.cold.reassembly.note_duplicate(start, end);
+            self.sack_due = true;
+            env.stats.dsack_sent += 1;
+        }
     }
 
     /// The next flush carries an acknowledgement.
