@@ -194,7 +194,14 @@ impl<P: Default> Tcp<P> {
         let len = (segment.len() - header_bytes) as u32;
         match record.on_segment(header, len, options.timestamps) {
             Disposition::Ignore => {}
-            Disposition::Acknowledge => self.acknowledge_from_time_wait(now, out, index),
+            Disposition::Acknowledge => {
+                // Data and FINs are no part of two ends' answers to each other (as Linux).
+                let has = |flag: u8| header.flags & flag != 0;
+                let sent = (len > 0 || has(flags::FIN)) && !has(flags::SYN);
+                if sent || self.time_wait.may_answer(index, now, self.config.challenge_ack_interval) {
+                    self.acknowledge_from_time_wait(now, out, index);
+                }
+            }
             Disposition::Renew => {
                 self.time_wait.renew(index, now);
                 self.note_records();

@@ -4,6 +4,7 @@
 //! that one in early where RFC 6191 shows it safe. All records live equally long, so that expiry is a queue.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use demi_drivers::Instant;
 
@@ -91,6 +92,8 @@ impl Record {
 struct Entry {
     record: Option<Record>,
     generation: u32,
+    /// When something that was not expected was last answered; `FAR_FUTURE`: never.
+    answered: Instant,
 }
 
 /// All records, oldest first.
@@ -131,12 +134,13 @@ impl TimeWait {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.entries.push(Entry { record: None, generation: 0 });
+                self.entries.push(Entry { record: None, generation: 0, answered: Instant::FAR_FUTURE });
                 self.entries.len() as u32 - 1
             }
         };
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.record = Some(record);
+            entry.answered = Instant::FAR_FUTURE;
             self.queue.push_back((index, entry.generation, expiry));
         }
         index
@@ -164,6 +168,17 @@ impl TimeWait {
         record.since = now;
         entry.generation = entry.generation.wrapping_add(1);
         self.queue.push_back((index, entry.generation, now.plus_nanos(self.lifetime_ns)));
+    }
+
+    /// Whether one more thing that is not expected may be answered, once in `interval`. Without that, two records that a stranger has
+    /// told wrong numbers would acknowledge each other for as long as they live.
+    pub(crate) fn may_answer(&mut self, index: u32, now: Instant, interval: Duration) -> bool {
+        let Some(entry) = self.entries.get_mut(index as usize) else { return false };
+        let may = entry.answered == Instant::FAR_FUTURE || now.since(entry.answered) >= interval;
+        if may {
+            entry.answered = now;
+        }
+        may
     }
 
     /// Takes a record out.
