@@ -60,8 +60,10 @@ impl<P> Connection<P> {
     /// the segment may be looked at.
     pub(super) fn take_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) -> bool {
         let ack = segment.ack;
-        // RFC 5961 §5: neither what was never sent nor what is long past.
-        if ack.after(self.snd_max) || ack.before(self.snd_una - self.max_snd_wnd.max(1)) {
+        // RFC 5961 §5: neither what was never sent nor what is long past; and before the first byte there is no past, so that at the
+        // beginning a stranger has as little to guess at as Linux gives.
+        let past = self.max_snd_wnd.min(u32::try_from(self.bytes_acked).unwrap_or(u32::MAX));
+        if ack.after(self.snd_max) || ack.before(self.snd_una - past) {
             self.challenge(env);
             return false;
         }

@@ -163,6 +163,11 @@ impl<P> Connection<P> {
 
     /// SYN-RECEIVED and all later states: RFC 9293 §3.10.7.4.
     fn in_window_states<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment, buf: Buf) {
+        // A segment that neither acknowledges, begins nor ends anything says nothing, wherever it lies: not even where we stand is told
+        // to its sender (as Linux does).
+        if segment.flags & (flags::ACK | flags::RST | flags::SYN) == 0 {
+            return;
+        }
         if !self.in_window(env, segment) {
             return;
         }
@@ -231,7 +236,7 @@ impl<P> Connection<P> {
             } else {
                 end.after(self.rcv_nxt)
             };
-        if acceptable {
+        if acceptable || reset && self.is_reset_before_fin(segment) {
             return true;
         }
         if self.state == TcpState::SynReceived && segment.has(flags::SYN) && segment.seq == self.cold.irs {
@@ -279,7 +284,7 @@ impl<P> Connection<P> {
 
     /// Second step: RFC 5961 §3.2. Only a RST at exactly the expected number is believed.
     fn take_reset<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
-        if segment.seq != self.rcv_nxt {
+        if segment.seq != self.rcv_nxt && !self.is_reset_before_fin(segment) {
             return self.challenge(env);
         }
         match self.state {
@@ -299,6 +304,12 @@ impl<P> Connection<P> {
                 self.fail(Failure::Reset);
             }
         }
+    }
+
+    /// Whether a RST bears the number of the FIN that was taken: some peers do not count it (as Linux knows of macOS).
+    fn is_reset_before_fin(&self, segment: &Segment) -> bool {
+        let after_fin = matches!(self.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing);
+        after_fin && segment.seq == self.rcv_nxt - 1
     }
 
     /// Fifth step in SYN-RECEIVED: the acknowledgement that completes the handshake.

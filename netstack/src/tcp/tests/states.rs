@@ -361,10 +361,51 @@ fn acknowledgements_of_what_was_never_sent_or_long_ago_are_challenged() {
     assert_eq!(t.turn("P. 1:11 ack 2"), [". 1 ack 1"]);
     assert_eq!(t.read(), (0, false), "RFC 5961 §5: its data is not taken");
     t.wait_ms(600);
-    assert_eq!(t.turn("P. 1:11 ack -70000"), [". 1 ack 1"]);
+    assert_eq!(
+        t.turn("P. 1:11 ack 0"),
+        [". 1 ack 1"],
+        "before the first byte, there was nothing to acknowledge"
+    );
     assert_eq!(t.read(), (0, false));
-    t.turn("P. 1:11 ack -60000");
-    assert_eq!(t.read(), (10, false), "an old one within the largest window is merely late");
+    t.write(100);
+    t.end();
+    t.turn(". 1 ack 101");
+    t.turn("P. 1:11 ack 1");
+    assert_eq!(t.read(), (10, false), "an old one of what was acknowledged is merely late");
+    t.wait_ms(600);
+    assert_eq!(t.turn("P. 11:21 ack 0"), [". 101 ack 11"]);
+    assert_eq!(t.read(), (0, false));
+}
+
+#[test]
+fn a_segment_without_any_flag_tells_a_stranger_nothing() {
+    let mut t = open();
+    for segment in ["- 1:11", "- 900000:900001", "F 900000", "- -1000:-990"] {
+        assert_eq!(t.turn(segment), NONE, "{segment}");
+    }
+}
+
+#[test]
+fn a_reset_that_does_not_count_the_fin_is_one() {
+    let mut t = open();
+    t.turn("F. 1 ack 1");
+    assert_eq!(state(&t), TcpState::CloseWait);
+    assert_eq!(t.turn("R 1"), NONE);
+    assert_eq!(t.tcp.stats().estab_resets, 1);
+}
+
+#[test]
+fn strange_segments_are_answered_from_time_wait_once_in_a_while() {
+    let mut t = open();
+    t.tcp.shutdown(t.stream(), Shutdown::Write).unwrap();
+    t.end();
+    t.turn(". 1 ack 2");
+    t.turn("F. 1 ack 2");
+    assert_eq!(t.tcp.usage().time_wait, 1);
+    let answered = (0..100).filter(|_| t.turn(". 5000 ack 2") != NONE).count();
+    assert_eq!(answered, 1, "two of them would answer each other for a minute");
+    t.wait_ms(600);
+    assert_eq!(t.turn(". 5000 ack 2"), [". 2 ack 2"]);
 }
 
 #[test]
