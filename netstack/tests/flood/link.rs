@@ -29,7 +29,7 @@ fn to_group(mut frame: Vec<u8>, group: Ipv6Addr) -> Vec<u8> {
 fn fragments_of_ipv4_that_are_never_completed() {
     let mut ground = Ground::new(victim());
     let mut dice = Dice(11);
-    let ceilings = Ceilings { slots: 1000, bytes: 300_000, calls: 0.2, answers: 0.1, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 0.2, answers: 0.1, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -54,7 +54,7 @@ fn fragments_of_ipv4_that_are_never_completed() {
 fn fragments_of_ipv6_that_are_never_completed() {
     let mut ground = Ground::new(victim());
     let mut dice = Dice(12);
-    let ceilings = Ceilings { slots: 1000, bytes: 300_000, calls: 0.2, answers: 0.1, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 0.2, answers: 0.1, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -75,7 +75,7 @@ fn fragments_of_ipv6_that_are_never_completed() {
 fn neighbours_that_do_not_exist() {
     let mut ground = Ground::new(victim());
     let mut dice = Dice(13);
-    let ceilings = Ceilings { slots: 800, bytes: 500_000, calls: 0.2, answers: 1.5, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 0.2, answers: 1.5, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -134,7 +134,7 @@ fn datagrams_to_ports_where_nobody_listens() {
     let mut dice = Dice(15);
     // Two seconds of errors, a thousand a second and half as many more by chance.
     let answers = 2.0 * 1500.0 / (2000.0 * RATE as f64) + 0.01;
-    let ceilings = Ceilings { slots: 1200, bytes: 200_000, calls: 0.1, answers, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 0.1, answers, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -175,7 +175,7 @@ fn routers_and_lessors_that_never_stop_talking() {
     (config.router_discovery, config.dhcp) = (true, true);
     let mut ground = Ground::new(config);
     let mut dice = Dice(17);
-    let ceilings = Ceilings { slots: 1500, bytes: 200_000, calls: 3.0, answers: 1.0, percent: 95 };
+    let ceilings = Ceilings { slots: 1500, bytes: 700_000, calls: 3.0, answers: 1.0, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -238,7 +238,7 @@ fn queries_of_groups() {
             Membership { group: group.parse().unwrap(), source: None, interface: Interface::Any };
         ground.victim.join_group(socket, &membership).unwrap();
     }
-    let ceilings = Ceilings { slots: 1200, bytes: 300_000, calls: 2.0, answers: 0.5, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 2.0, answers: 0.5, percent: 95 };
     ground.flood(ceilings, |ground, number, _| {
         for turn in 0..RATE {
             let code = (number + turn) as u8;
@@ -264,7 +264,7 @@ fn packets_from_nowhere_and_from_ourselves() {
     // Land, source 0.0.0.0, groups as sources, 127/8 from outside.
     let mut ground = Ground::new(victim());
     let mut dice = Dice(18);
-    let ceilings = Ceilings { slots: 700, bytes: 200_000, calls: 0.05, answers: 0.01, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 0.05, answers: 0.01, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();

@@ -14,7 +14,7 @@ const RATE: u64 = 20;
 fn blind_resets_syns_and_data_around_the_window_of_the_good_connection() {
     let mut ground = Ground::new(victim());
     let mut dice = Dice(1);
-    let ceilings = Ceilings { slots: 700, bytes: 1_500_000, calls: 1.0, answers: 0.0, percent: 90 };
+    let ceilings = Ceilings { slots: 1200, bytes: 1_500_000, calls: 1.0, answers: 0.0, percent: 90 };
     // Old data is told of by a D-SACK each, as Linux does, which takes its part of the friend's link.
     ground.flood(ceilings, |ground, _, _| {
         let seen = ground.latest.borrow()[0].clone();
@@ -56,7 +56,7 @@ fn segments_of_one_byte_with_a_gap_before_each() {
     // SegmentSmack: every byte its own range, never the one that is missing.
     let (mut ground, stranger) = with_stranger(Service::Idle, 1460, 65535);
     let mut next = 1;
-    let ceilings = Ceilings { slots: 2200, bytes: 500_000, calls: 0.2, answers: 1.1, percent: 95 };
+    let ceilings = Ceilings { slots: 2200, bytes: 700_000, calls: 0.2, answers: 1.1, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             next = if next > 60_000 { 1 } else { next + 2 };
@@ -114,7 +114,7 @@ fn acknowledgements_of_what_was_not_sent_and_of_every_byte() {
     // RFC 3465 §2.3: no more window than the bytes that were acknowledged, in however many pieces.
     let (mut ground, stranger) = with_stranger(Service::Sending, 1000, 65535);
     let (mut acked, mut high) = (stranger.first, stranger.first);
-    let ceilings = Ceilings { slots: 1500, bytes: 300_000, calls: 0.5, answers: 1.0, percent: 95 };
+    let ceilings = Ceilings { slots: 1500, bytes: 700_000, calls: 0.5, answers: 1.0, percent: 95 };
     let before = ground.victim.tcp_info(ground.accepted[0]).unwrap();
     ground.flood(ceilings, |ground, _, answers| {
         for (_, seq, _, _, len) in

@@ -16,7 +16,7 @@ fn syns_from_everywhere_over_both_versions() {
     ground.serve(Service::Idle, BACKLOG);
     let mut dice = Dice(5);
     // Half-open connections may be kept up to the backlog; beyond it a cookie, or silence, keeps nothing.
-    let ceilings = Ceilings { slots: 700, bytes: 1_000_000, calls: 0.2, answers: 1.5, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 1_000_000, calls: 0.2, answers: 1.5, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let (random, options) =
@@ -56,7 +56,7 @@ fn acknowledgements_that_belong_to_nothing() {
     let mut ground = Ground::new(victim());
     ground.serve(Service::Idle, 128);
     let mut dice = Dice(6);
-    let ceilings = Ceilings { slots: 700, bytes: 200_000, calls: 0.1, answers: 1.1, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 0.1, answers: 1.1, percent: 95 };
     ground.flood(ceilings, |ground, _, _| {
         for _ in 0..RATE {
             let random = dice.roll();
@@ -126,7 +126,7 @@ fn connections_that_the_victim_closes_first() {
     let mut ground = Ground::new(victim());
     ground.serve(Service::Closing, 128);
     let mut port = 1024u16;
-    let ceilings = Ceilings { slots: 700, bytes: 300_000, calls: 1.0, answers: 1.5, percent: 95 };
+    let ceilings = Ceilings { slots: 1200, bytes: 700_000, calls: 1.0, answers: 1.5, percent: 95 };
     ground.flood(ceilings, |ground, _, answers| {
         let mut packets = 0;
         for (ports, seq, ack, flags, len) in answers.iter().filter_map(|frame| read(frame)) {
