@@ -7,8 +7,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use demi_drivers::transport::{
-    DatagramId, DatagramOptions, Interface, ListenOptions, ListenerId, Membership, ReadCursor, StreamId,
-    StreamOptions, TcpInfo, TransportUsage,
+    DatagramId, DatagramOptions, Interface, ListenOptions, ListenerId, Membership, ReadCursor, SocketEntry,
+    StreamId, StreamOptions, TcpInfo, TransportUsage,
 };
 use demi_drivers::{Buf, Instant, Pool, Transport};
 
@@ -77,6 +77,17 @@ impl Transport for Stack {
         let mut usage = self.tcp.usage();
         usage.datagrams = self.udp.len();
         usage
+    }
+
+    fn sockets(&self) -> Vec<SocketEntry> {
+        let mut all = self.tcp.sockets(self.egress.now);
+        all.extend(self.udp.list());
+        all
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let tcp = self.tcp_stats().iter().map(|(name, value)| (name.to_owned(), value));
+        self.stats().iter().chain(tcp).collect()
     }
 
     // ---- streams ----

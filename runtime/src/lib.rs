@@ -32,6 +32,7 @@ pub mod fuzzing;
 pub mod io;
 mod metrics;
 pub mod net;
+mod report;
 mod runtime;
 pub mod signal;
 pub mod sim;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use demi_drivers::{Instant, Transport};
 
-use crate::config::{Config, Idle, Log};
+use crate::config::{Config, Idle, Log, ReportSignal};
 use crate::context;
 use crate::cores::Pinned;
 use crate::executor::{Executor, JoinHandle};
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     address_wait: Cell<Duration>,
     /// What will surprise is said on standard error.
     warns: bool,
+    /// The signal at which the first `block_on` has reports printed; off, once it has.
+    report_signal: Cell<ReportSignal>,
 }
 
 impl Inner {
@@ -122,6 +124,11 @@ impl Inner {
     #[inline]
     pub(crate) fn transports(&self) -> &Rc<TransportSet> {
         self.transports.get_or_init(|| self.open_late())
+    }
+
+    /// The transports, if they are open.
+    pub(crate) fn opened_transports(&self) -> Option<&TransportSet> {
+        self.transports.get().map(|set| &**set)
     }
 
     /// Opens the transports of a program, which ends if that fails.
@@ -295,6 +302,7 @@ impl Builder {
             drain: config.drain_ms,
             address_wait: Cell::new(config.address_wait_ms),
             warns: config.log >= Log::Warn,
+            report_signal: Cell::new(config.report_signal),
         };
         Ok(Runtime { inner: Rc::new(inner), _pinned: pinned })
     }
@@ -391,6 +399,10 @@ impl Runtime {
         let running = Running(&self.inner);
         let output = context::enter(&self.inner, || {
             self.inner.wait_for_addresses();
+            let report_signal = self.inner.report_signal.take();
+            if report_signal != ReportSignal::Off {
+                drop(self.inner.executor.spawn(crate::report::on_signal(report_signal)));
+            }
             let mut main = self.inner.executor.scoped(future);
             if self.inner.transports.get().is_none() && self.inner.executor.collect_wakes() {
                 self.inner.executor.run(1);

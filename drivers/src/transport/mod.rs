@@ -13,6 +13,7 @@
 //! the caller, so a future dropped at any await loses no byte.
 
 mod cursor;
+mod listing;
 mod options;
 
 use core::task::{Context, Poll};
@@ -22,6 +23,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 pub use cursor::ReadCursor;
+pub use listing::{Protocol, SocketEntry, SocketTimer, TimerKind};
 pub use options::{
     CongestionControl, DatagramOptions, FastOpenFailure, Interface, KeepAlive, ListenOptions, Membership,
     StreamOptions, TcpInfo, TcpState,
@@ -145,6 +147,20 @@ pub trait Transport {
 
     /// What the transport still holds.
     fn usage(&self) -> TransportUsage;
+
+    /// All sockets, TIME_WAIT records and half-open connections included, as `ss` lists them. Empty for the kernel's sockets: `ss`
+    /// itself lists those.
+    ///
+    /// Looks at each socket: not for the datapath.
+    fn sockets(&self) -> Vec<SocketEntry> {
+        Vec::new()
+    }
+
+    /// What the transport has counted, under the names that `nstat` shows on Linux. Empty for the kernel's sockets: `nstat` itself
+    /// shows those.
+    fn counters(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 
     // ---- streams ----
 

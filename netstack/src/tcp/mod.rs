@@ -22,6 +22,7 @@ mod handshake;
 mod isn;
 mod limits;
 mod listener;
+mod listing;
 pub mod output;
 mod ports;
 mod reassembly;

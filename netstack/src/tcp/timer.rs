@@ -68,6 +68,12 @@ impl Wheel {
         self.armed += 1;
     }
 
+    /// When `entry` is due, if it is in.
+    pub(crate) fn due(&self, entry: u32) -> Option<Instant> {
+        let node = self.nodes.get(entry as usize).filter(|node| node.place != NONE)?;
+        Some(Instant::from_nanos(node.tick << TICK_SHIFT))
+    }
+
     /// Takes `entry` out, if it is in.
     pub(crate) fn disarm(&mut self, entry: u32) {
         let Some(&node) = self.nodes.get(entry as usize) else { return };

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use demi_drivers::transport::{DatagramId, DatagramOptions, Handle};
+use demi_drivers::transport::{DatagramId, DatagramOptions, Handle, Protocol, SocketEntry, TcpState};
 use demi_drivers::{Buf, Instant};
 use slab::Slab;
 
@@ -205,6 +205,21 @@ impl Udp {
         for (_, socket) in &mut self.sockets {
             socket.limit_mtu(mtu);
         }
+    }
+
+    /// Every socket, as `ss` lists it. For control paths.
+    pub(crate) fn list(&self) -> Vec<SocketEntry> {
+        let entry = |(_, socket): (usize, &Socket)| {
+            let unspecified = if socket.v6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
+            let own = socket.flow.map(|flow| flow.local).or(socket.binding.address).unwrap_or(unspecified);
+            let state = if socket.flow.is_some() { TcpState::Established } else { TcpState::Closed };
+            let local = SocketAddr::new(own, socket.binding.port);
+            let mut entry = SocketEntry::new(Protocol::Udp, state, local);
+            entry.remote = socket.flow.map(|flow| SocketAddr::new(flow.remote, flow.remote_port));
+            entry.recv_queue = socket.queued_bytes() as u64;
+            entry
+        };
+        self.sockets.iter().map(entry).collect()
     }
 
     /// The device is gone: every socket hears of it.

@@ -150,6 +150,11 @@ impl Socket {
         self.path_mtu
     }
 
+    /// Bytes that wait to be received, each datagram counted with what it costs to keep.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     pub(super) fn limit_bytes(&self) -> usize {
         self.limit_bytes
     }

@@ -30,6 +30,18 @@ pub enum Log {
     Debug,
 }
 
+/// The signal at which a program says what its sockets are up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReportSignal {
+    /// None: both are the program's own.
+    #[default]
+    Off,
+    /// `SIGUSR1`.
+    Usr1,
+    /// `SIGUSR2`.
+    Usr2,
+}
+
 /// An address and the length of its network's prefix: `10.0.0.2/24`.
 ///
 /// ```
@@ -188,6 +200,7 @@ macro_rules! words {
     };
 }
 words!(Idle, "idle policy", "spin" => Spin, "adaptive" => Adaptive, "park" => Park);
+words!(ReportSignal, "signal", "off" => Off, "usr1" => Usr1, "usr2" => Usr2);
 words!(Log, "log level", "off" => Off, "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug);
 
 #[cfg(test)]

@@ -29,8 +29,9 @@ use std::time::Duration;
 use demi_drivers::PoolConfig;
 use demi_drivers::transport::{CongestionControl, ListenOptions, StreamOptions};
 
+pub use demi_netstack::tcp::{MtuProbing, SynCookies};
 pub use device::DeviceSpec;
-pub use kinds::{Address, Cidr, CoreSet, Idle, Log};
+pub use kinds::{Address, Cidr, CoreSet, Idle, Log, ReportSignal};
 pub use value::Setting;
 
 /// A key of the configuration, for help texts.
@@ -146,11 +147,25 @@ keys! {
     congestion: CongestionControl = CongestionControl::Cubic, value::congestion;
     /// Connections a stack holds at once; more are refused.
     max_connections: usize = 1 << 20, value::number::<usize, 1, { 1 << 26 }>;
+    /// When a stack answers SYNs with cookies instead of remembering them: `never`, `overflow` (when a listener's backlog of
+    /// handshakes is full) or `always`.
+    syn_cookies: SynCookies = SynCookies::OnOverflow, syn_cookies;
+    /// Handshakes that all of a stack's listeners together may have under way, less than 180 bytes each.
+    max_half_open: usize = 1 << 16, value::number::<usize, 1, { 1 << 24 }>;
+    /// Connections that the program has closed and that may linger until the peer has everything; more are reset.
+    max_orphans: usize = 1 << 16, value::number::<usize, 0, { 1 << 26 }>;
+    /// Whether a stack tries smaller and larger packets where routers do not say what the path carries (RFC 4821): `never`,
+    /// `blackhole` (when nothing gets through for long) or `always`.
+    mtu_probing: MtuProbing = MtuProbing::OnBlackHole, mtu_probing;
+    /// Key of a stack's Fast Open cookies, 32 hexadecimal digits: hosts behind one name share it. A random one when not given.
+    fast_open_key: Option<[u8; 16]> = None, fast_open_key;
     /// File that every frame of a stack's device is written to, as pcapng.
     pcap: Option<PathBuf> = None, value::path;
     /// Seed of everything random; drawn from the kernel when not given. A stack's secrets come from it: give one in tests
     /// only.
     seed: Option<u64> = None, value::seed;
+    /// Signal at which a running program prints its sockets, counters and metrics on standard error: `usr1`, `usr2` or `off`.
+    report_signal: ReportSignal = ReportSignal::Off, value::word;
     /// How long a runtime that ends waits for its connections to deliver what was written, in milliseconds.
     drain_ms: Duration = Duration::from_secs(2), value::time::<1_000_000>;
     /// What is said on standard error: `off`, `error`, `warn`, `info` or `debug`.
@@ -283,6 +298,36 @@ fn gateways(value: &Setting) -> value::Parsed<Vec<IpAddr>> {
     Ok(gateways)
 }
 
+/// A word for [`SynCookies`].
+fn syn_cookies(value: &Setting) -> value::Parsed<SynCookies> {
+    match value.text().to_ascii_lowercase().as_str() {
+        "never" => Ok(SynCookies::Never),
+        "overflow" => Ok(SynCookies::OnOverflow),
+        "always" => Ok(SynCookies::Always),
+        _ => Err("no such use of SYN cookies: write never, overflow or always".into()),
+    }
+}
+
+/// A word for [`MtuProbing`].
+fn mtu_probing(value: &Setting) -> value::Parsed<MtuProbing> {
+    match value.text().to_ascii_lowercase().as_str() {
+        "never" => Ok(MtuProbing::Never),
+        "blackhole" => Ok(MtuProbing::OnBlackHole),
+        "always" => Ok(MtuProbing::Always),
+        _ => Err("no such use of probes: write never, blackhole or always".into()),
+    }
+}
+
+/// Sixteen bytes as hexadecimal digits, in groups or not.
+fn fast_open_key(value: &Setting) -> value::Parsed<Option<[u8; 16]>> {
+    let digits: String = value.text().chars().filter(|c| *c != '-').collect();
+    let key = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
+    match key {
+        Some(key) => Ok(Some(key.to_be_bytes())),
+        None => Err("not a key: write 32 hexadecimal digits".into()),
+    }
+}
+
 /// A slot's bytes: what a pool can be cut into.
 fn slot_bytes(value: &Setting) -> value::Parsed<usize> {
     let bytes = value::bytes::<512, { 1 << 24 }>(value)?;
@@ -310,6 +355,24 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let says = error.to_string();
         assert!(Config::KEYS.iter().all(|key| says.contains(key.name)), "{says}");
+    }
+
+    #[test]
+    fn knobs_of_tcp_are_words_and_keys() {
+        let key = "00112233-44556677-8899aabb-ccddeeff";
+        let config =
+            Config::new().syn_cookies("always").mtu_probing("never").fast_open_key(key).check().unwrap();
+        assert_eq!((config.syn_cookies, config.mtu_probing), (SynCookies::Always, MtuProbing::Never));
+        assert_eq!(config.fast_open_key.map(|key| (key[0], key[15])), Some((0, 0xff)));
+        assert!(
+            Config::new()
+                .fast_open_key("0011")
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("32 hexadecimal digits")
+        );
+        assert!(Config::new().syn_cookies("maybe").check().is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod connection;
 mod dns;
 mod eyeballs;
 mod listener;
+mod listing;
 mod methods;
 mod owned;
 mod socket;
@@ -31,7 +32,8 @@ use smallvec::SmallVec;
 pub use addr::ToSocketAddrs;
 pub(crate) use connection::Connection;
 pub use demi_drivers::transport::{
-    CongestionControl, DatagramOptions, KeepAlive, StreamOptions, TcpInfo, TcpState,
+    CongestionControl, DatagramOptions, FastOpenFailure, KeepAlive, Protocol, SocketEntry, SocketTimer,
+    StreamOptions, TcpInfo, TcpState, TimerKind,
 };
 #[cfg(feature = "dns")]
 pub(crate) use dns::Resolver;
@@ -39,6 +41,7 @@ pub(crate) use dns::Resolver;
 pub(crate) use dns::fuzzing as dns_fuzzing;
 pub use dns::lookup_host;
 pub use listener::{Incoming, TcpListener};
+pub use listing::{Counters, Sockets, counters, sockets};
 pub use owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
 pub use socket::TcpSocket;
 pub use split::{ReadHalf, WriteHalf};

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use demi_drivers::park::Parker;
-use demi_drivers::transport::{ListenOptions, StreamOptions, TransportUsage};
+use demi_drivers::transport::{ListenOptions, SocketEntry, StreamOptions, TransportUsage};
 use demi_drivers::{Instant, Pool, Transport};
 
 pub(crate) use cell::{Late, TransportCell};
@@ -212,6 +212,28 @@ impl TransportSet {
             sum.in_flight += usage.in_flight;
         }
         sum
+    }
+
+    /// The sockets of each stack, by device. The kernel's are not ours to list.
+    pub(crate) fn sockets(&self) -> Vec<(String, Vec<SocketEntry>)> {
+        let stacks = self.cells.iter().filter(|cell| !cell.is_kernel());
+        stacks
+            .filter_map(|cell| {
+                let sockets = cell.look(|transport| Ok(transport.sockets())).ok()?;
+                Some((cell.name().to_owned(), sockets))
+            })
+            .collect()
+    }
+
+    /// The counters of each stack, by device.
+    pub(crate) fn counters(&self) -> Vec<(String, Vec<(String, u64)>)> {
+        let stacks = self.cells.iter().filter(|cell| !cell.is_kernel());
+        stacks
+            .filter_map(|cell| {
+                let counters = cell.look(|transport| Ok(transport.counters())).ok()?;
+                Some((cell.name().to_owned(), counters))
+            })
+            .collect()
     }
 
     /// Buffers of the transports' pools that somebody has.

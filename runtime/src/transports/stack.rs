@@ -43,11 +43,16 @@ pub(super) fn told(config: &Config, secret: [u8; 16]) -> StackConfig {
     let mut tcp = TcpConfig {
         max_connections: config.max_connections,
         congestion: config.congestion,
+        syn_cookies: config.syn_cookies,
+        max_half_open: config.max_half_open,
+        max_orphans: config.max_orphans,
+        mtu_probing: config.mtu_probing,
         ..TcpConfig::default()
     };
     tcp.send_buffer_bytes = config.send_buffer_bytes.unwrap_or(tcp.send_buffer_bytes);
     tcp.recv_buffer_bytes = config.recv_buffer_bytes.unwrap_or(tcp.recv_buffer_bytes);
     tcp.recv_buffer_max_bytes = tcp.recv_buffer_max_bytes.max(tcp.recv_buffer_bytes);
+    tcp.fast_open.key = config.fast_open_key;
     StackConfig {
         addresses: own.collect(),
         gateways: config.gateway.clone(),

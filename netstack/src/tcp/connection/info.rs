@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use demi_drivers::Instant;
-use demi_drivers::transport::{StreamOptions, TcpInfo, TcpState};
+use demi_drivers::transport::{
+    Protocol, SocketEntry, SocketTimer, StreamOptions, TcpInfo, TcpState, TimerKind,
+};
 
 use super::super::IcmpError;
 use super::super::config::TcpConfig;
 use super::super::seq::SeqNumber;
-use super::{Connection, cap_bytes};
+use super::{Connection, Retransmit, cap_bytes};
 use crate::gone::Gone;
 
 /// Why a connection ended other than by FIN.
@@ -141,6 +143,36 @@ impl<P> Connection<P> {
         self.cold.recv_cap_peak = self.cold.recv_cap_peak.max(self.recv_cap);
         if !matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
             self.update_rare_timer();
+        }
+    }
+
+    /// The connection as `ss` lists it.
+    pub(crate) fn entry(&self, now: Instant, config: &TcpConfig) -> SocketEntry {
+        let mut entry = SocketEntry::new(Protocol::Tcp, self.state, self.local_addr());
+        entry.remote = Some(self.peer_addr());
+        let info = self.info(config);
+        entry.recv_queue = info.unread_bytes;
+        entry.send_queue = info.unacked_bytes + info.not_sent_bytes;
+        entry.timer = self.listed_timer(now);
+        entry.orphan = self.orphan;
+        entry.congestion = Some(self.cold.congestion.kind());
+        entry.info = Some(info);
+        entry
+    }
+
+    /// What it waits for first, as `ss -o` shows it.
+    fn listed_timer(&self, now: Instant) -> Option<SocketTimer> {
+        let timer = |kind, at, retries| {
+            Some(SocketTimer { kind, left: super::super::listing::left(now, at), retries })
+        };
+        let cold = &self.cold;
+        match self.retransmit {
+            Retransmit::Persist => timer(TimerKind::Persist, self.retransmit_at, cold.window_probes),
+            Retransmit::Off if self.rare_at < Instant::FAR_FUTURE => {
+                timer(TimerKind::KeepAlive, self.rare_at, cold.keepalive_probes)
+            }
+            Retransmit::Off => None,
+            _ => timer(TimerKind::Retransmit, self.retransmit_at, cold.timeouts),
         }
     }
 
