@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demi_drivers::transport::{CongestionControl, KeepAlive};
 use demi_netstack::StackConfig;
-use demi_netstack::tcp::{EcnMode, MtuProbing, SynCookies};
+use demi_netstack::tcp::{EcnMode, MtuProbing, SynCookies, TimeWaitReuse};
 
 /// What a script's commands have set.
 #[derive(Clone, Debug)]
@@ -18,11 +18,13 @@ pub(crate) struct Settings {
 }
 
 impl Default for Settings {
-    /// Linux's, where they are not the stack's own: Fast Open for clients alone, and no probes of the path.
+    /// Linux's, where they are not the stack's own: Fast Open for clients alone, no probes of the path, TIME-WAIT followed
+    /// on over loopback alone.
     fn default() -> Self {
         let mut stack = StackConfig::default();
         stack.tcp.fast_open.server = false;
         stack.tcp.mtu_probing = MtuProbing::Never;
+        stack.tcp.time_wait_reuse = TimeWaitReuse::Local;
         Settings { stack, keepalive: KeepAlive::default() }
     }
 }
@@ -170,6 +172,13 @@ impl Settings {
             ("tcp_mtu_probe_floor", &[n]) => tcp.mtu_probe_floor_bytes = count(n) as u16,
             ("tcp_probe_threshold", &[n]) => tcp.mtu_probe_threshold_bytes = count(n) as u16,
             ("tcp_probe_interval", &[s]) => tcp.mtu_probe_interval = Duration::from_secs(s),
+            ("tcp_tw_reuse", &[mode @ (0..=2)]) => {
+                tcp.time_wait_reuse = match mode {
+                    0 => TimeWaitReuse::Never,
+                    1 => TimeWaitReuse::Always,
+                    _ => TimeWaitReuse::Local,
+                };
+            }
             ("tcp_max_orphans", &[n]) => tcp.max_orphans = size(n),
             ("tcp_max_tw_buckets", &[n]) => tcp.max_time_wait = size(n),
             ("tcp_fin_timeout", &[seconds]) => tcp.fin_wait_2 = Duration::from_secs(seconds),
@@ -268,7 +277,6 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 /// What the stack cannot be told, and the values that say what it does.
 const FIXED: &[(&str, &[u64])] = &[
     ("tcp_fack", &[0]),
-    ("tcp_tw_reuse", &[1, 2]),
     ("tcp_rfc1337", &[0]),
     ("tcp_stdurg", &[0]),
     ("tcp_shrink_window", &[0]),

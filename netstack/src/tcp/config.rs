@@ -1,4 +1,12 @@
 //! Limits and defaults of the TCP layer. What is not said here is what Linux does.
+//!
+//! **What bounds what**, when somebody means harm. A flood of SYNs: `max_half_open` records and each listener's backlog; beyond
+//! them cookies. Connections that are made and left: `max_connections`, beyond which new ones are dropped (`ListenDrops`) and
+//! connects refused; a server that serves strangers gives its sockets keepalive or a user timeout, and its requests a deadline
+//! of their own, since a peer that says one byte a minute breaks no rule of TCP. A window that stays closed: the send buffer, and
+//! the user timeout while the application holds on; once it has closed, `orphan_retries` probes. Closed connections that linger:
+//! `max_orphans`, beyond which a close resets (`TCPAbortOnMemory`), and `fin_wait_2`. Churn: `max_time_wait`, the oldest of which
+//! makes room. Strangers who make us answer: `resets_per_second` and `challenge_acks_per_second`.
 
 use std::time::Duration;
 
@@ -57,6 +65,19 @@ impl Default for FastOpenConfig {
             blackhole_pause: Duration::ZERO,
         }
     }
+}
+
+/// When a connect may take the four-tuple of a connection in TIME-WAIT whose peer has timestamps, after a second (RFC 6191; Linux's
+/// `tcp_tw_reuse`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeWaitReuse {
+    /// Never: it waits out its time.
+    Never,
+    /// To one of our own addresses, as Linux if nobody tells it otherwise.
+    Local,
+    /// To anybody.
+    #[default]
+    Always,
 }
 
 /// Finding out what a path carries by trying, where routers do not say (RFC 4821; Linux's `tcp_mtu_probing`).
@@ -193,6 +214,8 @@ pub struct TcpConfig {
     pub fin_wait_2: Duration,
     /// How long a TIME-WAIT record lives.
     pub time_wait: Duration,
+    /// When a connect may follow on a TIME-WAIT record.
+    pub time_wait_reuse: TimeWaitReuse,
     /// TIME-WAIT records; beyond it the oldest is dropped.
     pub max_time_wait: usize,
     /// Longest an acknowledgement waits for data to ride on.
@@ -273,6 +296,7 @@ impl Default for TcpConfig {
             max_orphans: 1 << 16,
             fin_wait_2: Duration::from_secs(60),
             time_wait: Duration::from_secs(60),
+            time_wait_reuse: TimeWaitReuse::Always,
             max_time_wait: 1 << 18,
             delayed_ack: Duration::from_millis(40),
             quick_acks: 16,

@@ -45,7 +45,7 @@ use std::rc::Rc;
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
-pub use config::{EcnMode, FastOpenConfig, MtuProbing, SynCookies, TcpConfig};
+pub use config::{EcnMode, FastOpenConfig, MtuProbing, SynCookies, TcpConfig, TimeWaitReuse};
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 

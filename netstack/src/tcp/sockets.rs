@@ -13,7 +13,7 @@ use super::connection::{Connection, Start};
 use super::flow_table::Owner;
 use super::output::{Flow, Output};
 use super::seq::SeqNumber;
-use super::{Tcp, env, ports};
+use super::{Tcp, TimeWaitReuse, env, ports};
 
 /// Bytes of a slot that written data is copied into when the device cuts segments itself.
 const LARGE_CHUNK_BYTES: usize = 16 << 10;
@@ -154,13 +154,14 @@ impl<P: Default> Tcp<P> {
         let flow_from =
             |port| Flow { local: source, remote: remote.ip(), local_port: port, remote_port: remote.port() };
         let asked = local.map_or(0, |local| local.port());
+        let is_local = out.is_local(remote.ip());
         let port = if asked != 0 {
-            self.is_free(now, &flow_from(asked)).then_some(asked)
+            self.is_free(now, &flow_from(asked), is_local).then_some(asked)
         } else {
             let random = self.secret.random();
             ports::pick(self.config.ephemeral_ports, random, |port| {
                 let to_itself = source == remote.ip() && port == remote.port();
-                !to_itself && self.is_free(now, &flow_from(port))
+                !to_itself && self.is_free(now, &flow_from(port), is_local)
             })
         };
         let Some(port) = port else {
@@ -239,13 +240,18 @@ impl<P: Default> Tcp<P> {
     }
 
     /// Whether a connection may take a four-tuple: nobody has it, or a TIME-WAIT record does whose peer can tell the new one by
-    /// its timestamps (RFC 6191; Linux's `tcp_tw_reuse`).
-    fn is_free(&self, now: Instant, flow: &Flow) -> bool {
+    /// its timestamps (RFC 6191; Linux's `tcp_tw_reuse`). `local`: it leads back to ourselves.
+    fn is_free(&self, now: Instant, flow: &Flow, local: bool) -> bool {
         match self.find(self.flows.hash(flow), flow) {
             None => true,
             Some(Owner::Connection(_) | Owner::HalfOpen(_)) => false,
             Some(Owner::TimeWait(index)) => self.time_wait.get(index).is_none_or(|record| {
-                record.ts_recent.is_some() && now.since(record.since).as_millis() > 1000
+                let allowed = match self.config.time_wait_reuse {
+                    TimeWaitReuse::Never => false,
+                    TimeWaitReuse::Local => local,
+                    TimeWaitReuse::Always => true,
+                };
+                allowed && record.ts_recent.is_some() && now.since(record.since).as_millis() > 1000
             }),
         }
     }

@@ -137,7 +137,7 @@ impl<P> Connection<P> {
 
     /// When to try again after a timeout: the time to give up, should that come first, so that a wait which has doubled does
     /// not double the user timeout, too (as Linux).
-    fn next_try_at<O>(&self, env: &Env<'_, O>) -> Instant {
+    pub(super) fn next_try_at<O>(&self, env: &Env<'_, O>) -> Instant {
         let backed_off = env.now.plus_nanos(self.rtt.rto_ns());
         match (self.cold.options.user_timeout, self.cold.stalled_since) {
             (Some(limit), Some(since)) => backed_off.min((since + limit).max(env.now)),

@@ -550,7 +550,7 @@ impl<P> Connection<P> {
         self.last_send_at = env.now;
         self.ack_due = AckDue::No;
         self.retransmit = Retransmit::Rto;
-        self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
+        self.retransmit_at = self.next_try_at(env);
         Ok(())
     }
 
