@@ -131,7 +131,11 @@ impl Settings {
                 tcp.recv_buffer_bytes = size(default / 2);
                 tcp.recv_buffer_max_bytes = size(max);
             }
-            ("tcp_wmem", &[_, _, max]) => tcp.send_buffer_bytes = size(max),
+            ("tcp_moderate_rcvbuf", &[on @ (0 | 1)]) => tcp.moderate_recv_buffer = on == 1,
+            ("tcp_wmem", &[_, _, max]) => {
+                tcp.send_buffer_bytes = tcp.send_buffer_bytes.min(size(max));
+                tcp.send_buffer_max_bytes = size(max);
+            }
             ("tcp_syn_retries", &[n]) => tcp.syn_retries = count(n),
             ("tcp_synack_retries", &[n]) => tcp.syn_ack_retries = count(n),
             ("tcp_retries2", &[n]) => tcp.retries = count(n),
@@ -283,13 +287,12 @@ const FIXED: &[(&str, &[u64])] = &[
 ];
 
 /// What only Linux has to decide, or what no packet shows.
-const WITHOUT_EFFECT: [&str; 14] = [
+const WITHOUT_EFFECT: &[&str] = &[
     "tcp_no_metrics_save",
     "tcp_autocorking",
     "tcp_limit_output_bytes",
     "tcp_min_tso_segs",
     "tcp_tso_win_divisor",
-    "tcp_moderate_rcvbuf",
     "tcp_adv_win_scale",
     "tcp_app_win",
     "tcp_low_latency",

@@ -126,11 +126,17 @@ pub struct TcpConfig {
     pub abort_on_overflow: bool,
     /// Data with the SYN.
     pub fast_open: FastOpenConfig,
-    /// Bytes a send buffer holds before pushes wait, unless the connection says otherwise.
+    /// Bytes a send buffer holds before pushes wait, to begin with, unless the connection says otherwise.
     pub send_buffer_bytes: usize,
-    /// Bytes a receive buffer holds, hence the largest window offered, unless the connection says otherwise.
+    /// Bytes it may grow to with the congestion window.
+    pub send_buffer_max_bytes: usize,
+    /// Bytes a receive buffer holds, hence the largest window offered, to begin with, unless the connection says otherwise.
     pub recv_buffer_bytes: usize,
-    /// The largest receive buffer a connection may ask for; the window scale offered in a SYN is chosen for it.
+    /// Let it grow to what is read in a round trip (Linux's `tcp_moderate_rcvbuf`).
+    pub moderate_recv_buffer: bool,
+    /// Bytes that the buffers of all connections together may have grown by; never more than half of the pool.
+    pub buffers_max_bytes: usize,
+    /// The largest receive buffer a connection may ask for, or grow to; the window scale offered in a SYN is chosen for it.
     pub recv_buffer_max_bytes: usize,
     /// Congestion control of connections that name none.
     pub congestion: CongestionControl,
@@ -255,8 +261,11 @@ impl Default for TcpConfig {
             syn_cookies: SynCookies::OnOverflow,
             abort_on_overflow: false,
             fast_open: FastOpenConfig::default(),
-            send_buffer_bytes: 512 << 10,
-            recv_buffer_bytes: 512 << 10,
+            send_buffer_bytes: 128 << 10,
+            send_buffer_max_bytes: 4 << 20,
+            recv_buffer_bytes: 128 << 10,
+            moderate_recv_buffer: true,
+            buffers_max_bytes: 1 << 30,
             recv_buffer_max_bytes: 6 << 20,
             congestion: CongestionControl::Cubic,
             hystart: true,

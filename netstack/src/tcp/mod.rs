@@ -116,6 +116,8 @@ pub struct Tcp<P> {
     challenges: RateLimit,
     resets: RateLimit,
     fast_opens: FastOpens,
+    /// What the buffers of all connections have grown by.
+    grown_bytes: u64,
     /// Connections whose handle has been given up.
     orphans: usize,
     /// Why there is no device any more.
@@ -135,6 +137,7 @@ macro_rules! env {
             challenges: &mut $tcp.challenges,
             secret: &mut $tcp.secret,
             fast_opens: &mut $tcp.fast_opens,
+            grown_bytes: &mut $tcp.grown_bytes,
         }
     };
 }
@@ -168,6 +171,7 @@ impl<P: Default> Tcp<P> {
             ),
             secret,
             config,
+            grown_bytes: 0,
             orphans: 0,
             gone: None,
         }
@@ -411,6 +415,7 @@ impl<P: Default> Tcp<P> {
     fn detach(&mut self, index: u32) {
         let Some(connection) = self.connections.at_mut(index) else { return };
         connection.armed_at = Instant::FAR_FUTURE;
+        self.grown_bytes = self.grown_bytes.saturating_sub(connection.give_back());
         self.wheel.disarm(index);
         if !connection.detached {
             connection.detached = true;

@@ -102,6 +102,8 @@ counters! {
     hystart_delay_cwnd => "TcpExtTCPHystartDelayCwnd",
     /// Segments acknowledged together with the echo of a mark (RFC 3168).
     delivered_ce => "TcpExtTCPDeliveredCE",
+    /// Times a buffer could not grow because all together held too much.
+    memory_pressures => "TcpExtTCPMemoryPressures",
     /// Recoveries that selective acknowledgements started.
     sack_recovery => "TcpExtTCPSackRecovery",
     /// Recoveries that duplicate acknowledgements started.

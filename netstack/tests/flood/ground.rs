@@ -11,6 +11,7 @@ use std::time::Duration;
 use demi_drivers::transport::{ListenOptions, ListenerId, StreamId, StreamOptions, Transport};
 use demi_drivers::wire::{LinkConfig, Wire, WireConfig, WireEnd};
 use demi_drivers::{Device, Instant, Offload, PoolConfig, RxFrame, TxQueue};
+use demi_netstack::tcp::TcpConfig;
 use demi_netstack::{Stack, StackConfig};
 
 use crate::allocator::counted;
@@ -91,6 +92,18 @@ fn byte_of(offset: u64) -> u8 {
     (offset ^ offset >> 8 ^ offset >> 16) as u8
 }
 
+/// Buffers that do not grow: what the good connection took would hide what the flood takes.
+fn fixed_buffers() -> TcpConfig {
+    let bytes = 512 << 10;
+    TcpConfig {
+        send_buffer_bytes: bytes,
+        send_buffer_max_bytes: bytes,
+        recv_buffer_bytes: bytes,
+        moderate_recv_buffer: false,
+        ..TcpConfig::default()
+    }
+}
+
 /// The configuration of the victim: two addresses, and the hand as its router.
 pub(crate) fn victim() -> StackConfig {
     let mut config = StackConfig {
@@ -99,6 +112,7 @@ pub(crate) fn victim() -> StackConfig {
         secret: [1; 16],
         ..StackConfig::default()
     };
+    config.tcp = fixed_buffers();
     config.tcp.max_connections = 1024;
     config.tcp.max_time_wait = 256;
     config
@@ -147,6 +161,7 @@ impl Ground {
         let friend = StackConfig {
             addresses: vec!["10.0.0.2/24".parse().unwrap()],
             secret: [2; 16],
+            tcp: fixed_buffers(),
             ..StackConfig::default()
         };
         let mut friend = Stack::new(Box::new(friend_end), friend).unwrap();

@@ -12,7 +12,7 @@ use demi_drivers::transport::{
 use super::super::IcmpError;
 use super::super::config::TcpConfig;
 use super::super::seq::SeqNumber;
-use super::{Connection, Retransmit, cap_bytes};
+use super::{Connection, Retransmit};
 use crate::gone::Gone;
 
 /// Why a connection ended other than by FIN.
@@ -132,15 +132,7 @@ impl<P> Connection<P> {
             self.set_congestion(kind, config);
         }
         self.update_pacing();
-        let asked = cap_bytes(options.send_buffer_bytes, config.send_buffer_bytes, 1 << 30);
-        if asked > self.send_cap {
-            self.wake_writer();
-        }
-        self.send_cap = asked;
-        // A window once offered is not taken back: a smaller buffer shows as the old window is used up.
-        self.recv_cap =
-            cap_bytes(options.recv_buffer_bytes, config.recv_buffer_bytes, config.recv_buffer_max_bytes);
-        self.cold.recv_cap_peak = self.cold.recv_cap_peak.max(self.recv_cap);
+        self.set_buffers(&old, config);
         if !matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
             self.update_rare_timer();
         }
@@ -229,6 +221,9 @@ impl<P> Connection<P> {
         info.bytes_acked = self.bytes_acked;
         info.pacing_rate = self.rate_to_pace_at(config);
         info.max_pacing_rate = self.cold.options.max_pacing_rate.unwrap_or(u64::MAX);
+        let (recv_rtt_ns, recv_space_bytes) = self.recv_space();
+        info.recv_rtt_us = micros(recv_rtt_ns);
+        info.recv_space_bytes = recv_space_bytes;
         (info.ecn, info.ecn_seen) = self.ecn_in_use();
         info.bytes_acked_ce = self.cold.ecn.delivered_ce;
         info.bytes_received = self.bytes_received;

@@ -6,9 +6,11 @@
 //!
 //! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `news`: those that tell more than success. `recovery`: losses; by time: `rack`; by timeout: `loss`; the window meanwhile: `prr`; taken back: `undo`; a lost tail: `probe`.
 //! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window. `ecn`: marks.
+//! - `pacing`: when data goes out. `buffers`: their sizes.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
 mod ack;
+mod buffers;
 mod cwnd;
 mod ecn;
 mod expected;
@@ -54,6 +56,7 @@ use super::seq::SeqNumber;
 use super::stats::TcpStats;
 use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
 
+use buffers::Buffers;
 use cwnd::Usage;
 use ecn::Ecn;
 pub(crate) use ecn::agrees_to_ecn;
@@ -76,6 +79,8 @@ pub(crate) struct Env<'a, O> {
     pub(crate) challenges: &'a mut RateLimit,
     pub(crate) secret: &'a mut Secret,
     pub(crate) fast_opens: &'a mut FastOpens,
+    /// What the buffers of all connections have grown by.
+    pub(crate) grown_bytes: &'a mut u64,
 }
 
 /// Whether the peer waits for an acknowledgement.
@@ -250,6 +255,7 @@ pub(crate) struct Cold {
     usage: Usage,
     ecn: Ecn,
     pacing: Pacing,
+    buffers: Buffers,
     recovery: Recovery,
     /// What is in flight, once that is more than one burst.
     sent: Option<Box<SentLog>>,
@@ -394,8 +400,7 @@ impl<P: Default> Connection<P> {
         let options = start.options;
         let congestion = Congestion::new(options.congestion.unwrap_or(config.congestion), config.hystart);
         let local_mss = local_mss(start.mtu, &start.flow);
-        let recv_cap =
-            cap_bytes(options.recv_buffer_bytes, config.recv_buffer_bytes, config.recv_buffer_max_bytes);
+        let (recv_cap, send_cap) = buffers::first_caps(options, config);
         let window = congestion.initial(config.initial_window_segments, u32::from(default_mss(&start.flow)));
         let cold = Cold {
             iss: start.iss,
@@ -410,6 +415,7 @@ impl<P: Default> Connection<P> {
             usage: Usage::new(start.iss, start.now),
             ecn: Ecn::new(options, config),
             pacing: Pacing::default(),
+            buffers: Buffers::new(options, config),
             recovery: Recovery::new(start.iss, config.reordering_segments),
             sent: None,
             reassembly: Reassembly::default(),
@@ -483,7 +489,7 @@ impl<P: Default> Connection<P> {
             timed_seq: start.iss,
             timed_at: Instant::ZERO,
             recv_cap,
-            send_cap: cap_bytes(options.send_buffer_bytes, config.send_buffer_bytes, 1 << 30),
+            send_cap,
             read_waker: None,
             write_waker: None,
             rx: RecvQueue::default(),

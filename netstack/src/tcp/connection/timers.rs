@@ -183,6 +183,7 @@ impl<P> Connection<P> {
         }
         self.raise_path_mtu(env);
         self.on_pacing_timer(env.now);
+        self.on_idle_timer(env);
         self.probe_if_silent(env);
         if self.state != TcpState::Closed {
             self.update_rare_timer();
@@ -238,6 +239,7 @@ impl<P> Connection<P> {
             .min(cold.cork_until)
             .min(cold.fin_wait_2_until)
             .min(cold.pacing.wakes_at())
+            .min(cold.buffers.idle_at())
             .min(self.path_size_at());
     }
 

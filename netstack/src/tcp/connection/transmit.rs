@@ -86,6 +86,7 @@ impl<P> Connection<P> {
     }
 
     fn flush_synchronized<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
+        self.moderate(env);
         if self.has_unsent() || self.has_repairs() {
             self.send_data(env)?;
             if self.slow & slow::RECOVERY != 0 {
@@ -94,6 +95,7 @@ impl<P> Connection<P> {
                     self.send_data(env)?;
                 }
             }
+            self.expand_send_buffer(env);
         }
         if self.ack_due == AckDue::Now {
             self.send_ack(env)?;

@@ -8,3 +8,4 @@ mod receiving;
 mod sending;
 mod states;
 mod transfer;
+mod tuning;

@@ -463,7 +463,10 @@ fn a_large_segment_is_left_to_a_device_that_cuts_it() {
 
 #[test]
 fn a_writer_waits_at_the_cap_and_is_woken_with_a_third_free() {
-    let mut t = Script::accepted(TcpConfig { send_buffer_bytes: 3000, ..Script::plain() }, "mss 1000");
+    let mut t = Script::accepted(
+        TcpConfig { send_buffer_bytes: 3000, send_buffer_max_bytes: 3000, ..Script::plain() },
+        "mss 1000",
+    );
     let stream = t.stream();
     let woken = std::sync::Arc::new(Wakes::default());
     let waker = std::task::Waker::from(woken.clone());
