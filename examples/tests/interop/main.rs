@@ -7,6 +7,7 @@
 //! by [`matrix!`](support::matrix).
 
 mod addressing;
+mod algorithms;
 mod datagrams;
 mod echo;
 mod ends;

@@ -46,6 +46,12 @@ pub(crate) fn eighth() -> &'static Large {
     FILE.get_or_init(|| make("eighth", 1 << 27))
 }
 
+/// As [`gibibyte`], a thirty-second of it.
+pub(crate) fn thirty_second() -> &'static Large {
+    static FILE: OnceLock<Large> = OnceLock::new();
+    FILE.get_or_init(|| make("thirty-second", 1 << 25))
+}
+
 /// Makes the file unless it is there already; it stays in the target folder.
 fn make(name: &'static str, bytes: u64) -> Large {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("served");

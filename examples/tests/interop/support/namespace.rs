@@ -50,6 +50,11 @@ impl Namespace {
         must(&format!("ip netns exec {} {line}", self.name))
     }
 
+    /// Whether a short command works inside.
+    pub(crate) fn tries(&self, line: &str) -> bool {
+        try_run(&format!("ip netns exec {} {line}", self.name)).is_ok()
+    }
+
     /// Runs `call` inside, on a thread of its own, whose sockets are this namespace's.
     #[track_caller]
     pub(crate) fn inside<T: Send>(&self, call: impl FnOnce() -> T + Send) -> T {

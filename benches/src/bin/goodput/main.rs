@@ -1,0 +1,217 @@
+//! Goodput over a shaped link: Linux to Linux, us to Linux and Linux to us, on the same link in the same run.
+//!
+//! The link is a thread between two network namespaces (see [`link`]), so this takes root. `--table` measures Linux over the
+//! cells of the simulations' table and writes its file, `runtime/tests/sim/goodput/linux.toml`.
+
+mod ends;
+mod link;
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use demi_benches::kit::json::Object;
+use demi_benches::kit::{Args, Flag};
+
+use ends::Sender;
+use link::{End, Shape};
+
+const FLAGS: &[Flag] = &[
+    Flag { name: "table", value: None, help: "measure Linux for the simulations' table, and write its file" },
+    Flag { name: "at-once", value: Some("N"), help: "transfers measured at a time (1; with --table 4)" },
+    Flag { name: "loss", value: Some("PERCENT,..."), help: "frames lost in each direction (0,0.1,1,5)" },
+    Flag { name: "rtt-ms", value: Some("MS,..."), help: "round trips (1,20)" },
+    Flag { name: "rate-mbit", value: Some("N"), help: "rate of the link; 0: none (100)" },
+];
+
+/// As in the simulations' table.
+const TABLE_LOSSES: [f64; 6] = [0.0, 0.1, 1.0, 5.0, 10.0, 30.0];
+const TABLE_ROUND_TRIPS_MS: [f64; 4] = [1.0, 20.0, 100.0, 300.0];
+const TABLE_SECONDS: f64 = 10.0;
+const QUEUE_BYTES: u64 = 512 << 10;
+
+const SENDERS: [Sender; 9] = {
+    const fn sender(name: &'static str, stack: End, algorithm: &'static str, receiver: End) -> Sender {
+        Sender { name, stack, algorithm, receiver }
+    }
+    [
+        sender("linux-reno", End::Kernel, "reno", End::Kernel),
+        sender("linux-cubic", End::Kernel, "cubic", End::Kernel),
+        sender("linux-bbr", End::Kernel, "bbr", End::Kernel),
+        sender("demi-newreno to linux", End::Ours, "newreno", End::Kernel),
+        sender("demi-cubic to linux", End::Ours, "cubic", End::Kernel),
+        sender("demi-bbr to linux", End::Ours, "bbr", End::Kernel),
+        sender("linux-reno to demi", End::Kernel, "reno", End::Ours),
+        sender("linux-cubic to demi", End::Kernel, "cubic", End::Ours),
+        sender("linux-bbr to demi", End::Kernel, "bbr", End::Ours),
+    ]
+};
+
+fn main() {
+    let args = Args::parse("Goodput over a shaped link, beside Linux's on the same link.", FLAGS);
+    // SAFETY: no memory is passed.
+    if unsafe { libc::geteuid() } != 0 {
+        println!(
+            "{}",
+            Object::default().text("bench", "goodput").text("skipped", "needs root, for namespaces").finish()
+        );
+        return;
+    }
+    let result = if args.has("table") { table(&args) } else { beside(&args) };
+    if let Err(error) = result {
+        eprintln!("goodput: {error}");
+        std::process::exit(1);
+    }
+}
+
+/// One transfer to be measured.
+#[derive(Clone, Copy)]
+struct Case {
+    sender: Sender,
+    loss_percent: f64,
+    round_trip_ms: f64,
+    rate_mbit: u64,
+    seconds: f64,
+}
+
+impl Case {
+    /// kB/s.
+    fn measure(&self, seed: u64) -> io::Result<f64> {
+        let shape = Shape {
+            rate_bits_per_s: self.rate_mbit * 1_000_000,
+            queue_bytes: QUEUE_BYTES,
+            round_trip: Duration::from_secs_f64(self.round_trip_ms / 1000.0),
+            loss_percent: self.loss_percent,
+        };
+        let watched = Duration::from_secs_f64(self.seconds);
+        Ok(ends::goodput(self.sender, shape, watched, seed)? / 1000.0)
+    }
+}
+
+/// The senders that this machine has, of both stacks.
+fn senders(args: &Args) -> Vec<Sender> {
+    let wanted = args.text("peer").map(|names| names.split(',').collect::<Vec<_>>());
+    let has = |sender: &Sender| match sender.stack {
+        End::Kernel => ends::kernel_has(sender.algorithm),
+        End::Ours => demi::Config::new().congestion(sender.algorithm).check().is_ok(),
+    };
+    let is_wanted = |sender: &Sender| {
+        wanted.as_ref().is_none_or(|names| names.iter().any(|name| sender.name.contains(name)))
+    };
+    SENDERS.into_iter().filter(|sender| is_wanted(sender) && has(sender)).collect()
+}
+
+/// Measures so many cases at a time; their results in order. `tell` hears of each as it comes.
+fn measure(cases: &[Case], at_once: usize, tell: impl Fn(&Case, f64) + Sync) -> io::Result<Vec<f64>> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    results.lock().map_err(|_| io::Error::other("poisoned"))?.resize_with(cases.len(), || Ok(0.0));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(at) else { break };
+                    let result = case.measure(at as u64 + 1);
+                    if let Ok(figure) = &result {
+                        tell(case, *figure);
+                    }
+                    if let Ok(mut results) = results.lock() {
+                        results[at] = result;
+                    }
+                }
+            });
+        }
+    });
+    results.into_inner().map_err(|_| io::Error::other("poisoned"))?.into_iter().collect()
+}
+
+/// Parses a list of numbers.
+fn numbers(args: &Args, name: &str, default: &[f64]) -> Vec<f64> {
+    match args.text(name) {
+        None => default.to_vec(),
+        Some(list) => list.split(',').filter_map(|number| number.trim().parse().ok()).collect(),
+    }
+}
+
+/// All senders beside each other, cell by cell.
+fn beside(args: &Args) -> io::Result<()> {
+    let seconds = args.number("seconds", 5.0);
+    let short = seconds < 1.0;
+    let losses = numbers(args, "loss", if short { &[1.0] } else { &[0.0, 0.1, 1.0, 5.0] });
+    let round_trips = numbers(args, "rtt-ms", if short { &[1.0] } else { &[1.0, 20.0] });
+    let rate_mbit = args.number("rate-mbit", 100);
+    let mut cases = Vec::new();
+    for &round_trip_ms in &round_trips {
+        for &loss_percent in &losses {
+            cases.extend(senders(args).into_iter().map(|sender| Case {
+                sender,
+                loss_percent,
+                round_trip_ms,
+                rate_mbit,
+                seconds,
+            }));
+        }
+    }
+    let json = args.has("json");
+    measure(&cases, args.number("at-once", 1), |case, figure| {
+        let cell =
+            format!("{} ms, {} % lost, {} Mbit/s", case.round_trip_ms, case.loss_percent, case.rate_mbit);
+        if json {
+            let line = Object::default().text("bench", "goodput").text("case", &cell);
+            println!("{}", line.text("peer", case.sender.name).number("kilobytes_per_s", figure).finish());
+        } else {
+            println!("{cell:32} {:24} {figure:10.1} kB/s", case.sender.name);
+        }
+    })?;
+    Ok(())
+}
+
+/// Linux to Linux over the simulations' cells, into the file that their table reads.
+fn table(args: &Args) -> io::Result<()> {
+    let kernels: Vec<_> = senders(args)
+        .into_iter()
+        .filter(|sender| sender.stack == End::Kernel && sender.receiver == End::Kernel)
+        .collect();
+    let mut cases = Vec::new();
+    for sender in &kernels {
+        for round_trip_ms in TABLE_ROUND_TRIPS_MS {
+            cases.extend(TABLE_LOSSES.map(|loss_percent| Case {
+                sender: *sender,
+                loss_percent,
+                round_trip_ms,
+                rate_mbit: 100,
+                seconds: args.number("seconds", TABLE_SECONDS),
+            }));
+        }
+    }
+    let figures = measure(&cases, args.number("at-once", 4), |case, figure| {
+        println!("{} {} ms {} %: {figure:.1}", case.sender.name, case.round_trip_ms, case.loss_percent);
+    })?;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut text = format!(
+        "# Written by `cargo run --release -p demi-benches --bin goodput -- --table`.\n\
+         about = \"\"\"\n\
+         In italics Linux's own, Linux {} to Linux with its default buffers, once, over {} s: two network namespaces, and between\n\
+         them a thread that carries frames between packet sockets and does to them what the simulation's wire does.\n\
+         \"\"\"\n",
+        release.trim(),
+        args.number("seconds", TABLE_SECONDS)
+    );
+    let rows = TABLE_ROUND_TRIPS_MS.len() * TABLE_LOSSES.len();
+    for (sender, figures) in kernels.iter().zip(figures.chunks(rows)) {
+        text.push_str(&format!("\n[[column]]\nname = \"{}\"\nkilobytes_per_s = [\n", sender.name));
+        for row in figures.chunks(TABLE_LOSSES.len()) {
+            let row: Vec<_> = row.iter().map(|figure| format!("{figure:.1}")).collect();
+            text.push_str(&format!("    [{}],\n", row.join(", ")));
+        }
+        text.push_str("]\n");
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtime/tests/sim/goodput/linux.toml");
+    std::fs::write(path, text)?;
+    println!(
+        "written: {path}; DEMI_WRITE=1 cargo test -p demi-runtime --test sim goodput takes it into the table"
+    );
+    Ok(())
+}
