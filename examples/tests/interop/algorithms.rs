@@ -19,7 +19,7 @@ fn transfers(device: Device, loss_permille: u32) {
         return;
     }
     // Where much is lost, the tail of a transfer takes most of its time: less of it says as much.
-    let file = if loss_permille > 5 { files::thirty_second() } else { files::eighth() };
+    let file = if loss_permille > 0 { files::thirty_second() } else { files::eighth() };
     for (at, (ours, kernels)) in PAIRS.into_iter().enumerate() {
         let lab = Lab::new(Case::new(device, if at % 2 == 0 { Ip::V4 } else { Ip::V6 }, loss_permille));
         let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");

@@ -196,7 +196,7 @@ fn table(args: &Args) -> io::Result<()> {
          In italics Linux's own, Linux {} to Linux with its default buffers, once, over {} s: two network namespaces, and between\n\
          them a thread that carries frames between packet sockets and does to them what the simulation's wire does.\n\
          \"\"\"\n",
-        release.trim(),
+        release.split('.').take(2).collect::<Vec<_>>().join("."),
         args.number("seconds", TABLE_SECONDS)
     );
     let rows = TABLE_ROUND_TRIPS_MS.len() * TABLE_LOSSES.len();
