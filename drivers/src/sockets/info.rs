@@ -114,6 +114,7 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         unacked_bytes: queued(fd, libc::TIOCOUTQ).saturating_sub(not_sent_bytes),
         not_sent_bytes,
         unread_bytes: queued(fd, libc::FIONREAD),
+        unacked_segments: raw.unacked,
         congestion_state: raw.ca_state,
         lost_segments: raw.lost,
         sacked_segments: raw.sacked,

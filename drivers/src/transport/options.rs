@@ -282,6 +282,8 @@ pub struct TcpInfo {
     pub not_sent_bytes: u64,
     /// Received and not read.
     pub unread_bytes: u64,
+    /// Segments sent and not acknowledged.
+    pub unacked_segments: u32,
     /// What recovery is up to, as Linux numbers it: 0 nothing is missing, 1 something may be, 2 the window is being reduced, 3
     /// something is lost and repaired, 4 a retransmission timed out.
     pub congestion_state: u8,

@@ -192,7 +192,7 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
         (8, u64::from(info.rto_us)),
         (16, info.send_mss_bytes.into()),
         (20, info.recv_mss_bytes.into()),
-        (24, info.unacked_bytes.div_ceil(mss)),
+        (24, info.unacked_segments.into()),
         (28, info.sacked_segments.into()),
         (32, info.lost_segments.into()),
         (36, info.retransmissions_in_flight.into()),

@@ -10,7 +10,7 @@ use crate::eval::Value;
 
 /// Names and values for one connection.
 pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
-    // Linux counts segments where we count bytes.
+    // Linux counts windows in segments, we in bytes.
     let mss = u64::from(info.send_mss_bytes.max(1));
     let segments = |bytes: u64| bytes.div_ceil(mss);
     let options = u64::from(info.timestamps)
@@ -40,7 +40,7 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
         ("tcpi_snd_ssthresh", threshold),
         ("tcpi_snd_wnd", info.send_window_bytes),
         ("tcpi_rcv_wnd", info.recv_window_bytes),
-        ("tcpi_unacked", segments(info.unacked_bytes)),
+        ("tcpi_unacked", info.unacked_segments.into()),
         ("tcpi_notsent_bytes", info.not_sent_bytes),
         ("tcpi_lost", info.lost_segments.into()),
         ("tcpi_backoff", info.backoff.into()),

@@ -193,6 +193,7 @@ impl<P> Connection<P> {
         info.unacked_bytes = u64::from(self.snd_max - self.snd_una);
         info.not_sent_bytes = u64::from(self.tx.end().since(self.snd_max));
         info.unread_bytes = u64::from(self.rx.bytes());
+        info.unacked_segments = self.segments_outstanding();
         let recovery = &self.cold.recovery;
         if let Some(log) = self.cold.sent.as_ref().filter(|log| !self.timing && !log.is_empty()) {
             info.lost_segments = log.lost().segments;

@@ -40,6 +40,7 @@ impl<P> Connection<P> {
         recovery.point = self.snd_max;
         recovery.probe = None;
         recovery.new_first = false;
+        recovery.held = false;
         // RFC 5682 §3.1 step 1: not when what timed out was recovery's own.
         recovery.frto = env.config.frto && (prior < Phase::Recovery || !first);
         self.timing = false;

@@ -47,6 +47,7 @@ impl<P> Connection<P> {
         news.window = self.take_window(segment.seq, ack, segment.window);
         // What the last acknowledgement asked to go out first has gone out, or will not.
         self.cold.recovery.new_first = false;
+        self.cold.recovery.held = false;
         self.cold.recovery.no_probe &= acked == 0;
         let highest = self.highest_sacked();
         let mut sacked = Sent::default();
@@ -71,8 +72,11 @@ impl<P> Connection<P> {
             if news.timer {
                 self.restart_timer(env);
             }
-        } else if news.duplicate {
-            self.alert(env, &mut news);
+        } else {
+            if news.duplicate {
+                self.alert(env, &mut news);
+            }
+            self.take_probe_answer(env, &news, ack);
         }
         self.conclude_news(env, &news, prior_in_flight);
         if acked > 0 && self.write_waker.is_some() && self.tx.len() <= self.send_cap - self.send_cap / 3 {

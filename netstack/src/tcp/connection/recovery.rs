@@ -62,6 +62,8 @@ pub(super) struct Recovery {
     pub(super) frto: bool,
     /// New data goes out before anything is repaired (RFC 5682 §2.1, step 2b).
     pub(super) new_first: bool,
+    /// What the last acknowledgement told lets nothing more be sent again for now.
+    pub(super) held: bool,
     /// The peer has thrown away what it held.
     pub(super) reneged: bool,
     /// When something was last sent again.
@@ -127,6 +129,7 @@ impl Recovery {
             no_probe: false,
             frto: false,
             new_first: false,
+            held: false,
             reneged: false,
             repaired_at: Instant::ZERO,
         }
@@ -144,6 +147,7 @@ impl<P> Connection<P> {
             self.retransmit = super::Retransmit::Rto;
             self.retransmit_at = env.now.plus_nanos(wait_ns);
             news.timer = false;
+            self.cold.recovery.held = true;
             return;
         }
         if self.cold.recovery.phase == Phase::Open {
@@ -170,6 +174,7 @@ impl<P> Connection<P> {
                 if !news.advanced {
                     self.count_duplicate(env, duplicate, news);
                 } else if self.undo_partial(env, news) {
+                    self.cold.recovery.held = true;
                     return;
                 }
                 if self.undo_by_duplicates(env) {
@@ -377,7 +382,7 @@ impl<P> Connection<P> {
     pub(super) fn has_repairs(&self) -> bool {
         self.slow & slow::RECOVERY != 0
             && self.cold.recovery.phase >= Phase::Recovery
-            && !self.cold.recovery.new_first
+            && !(self.cold.recovery.new_first || self.cold.recovery.held)
             && self.cold.sent.as_ref().is_some_and(|log| log.lost().bytes > log.retrans().bytes)
     }
 }
