@@ -279,12 +279,8 @@ fn congestion(name: &str) -> Option<CongestionControl> {
 }
 
 /// What the stack cannot be told, and the values that say what it does.
-const FIXED: &[(&str, &[u64])] = &[
-    ("tcp_fack", &[0]),
-    ("tcp_rfc1337", &[0]),
-    ("tcp_stdurg", &[0]),
-    ("tcp_shrink_window", &[0]),
-];
+const FIXED: &[(&str, &[u64])] =
+    &[("tcp_fack", &[0]), ("tcp_rfc1337", &[0]), ("tcp_stdurg", &[0]), ("tcp_shrink_window", &[0])];
 
 /// What only Linux has to decide, or what no packet shows.
 const WITHOUT_EFFECT: &[&str] = &[

@@ -156,9 +156,12 @@ impl SentLog {
         (self.sacked.bytes > 0).then_some(self.sacked_end)
     }
 
-    /// The start of the last segment.
+    /// Where the last segment begins and ends, unless the peer holds it.
     pub(crate) fn last_segment(&self) -> Option<(Position, Position)> {
         let record = self.record(*self.order.back()?);
+        if record.has(mark::SACKED) {
+            return None;
+        }
         let whole = u64::from(record.segments.saturating_sub(1)) * u64::from(record.size);
         Some(((record.start + whole).min(record.end - 1), record.end))
     }

@@ -5,6 +5,7 @@ mod script;
 
 mod handshake;
 mod receiving;
+mod recovery;
 mod sending;
 mod states;
 mod transfer;
