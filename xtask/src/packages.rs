@@ -34,6 +34,9 @@ pub(crate) const KERNEL: &[Tool] = &[
     tool("ping", "iputils-ping"),
     tool("redis-benchmark", "redis-tools"),
     tool("tshark", "tshark"),
+    tool("nmap", "nmap"),
+    tool("scapy", "python3-scapy"),
+    tool("tcptrace", "tcptrace"),
     tool("dnsmasq", "dnsmasq-base"),
 ];
 

@@ -16,6 +16,8 @@ mod kv;
 mod mistakes;
 mod names;
 mod ping;
+mod strangers;
+
 mod support;
 mod transfer;
 mod unprivileged;
