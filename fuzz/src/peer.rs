@@ -279,7 +279,12 @@ impl Peer {
         if payload.is_empty() {
             return;
         }
-        let mss = self.offer.mss.filter(|mss| *mss > 0).unwrap_or(if self.offer.v6 { 1220 } else { 536 }).max(MIN_MSS);
+        let mss = self
+            .offer
+            .mss
+            .filter(|mss| *mss > 0)
+            .unwrap_or(if self.offer.v6 { 1220 } else { 536 })
+            .max(MIN_MSS);
         assert!(payload.len() <= usize::from(mss), "{} bytes of payload for an MSS of {mss}", payload.len());
         if self.reborn {
             return;

@@ -267,7 +267,7 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
             add(
                 "link",
                 &format!("fates-{number}-{how}"),
-                [&[how as u8 | 60, 20, 0, 10, 0][..], &[0; 12], fates, fates, fates].concat(),
+                [&[how | 60, 20, 0, 10, 0][..], &[0; 12], fates, fates, fates].concat(),
             );
         }
     }

@@ -1,7 +1,7 @@
 //! Runs a hot path so many times, for callgrind to count its instructions; `icount_gate` drives it.
 
 use demi_benches::kit::{Args, Flag};
-use demi_benches::paths;
+use demi_benches::{floods, paths};
 
 const FLAGS: &[Flag] = &[
     Flag { name: "path", value: Some("NAME"), help: "the path (without it: lists them)" },
@@ -14,9 +14,13 @@ fn main() {
         for (name, _) in paths::PATHS {
             println!("{name}");
         }
+        for (name, ..) in floods::FLOODS {
+            println!("{name}");
+        }
         return;
     };
-    let Some((_, build)) = paths::find(name) else {
+    let path = paths::find(name).map(|(_, build)| build);
+    let Some(build) = path.or(floods::find(name).map(|(_, build, _)| build)) else {
         eprintln!("icount: no path {name}; without --path, all are listed");
         std::process::exit(1);
     };

@@ -10,7 +10,7 @@ use std::process::Command;
 use demi_benches::icount::{self, Baseline, OPERATIONS, TOLERANCE, Verdict};
 use demi_benches::kit::json::Object;
 use demi_benches::kit::{Args, Flag};
-use demi_benches::paths;
+use demi_benches::{floods, paths};
 
 const FLAGS: &[Flag] = &[
     Flag { name: "write", value: None, help: "write the baseline instead of comparing with it" },
@@ -51,6 +51,7 @@ fn run(args: &Args) -> io::Result<bool> {
         passed &= write || verdict.passes();
         print(args.has("json"), name, count, known.get(name), verdict);
     }
+    passed &= floods(args, &program)?;
     if write {
         // With `--case`, what was not counted stays as it was.
         let mut all = if args.has("case") { known } else { Baseline::default() };
@@ -72,6 +73,28 @@ fn run(args: &Args) -> io::Result<bool> {
             "A hot path grew by more than {:.0} %, or has no baseline. If the growth is meant, write the baseline anew \
              with --write and say why in the commit.",
             TOLERANCE * 100.0
+        );
+    }
+    Ok(passed)
+}
+
+/// Counts what a junk packet of each flood takes; whether all are below their ceilings.
+fn floods(args: &Args, program: &Path) -> io::Result<bool> {
+    let mut passed = true;
+    for (name, _, ceiling) in floods::FLOODS.iter().filter(|(name, ..)| args.wants_case(name)) {
+        let count = icount::count(program, name, OPERATIONS)?;
+        let below = count <= *ceiling;
+        passed &= below;
+        if args.has("json") {
+            print(true, name, count, Some(*ceiling), Verdict::Same);
+        } else {
+            let remark = if below { "" } else { "  ABOVE ITS CEILING" };
+            println!("{name:<20} {count:>12.1} {ceiling:>12.1}  ceiling{remark}");
+        }
+    }
+    if !passed {
+        eprintln!(
+            "A junk packet takes more than the ceiling in benches/src/floods.rs: that is what a flood is made of."
         );
     }
     Ok(passed)

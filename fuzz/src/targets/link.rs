@@ -99,8 +99,8 @@ pub fn run(bytes: &[u8]) {
         {
             ends[1].stream = Some(accepted.expect("a listener that is open").0);
         }
-        for which in 0..2 {
-            work(&mut ends[which], which, chunk);
+        for (which, end) in ends.iter_mut().enumerate() {
+            work(end, which, chunk);
         }
         let mut busy = false;
         for which in 0..2 {

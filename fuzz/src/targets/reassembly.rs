@@ -125,7 +125,7 @@ pub fn run(bytes: &[u8]) {
         let received =
             once(|cx| host.stack.poll_recv_from(cx, socket)).map(|received| received.expect("no error"));
         // Of those that say that others follow, the length is a multiple of eight (RFC 791 §3.2).
-        let expected = if !last && (end - start) % 8 != 0 {
+        let expected = if !last && !(end - start).is_multiple_of(8) {
             Expected::Nothing
         } else {
             models.entry((v6, ident)).or_default().add(start, end, last)

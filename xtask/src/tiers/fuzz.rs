@@ -23,13 +23,14 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// The build, then all targets.
+/// Formatting, which the workspace's own check does not see; the build; all targets.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     if targets(workspace).is_empty() {
         return Vec::new();
     }
     let run = Invocation::new(&format!("cargo xtask fuzz --seconds {SECONDS}"));
-    vec![Step::build(build()), Step::tests("targets", run)]
+    let fmt = Invocation::new("cargo fmt --manifest-path fuzz/Cargo.toml -- --check");
+    vec![Step::check("fmt", fmt), Step::build(build()), Step::tests("targets", run)]
 }
 
 /// Names of the targets: the programs in `fuzz/fuzz_targets/`.
