@@ -4,12 +4,12 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use demi::net::{TcpListener, TcpStream, UdpSocket};
+use demi::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use demi::{Config, Runtime};
 
 /// Runs `test` on a thread of its own in a new network namespace, which is gone when the thread is; or says why not.
@@ -248,4 +248,168 @@ fn a_device_that_is_gone_takes_nothing_from_the_others() {
             });
         });
     }
+}
+
+/// A setting of a kernel's socket.
+fn set(socket: &impl AsRawFd, option: libc::c_int, value: libc::c_int) {
+    // SAFETY: `value` is readable for its size during the call.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(answer, 0, "option {option}: {}", io::Error::last_os_error());
+}
+
+/// What a kernel's client is answered that says hello with its SYN, if it can.
+fn greet_early(to: SocketAddr) -> String {
+    // SAFETY: makes a descriptor that nobody else owns.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
+    assert!(socket >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: as above.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    set(&socket, libc::TCP_FASTOPEN_CONNECT, 1);
+    let SocketAddr::V4(to) = to else { panic!("{to}") };
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: `address` is readable for its size during the call.
+    let answer = unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(answer, 0, "{}", io::Error::last_os_error());
+    let (mut stream, mut answer) = (std::net::TcpStream::from(socket), String::new());
+    stream.write_all(b"hello").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Says hello with the SYN, if it can; the answer, and whether it could.
+async fn greet(to: &str) -> (String, bool) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_fastopen_connect(true).unwrap();
+    let mut stream = socket.connect(to.parse().unwrap()).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 3];
+    stream.read_exact(&mut answer).await.unwrap();
+    let early = stream.info().unwrap().syn_data;
+    (String::from_utf8_lossy(&answer).into_owned(), early)
+}
+
+/// A listener that takes data with SYNs.
+fn early_listener(at: &str) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_fastopen(Some(16)).unwrap();
+    socket.bind(at.parse().unwrap()).unwrap();
+    socket.listen(16).unwrap()
+}
+
+/// Answers one hello; whether it came with the SYN.
+async fn answer_one(listener: &TcpListener) -> bool {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut said = [0; 5];
+    stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"hello");
+    stream.write_all(b"bye").await.unwrap();
+    stream.info().unwrap().syn_data
+}
+
+#[test]
+fn fast_open_is_spoken_with_the_kernel_both_ways() {
+    in_namespace("fastopen", || {
+        run("sysctl -q -w net.ipv4.tcp_fastopen=3");
+        let runtime = runtime(&["tap:dtap0"]);
+        runtime.block_on(async {
+            let listener = early_listener("10.77.0.2:7000");
+            for early in [false, true, true] {
+                let peer = aside(&current(), || greet_early("10.77.0.2:7000".parse().unwrap()));
+                assert_eq!(answer_one(&listener).await, early);
+                assert_eq!(join(peer).await, "bye");
+            }
+            let peer = std::net::TcpListener::bind("10.77.0.1:7001").unwrap();
+            set(&peer, libc::TCP_FASTOPEN, 16);
+            let answering = std::thread::spawn(move || {
+                for _ in 0..3 {
+                    let (mut stream, mut said) = (peer.accept().unwrap().0, [0; 5]);
+                    stream.read_exact(&mut said).unwrap();
+                    stream.write_all(b"bye").unwrap();
+                }
+            });
+            for early in [false, true, true] {
+                assert_eq!(greet("10.77.0.1:7001").await, ("bye".to_owned(), early));
+            }
+            join(answering).await;
+            let counters = demi::net::counters();
+            let counts = ["CookieReqd", "Passive", "Active", "PassiveFail", "ActiveFail"]
+                .map(|name| counters.get(&format!("TcpExtTCPFastOpen{name}")));
+            assert_eq!(counts, [1, 2, 2, 0, 0]);
+        });
+    });
+}
+
+#[test]
+fn fast_open_is_passed_on_to_kernel_sockets() {
+    for kernel in ["posix", "uring"] {
+        in_namespace("fastopen-kernel", move || {
+            run("sysctl -q -w net.ipv4.tcp_fastopen=3");
+            let runtime = Runtime::new(Config::new().device(kernel).log("off")).unwrap();
+            runtime.block_on(async {
+                let listener = std::rc::Rc::new(early_listener("127.0.0.1:7000"));
+                for early in [false, true, true] {
+                    let listener = listener.clone();
+                    let answering = demi::spawn(async move { answer_one(&listener).await });
+                    let (answer, syn_data) = greet("127.0.0.1:7000").await;
+                    let answered = answering.await.unwrap();
+                    assert_eq!((answer.as_str(), syn_data, answered), ("bye", early, early), "{kernel}");
+                }
+            });
+        });
+    }
+}
+
+#[test]
+fn the_kernels_clients_bring_syn_cookies_back() {
+    in_namespace("cookies", || {
+        run("ip tuntap add dev dtap0 mode tap");
+        run("ip addr add 10.77.0.1/24 dev dtap0");
+        run("ip link set dtap0 up");
+        let config = Config::new().device("tap:dtap0").address("10.77.0.2/24").log("off").idle("park");
+        let config = config.pool_slots(4096).pool_large_slots(8).huge_pages(false);
+        let runtime = Runtime::new(config.syn_cookies("always")).unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("10.77.0.2:7000").await.unwrap();
+            for round in 0..5 {
+                talk(&listener, &current(), "10.77.0.2:7000").await;
+                let peer = aside(&current(), || {
+                    let mut stream = std::net::TcpStream::connect("10.77.0.2:7000").unwrap();
+                    stream.write_all(&[7; 100_000]).unwrap();
+                });
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let info = stream.info().unwrap();
+                assert!(info.sack && info.timestamps && info.send_window_scale > 0, "{round}: {info:?}");
+                assert_eq!(info.send_mss_bytes, 1448, "{round}");
+                let mut bytes = 0;
+                while let Some(buf) = stream.pop().await.unwrap() {
+                    bytes += buf.len();
+                }
+                assert_eq!(bytes, 100_000, "{round}");
+                join(peer).await;
+            }
+            let counters = demi::net::counters();
+            let counts =
+                ["Sent", "Recv", "Failed"].map(|name| counters.get(&format!("TcpExtSyncookies{name}")));
+            assert_eq!(counts, [10, 10, 0]);
+        });
+    });
 }
