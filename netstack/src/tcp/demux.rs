@@ -245,6 +245,7 @@ impl<P: Default> Tcp<P> {
     fn remove_time_wait(&mut self, index: u32) {
         if let Some(record) = self.time_wait.remove(index) {
             self.flows.remove(record.hash, Owner::TimeWait(index));
+            self.note_records();
         }
     }
 

@@ -293,6 +293,7 @@ impl<P: Default> Tcp<P> {
     /// Takes a half-open connection out of all tables.
     pub(super) fn forget_half_open(&mut self, index: u32) -> Option<HalfOpen> {
         let half_open = self.half_open.remove(index)?;
+        self.note_records();
         self.flows.remove(half_open.hash, Owner::HalfOpen(index));
         if let Some(listener) = self.listeners.slots.get_mut(half_open.listener) {
             listener.half_open = listener.half_open.saturating_sub(1);

@@ -209,15 +209,14 @@ impl<P: Default> Tcp<P> {
             ran += 1;
             self.on_half_open_timeout(now, out, index);
         }
-        self.records_at = Instant::FAR_FUTURE;
         self.note_records();
         ran
     }
 
-    /// Records have got an earlier deadline, perhaps.
+    /// Records have come or gone: computes when something is to be done about them.
     fn note_records(&mut self) {
         let deadlines = [self.time_wait.deadline(), self.half_open.wheel.deadline()];
-        self.records_at = deadlines.into_iter().flatten().fold(self.records_at, Instant::min);
+        self.records_at = deadlines.into_iter().flatten().fold(Instant::FAR_FUTURE, Instant::min);
     }
 
     /// Sends what calls and segments since the last flush have caused: data, FINs, and acknowledgements that no data carried.
@@ -283,8 +282,11 @@ impl<P: Default> Tcp<P> {
 
     /// When [`poll_timers`](Self::poll_timers) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.wheel.deadline(), self.time_wait.deadline(), self.half_open.wheel.deadline()];
-        deadlines.into_iter().flatten().min()
+        let records = Some(self.records_at).filter(|&at| at != Instant::FAR_FUTURE);
+        match (self.wheel.deadline(), records) {
+            (Some(timer), Some(record)) => Some(timer.min(record)),
+            (timer, record) => timer.or(record),
+        }
     }
 
     /// The layer's counters.
@@ -316,6 +318,7 @@ impl<P: Default> Tcp<P> {
         for index in 0..self.half_open.slots.positions() {
             self.forget_half_open(index);
         }
+        self.note_records();
         for listener in self.listeners.slots.iter_mut() {
             if let Some(waker) = listener.waker.take() {
                 waker.wake();

@@ -184,6 +184,7 @@ impl<P: Default> Tcp<P> {
             // `is_free` found it old enough to be followed; numbers go on where it stopped.
             if let Some(record) = self.time_wait.remove(index) {
                 self.flows.remove(hash, Owner::TimeWait(index));
+                self.note_records();
                 let beyond = record.snd_nxt + 65_537;
                 iss = iss.later(beyond);
             }
