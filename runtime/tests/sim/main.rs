@@ -18,6 +18,7 @@ mod goodput;
 #[cfg(feature = "dns")]
 mod names;
 mod outages;
+mod paths;
 mod scale;
 mod scenarios;
 mod streams;

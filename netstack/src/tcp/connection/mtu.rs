@@ -40,6 +40,17 @@ struct Search {
     again_at: Instant,
 }
 
+/// What a search wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// Nothing: send as usual.
+    No,
+    /// Nothing to be sent until there is room for a probe.
+    Wait,
+    /// A segment with so much payload.
+    Send(u32),
+}
+
 impl Default for PathSize {
     fn default() -> Self {
         PathSize { raise_at: Instant::FAR_FUTURE, search: None }
@@ -155,10 +166,15 @@ impl<P> Connection<P> {
         self.update_mss();
     }
 
-    /// The payload of a probe that may go out now, if there is a search and enough to send (RFC 4821 §7.4, as Linux).
+    /// What a search wants sent now (RFC 4821 §7.4, as Linux).
     #[cold]
-    pub(super) fn next_probe<O>(&mut self, env: &Env<'_, O>) -> Option<u32> {
-        let (cwnd, in_flight, quiet) = (self.window.cwnd, self.in_flight(), self.slow == slow::SEARCH);
+    pub(super) fn next_probe<O>(&mut self, env: &Env<'_, O>) -> Probe {
+        self.wanted_probe(env).unwrap_or(Probe::No)
+    }
+
+    fn wanted_probe<O>(&mut self, env: &Env<'_, O>) -> Option<Probe> {
+        let (cwnd, in_flight) = (self.window.cwnd, self.in_flight());
+        let quiet = self.slow & (slow::RECOVERY | slow::REORDERED) == 0;
         let unsent = self.tx.end().since(self.snd_nxt);
         let room = (self.snd_una + self.snd_wnd).since(self.snd_nxt);
         let (mss, again) = (u32::from(self.snd_mss), self.snd_nxt.before(self.snd_max));
@@ -177,10 +193,15 @@ impl<P> Connection<P> {
         }
         let size = u32::from(search.low).midpoint(u32::from(search.high)).max(mss + 1);
         let needed = size + BEHIND_PROBE * mss;
-        if unsent < needed || room < needed || in_flight + size + mss > cwnd {
+        let window = self.snd_wnd;
+        if unsent < needed || window < needed || self.tx.gatherable(seq, size) < size {
             return None;
         }
-        (self.tx.gatherable(seq, size) == size).then_some(size)
+        if room >= needed && in_flight + size + mss <= cwnd {
+            return Some(Probe::Send(size));
+        }
+        // Acknowledgements make room, and flush again.
+        (in_flight > 0).then_some(Probe::Wait)
     }
 
     /// A probe of `len` bytes has gone out.

@@ -9,6 +9,7 @@ use demi_drivers::transport::TcpState;
 use super::super::output::{Output, Refused, SegmentOut};
 use super::super::rto::clock_ms;
 use super::super::seq::SeqNumber;
+use super::mtu::Probe;
 use super::recovery::Phase;
 use super::{AckDue, Connection, Env, Failure, Retransmit, nanos, slow};
 use crate::wire::tcp::{OptionBytes, Timestamps, flags};
@@ -111,13 +112,16 @@ impl<P> Connection<P> {
         }
         let before = self.snd_max;
         let tso_max = env.out.tso_max_bytes();
-        if self.slow & slow::SEARCH != 0
-            && env.out.room() > 0
-            && let Some(len) = self.next_probe(env)
-        {
-            let plan = Plan { seq: self.snd_nxt, len, fin: false, gso_bytes: 0, again: Again::No };
-            if self.send_planned(env, plan).is_ok() {
-                self.probe_sent(plan.seq, len);
+        if self.slow & slow::SEARCH != 0 && env.out.room() > 0 {
+            match self.next_probe(env) {
+                Probe::No => {}
+                Probe::Wait => return Ok(()),
+                Probe::Send(len) => {
+                    let plan = Plan { seq: self.snd_nxt, len, fin: false, gso_bytes: 0, again: Again::No };
+                    if self.send_planned(env, plan).is_ok() {
+                        self.probe_sent(plan.seq, len);
+                    }
+                }
             }
         }
         let hold = loop {
