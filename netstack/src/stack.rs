@@ -20,12 +20,12 @@ use crate::egress::Egress;
 use crate::gone::Gone;
 use crate::groups::Groups;
 use crate::hash::{Keyed, Random};
-use crate::icmp::{self, Limiter, Told};
+use crate::icmp::{self, Limiter};
 use crate::path::Path;
 use crate::reassembly::Reassembly;
 use crate::route::Routes;
 use crate::stats::Stats;
-use crate::tcp::{IcmpError, Tcp, TcpStats};
+use crate::tcp::{Tcp, TcpStats};
 use crate::udp::Udp;
 use crate::wire::ethernet::Mac;
 
@@ -280,7 +280,7 @@ impl Stack {
                 if quoted.protocol == crate::wire::protocol::UDP {
                     self.udp.on_error(&quoted.flow, io::ErrorKind::HostUnreachable);
                 } else {
-                    self.on_told(Told::Error(IcmpError::HostUnreachable), &quoted);
+                    self.tcp.on_unresolved(self.egress.now, &quoted.flow, quoted.seq);
                 }
             }
         }

@@ -509,6 +509,14 @@ fn unspecified(ip: IpAddr) -> IpAddr {
 }
 
 impl<P: Default> Tcp<P> {
+    /// The link address behind a segment of `flow` did not resolve. A handshake under way goes on all the same, unlike on Linux: its
+    /// peer may be on its way back, and the SYN-ACK has a timer of its own.
+    pub(crate) fn on_unresolved(&mut self, now: Instant, flow: &Flow, seq: u32) {
+        if let Some(Owner::Connection(_)) = self.find(self.flows.hash(flow), flow) {
+            self.on_icmp_error(now, flow, seq, super::IcmpError::HostUnreachable);
+        }
+    }
+
     /// An ICMP error quoted a segment of `flow` (as we sent it) with sequence number `seq` (RFC 5927 §4 checks it).
     pub fn on_icmp_error(&mut self, now: Instant, flow: &Flow, seq: u32, error: super::IcmpError) {
         if let Some(Owner::Connection(index)) = self.find(self.flows.hash(flow), flow)

@@ -67,7 +67,7 @@ impl fmt::Display for Counters {
         for (device, counters) in &self.devices {
             writeln!(f, "# {device}")?;
             for (name, value) in counters.iter().filter(|(_, value)| *value > 0) {
-                writeln!(f, "{name:<32}{value:<19}")?;
+                writeln!(f, "{name:<32}{value}")?;
             }
         }
         Ok(())
