@@ -14,6 +14,8 @@ pub enum CongestionControl {
     NewReno,
     /// DCTCP (RFC 8257): for networks of one operator, whose switches mark early. It asks for ECN by itself.
     Dctcp,
+    /// BBR (version 1): the window and the rate from a model of the path, not from losses.
+    Bbr,
     /// None: the window is the peer's alone. For tests and for links that are known to be ours.
     None,
 }
@@ -25,6 +27,7 @@ impl CongestionControl {
             CongestionControl::Cubic => "cubic",
             CongestionControl::NewReno => "reno",
             CongestionControl::Dctcp => "dctcp",
+            CongestionControl::Bbr => "bbr",
             CongestionControl::None => "none",
         }
     }
@@ -35,6 +38,7 @@ impl CongestionControl {
             "cubic" => Some(CongestionControl::Cubic),
             "reno" | "newreno" => Some(CongestionControl::NewReno),
             "dctcp" => Some(CongestionControl::Dctcp),
+            "bbr" => Some(CongestionControl::Bbr),
             "none" => Some(CongestionControl::None),
             _ => None,
         }

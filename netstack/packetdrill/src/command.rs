@@ -87,7 +87,7 @@ impl Settings {
             // Whatever puts a machine's settings back.
             (base, _) if base.starts_with("sysctl_restore") => Ok(()),
             ("true" | ":" | "sync", _) => Ok(()),
-            ("modprobe", ["tcp_cubic" | "tcp_dctcp" | "-q" | "tun", ..]) => Ok(()),
+            ("modprobe", ["tcp_cubic" | "tcp_dctcp" | "tcp_bbr" | "-q" | "tun", ..]) => Ok(()),
             _ => Err("this command is not supported".to_owned()),
         }
     }
@@ -124,7 +124,7 @@ impl Settings {
             ("tcp_dsack", &[on @ (0 | 1)]) => tcp.dsack = on == 1,
             ("tcp_window_scaling", &[on @ (0 | 1)]) => tcp.window_scaling = on == 1,
             ("tcp_congestion_control" | "net.ipv4.tcp_congestion_control", _) => {
-                tcp.congestion = congestion(value).ok_or("cubic, reno and dctcp are supported")?;
+                tcp.congestion = congestion(value).ok_or("cubic, reno, dctcp and bbr are supported")?;
             }
             // Half of a receive buffer is Linux's window.
             ("tcp_rmem", &[_, default, max]) => {
@@ -218,7 +218,7 @@ impl Settings {
             ("net.inet.tcp.msl", &[ms]) => tcp.time_wait = Duration::from_millis(2 * ms),
             ("net.inet.tcp.delacktime", &[ms]) => tcp.delayed_ack = Duration::from_millis(ms),
             ("net.inet.tcp.cc.algorithm", _) => {
-                tcp.congestion = congestion(value).ok_or("cubic, newreno and dctcp are supported")?;
+                tcp.congestion = congestion(value).ok_or("cubic, newreno, dctcp and bbr are supported")?;
             }
             (key, &[n]) if FIXED.iter().any(|(name, values)| *name == key && values.contains(&n)) => {}
             (key, _) if WITHOUT_EFFECT.contains(&key) => {}
@@ -253,7 +253,7 @@ impl Settings {
                 "initcwnd" => self.stack.tcp.initial_window_segments = number(value()?)?,
                 "congctl" => {
                     self.stack.tcp.congestion =
-                        congestion(value()?).ok_or("cubic, reno and dctcp are supported")?;
+                        congestion(value()?).ok_or("cubic, reno, dctcp and bbr are supported")?;
                 }
                 "rto_min" => {
                     let text = value()?;

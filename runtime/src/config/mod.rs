@@ -143,7 +143,7 @@ keys! {
     send_buffer_bytes: Option<usize> = None, value::some_bytes::<2048, { 1 << 30 }>;
     /// Bytes a connection's receive buffer may hold; the transport's own choice when not given.
     recv_buffer_bytes: Option<usize> = None, value::some_bytes::<2048, { 1 << 30 }>;
-    /// Congestion control of a stack's connections: `cubic`, `newreno` or `none`.
+    /// Congestion control of a stack's connections: `cubic`, `newreno`, `dctcp`, `bbr` or `none`.
     congestion: CongestionControl = CongestionControl::Cubic, value::congestion;
     /// Connections a stack holds at once; more are refused.
     max_connections: usize = 1 << 20, value::number::<usize, 1, { 1 << 26 }>;

@@ -259,7 +259,7 @@ pub(super) fn path(value: &Setting) -> Parsed<Option<PathBuf>> {
 /// A congestion control's name.
 pub(super) fn congestion(value: &Setting) -> Parsed<CongestionControl> {
     CongestionControl::from_name(&value.text().to_ascii_lowercase())
-        .ok_or_else(|| "no such congestion control: write cubic, newreno, dctcp or none".into())
+        .ok_or_else(|| "no such congestion control: write cubic, newreno, dctcp, bbr or none".into())
 }
 
 /// One of the words of an enumeration.

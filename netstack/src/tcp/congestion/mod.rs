@@ -3,15 +3,21 @@
 //! It is told of acknowledgements that the window limited, of losses, marks and timeouts, in bytes, and that a reduction was
 //! needless after all. It never sees a segment and never decides what is lost: that is recovery's.
 
+mod bbr;
 mod cubic;
 mod dctcp;
 mod hystart;
+#[cfg(test)]
+mod loops;
 mod newreno;
+mod rate_filter;
 
 use demi_drivers::Instant;
 use demi_drivers::transport::CongestionControl;
 
 use super::seq::SeqNumber;
+use bbr::Bbr;
+pub(crate) use bbr::{Delivered, Repair};
 use cubic::Cubic;
 use dctcp::Dctcp;
 use hystart::HyStart;
@@ -112,6 +118,7 @@ enum Kind {
     Cubic(Cubic),
     NewReno(NewReno),
     Dctcp(Dctcp),
+    Bbr(Box<Bbr>),
     /// No control: the peer's window is the limit.
     Off,
 }
@@ -121,6 +128,7 @@ impl Congestion {
         let kind = match kind {
             CongestionControl::NewReno => Kind::NewReno(NewReno::default()),
             CongestionControl::Dctcp => Kind::Dctcp(Dctcp::default()),
+            CongestionControl::Bbr => Kind::Bbr(Box::new(Bbr::new())),
             CongestionControl::None => Kind::Off,
             _ => Kind::Cubic(Cubic::default()),
         };
@@ -132,18 +140,51 @@ impl Congestion {
             Kind::Cubic(_) => CongestionControl::Cubic,
             Kind::NewReno(_) => CongestionControl::NewReno,
             Kind::Dctcp(_) => CongestionControl::Dctcp,
+            Kind::Bbr(_) => CongestionControl::Bbr,
             Kind::Off => CongestionControl::None,
         }
     }
 
     /// Whether data has to be paced.
     pub(crate) fn paces(&self) -> bool {
-        false
+        matches!(self.kind, Kind::Bbr(_))
     }
 
     /// Bytes a second to pace at, if the algorithm has an opinion.
-    pub(crate) fn pacing_rate(&self) -> Option<u64> {
-        None
+    pub(crate) fn pacing_rate(&self, window: &Window, srtt_ns: u64) -> Option<u64> {
+        match &self.kind {
+            Kind::Bbr(bbr) => Some(bbr.pacing_rate(window, srtt_ns)),
+            _ => None,
+        }
+    }
+
+    /// Whether the window comes from a model of the path, which has to hear of each acknowledgement.
+    pub(crate) fn is_model(&self) -> bool {
+        matches!(self.kind, Kind::Bbr(_))
+    }
+
+    /// Tells the model, if there is one, of an acknowledgement. Answers whether nothing else can be learnt for now, because the window
+    /// is kept small on purpose.
+    pub(crate) fn on_delivered(&mut self, window: &mut Window, ack: &Delivered) -> bool {
+        match &mut self.kind {
+            Kind::Bbr(bbr) => {
+                bbr.on_delivered(window, ack);
+                bbr.is_probing_rtt()
+            }
+            _ => false,
+        }
+    }
+
+    /// Sending begins again, with nothing in flight.
+    pub(crate) fn on_restart(&mut self, now: Instant) {
+        if let Kind::Bbr(bbr) = &mut self.kind {
+            bbr.on_restart(now);
+        }
+    }
+
+    /// Whether losses, marks and pauses move the windows.
+    pub(crate) fn reduces(&self) -> bool {
+        !matches!(self.kind, Kind::Bbr(_) | Kind::Off)
     }
 
     fn algorithm(&mut self) -> Option<&mut dyn Algorithm> {
@@ -151,7 +192,7 @@ impl Congestion {
             Kind::Cubic(cubic) => Some(cubic),
             Kind::NewReno(newreno) => Some(newreno),
             Kind::Dctcp(dctcp) => Some(dctcp),
-            Kind::Off => None,
+            Kind::Bbr(_) | Kind::Off => None,
         }
     }
 
@@ -167,7 +208,7 @@ impl Congestion {
     pub(crate) fn on_ack(&mut self, window: &mut Window, ack: &Acked) {
         self.on_marked(0, ack.una, ack.nxt);
         let mut bytes = ack.bytes;
-        if window.in_slow_start() && !matches!(self.kind, Kind::Off) {
+        if window.in_slow_start() && self.reduces() {
             bytes = self.hystart.grow(window, ack);
             if bytes == 0 {
                 return;
@@ -181,6 +222,9 @@ impl Congestion {
     /// Lowers the threshold after a loss or a mark, and leaves the window to whoever reduces it (RFC 6937). What was is remembered
     /// for [`undo`](Self::undo).
     pub(crate) fn lower_threshold(&mut self, window: &mut Window, mss: u32, cause: Cause) {
+        if let Kind::Bbr(bbr) = &mut self.kind {
+            return bbr.on_loss();
+        }
         let before = Window { cwnd: window.cwnd, ssthresh: window.current_threshold() };
         if let Some(algorithm) = self.algorithm() {
             window.ssthresh = algorithm.threshold(window, mss, cause).max(2 * mss);
@@ -198,7 +242,10 @@ impl Congestion {
     /// A retransmission timed out: the window becomes one segment; the threshold falls only at the first of several timeouts
     /// of the same data (RFC 5681 §3.1).
     pub(crate) fn on_timeout(&mut self, window: &mut Window, _flight: u32, mss: u32, first: bool) {
-        if !matches!(self.kind, Kind::Off) {
+        if let Kind::Bbr(bbr) = &mut self.kind {
+            bbr.on_timeout(mss);
+            window.cwnd = mss;
+        } else if self.reduces() {
             if first {
                 self.lower_threshold(window, mss, Cause::Loss);
             }
@@ -208,6 +255,9 @@ impl Congestion {
 
     /// The last reduction was for nothing: what was taken for lost had only been late (RFC 4015, Linux's `tcp_undo_cwnd_reduction`).
     pub(crate) fn undo(&mut self, window: &mut Window) {
+        if let Kind::Bbr(bbr) = &mut self.kind {
+            return bbr.undo();
+        }
         let before = core::mem::take(&mut self.before);
         if before.cwnd > 0 {
             window.cwnd = window.cwnd.max(before.cwnd);
@@ -221,7 +271,7 @@ impl Congestion {
     /// Nothing was sent for `idle_ns`, more than a timeout of `rto_ns`: the window halves for each of them, down to the restart
     /// window, and what it was stays the threshold (RFC 2861 §3.2, RFC 5681 §4.1, as Linux).
     pub(crate) fn on_idle(&self, window: &mut Window, initial_bytes: u32, idle_ns: u64, rto_ns: u64) {
-        if matches!(self.kind, Kind::Off) {
+        if !self.reduces() {
             return;
         }
         let floor = initial_bytes.min(window.cwnd);
@@ -234,7 +284,7 @@ impl Congestion {
     /// Linux's `tcp_cwnd_application_limited`).
     pub(crate) fn on_unused(&self, window: &mut Window, used: u32, initial_bytes: u32) {
         let used = used.max(initial_bytes);
-        if used < window.cwnd && !matches!(self.kind, Kind::Off) {
+        if used < window.cwnd && self.reduces() {
             window.ssthresh = window.current_threshold();
             window.cwnd = used.midpoint(window.cwnd);
         }

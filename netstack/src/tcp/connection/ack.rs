@@ -89,6 +89,9 @@ impl<P> Connection<P> {
         if acked > 0 && self.slow & slow::SEARCH != 0 {
             self.probe_acked(env);
         }
+        if acked > 0 || told {
+            self.model(env);
+        }
         if !(self.orphan && self.snd_wnd == 0) {
             self.cold.window_probes = 0;
         }

@@ -7,10 +7,11 @@ use demi_drivers::Instant;
 use demi_drivers::transport::CongestionControl;
 
 use super::super::config::TcpConfig;
-use super::super::congestion::{Acked, Congestion};
+use super::super::congestion::{Acked, Congestion, Delivered, Repair};
 use super::super::rto::elapsed_ns;
 use super::super::seq::SeqNumber;
-use super::{Connection, Env};
+use super::recovery::Phase;
+use super::{Connection, Env, slow};
 
 /// How much of the congestion window has been used of late (RFC 2861, RFC 7661; Linux's `tcp_cwnd_validate`).
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +52,9 @@ impl<P> Connection<P> {
     /// Grows the window that limited sending, for `bytes` newly acknowledged.
     #[inline(never)]
     pub(super) fn grow_window<O>(&mut self, env: &mut Env<'_, O>, bytes: u32) {
+        if self.cold.congestion.is_model() {
+            return;
+        }
         let rtt_ns = self.cold.sent.as_mut().and_then(|log| log.sample.rtt_ns.take());
         let ack = Acked {
             bytes,
@@ -70,6 +74,42 @@ impl<P> Connection<P> {
         if unlimited && !self.window.is_unlimited() {
             env.stats.hystart_delay_detect += 1;
             env.stats.hystart_delay_cwnd += u64::from(self.window.cwnd / ack.mss.max(1));
+        }
+    }
+
+    /// Tells a model of the path what an acknowledgement has told, all of which has been taken in (draft-cardwell-iccrg-bbr).
+    #[inline]
+    pub(super) fn model<O>(&mut self, env: &Env<'_, O>) {
+        if self.slow & slow::PACED != 0 && self.cold.congestion.is_model() {
+            self.tell_model(env);
+        }
+    }
+
+    #[cold]
+    fn tell_model<O>(&mut self, env: &Env<'_, O>) {
+        let (total, in_flight) = (self.delivered(), self.in_flight());
+        let repair = match self.cold.recovery.phase {
+            Phase::Loss => Repair::Timeout,
+            Phase::Recovery => Repair::Recovery,
+            _ => Repair::None,
+        };
+        let log = self.cold.sent.as_mut();
+        let sample = log.as_ref().map(|log| log.sample).unwrap_or_default();
+        let ack = Delivered {
+            now: env.now,
+            mss: u32::from(self.snd_mss),
+            total,
+            lost: log.as_ref().map_or(0, |log| log.lost().bytes),
+            rate: sample.delivered.map(|bytes| (bytes, sample.interval_ns, sample.prior_delivered)),
+            app_limited: sample.app_limited,
+            rtt_ns: sample.rtt_ns,
+            srtt_ns: self.rtt.srtt_ns(),
+            in_flight,
+            repair,
+        };
+        let small = self.cold.congestion.on_delivered(&mut self.window, &ack);
+        if let Some(log) = log.filter(|_| small) {
+            log.delivery.limited_by_application(total, in_flight);
         }
     }
 
@@ -100,7 +140,7 @@ impl<P> Connection<P> {
         }
         usage.used_bytes = usage.used_bytes.max(flight);
         if env.config.slow_start_after_idle
-            && self.slow & super::slow::RECOVERY == 0
+            && self.slow & slow::RECOVERY == 0
             && elapsed_ns(env.now, usage.since) >= self.rtt.rto_ns()
         {
             let used = core::mem::take(&mut usage.used_bytes);
@@ -116,6 +156,9 @@ impl<P> Connection<P> {
     /// After a pause longer than a timeout, what the congestion window says is out of date (RFC 5681 §4.1).
     #[inline]
     pub(super) fn restart_after_idle<O>(&mut self, env: &Env<'_, O>) {
+        if self.slow & slow::PACED != 0 {
+            self.cold.congestion.on_restart(env.now);
+        }
         let (idle_ns, rto_ns) = (elapsed_ns(env.now, self.last_send_at), self.rtt.rto_ns());
         if idle_ns > rto_ns && env.config.slow_start_after_idle {
             let initial = self.initial_window(env);

@@ -93,7 +93,7 @@ impl<P> Connection<P> {
     /// [`SentLog::sample`]; while but one burst is outstanding there is none.
     pub(super) fn finish_sample(&mut self, now: Instant) {
         let (delivered, min_rtt_ns) = (self.delivered(), self.rtt.min_rtt_ns());
-        if let Some(log) = &mut self.cold.sent {
+        if let Some(log) = self.cold.sent.as_mut().filter(|log| log.delivery.has_news()) {
             log.sample = log.delivery.sample(now, delivered, min_rtt_ns);
         }
     }

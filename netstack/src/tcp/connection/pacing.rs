@@ -49,7 +49,7 @@ impl<P> Connection<P> {
     /// Bytes a second at which data goes out, or would if it was paced; 0 before the first round trip (Linux's
     /// `tcp_update_pacing_rate`).
     fn pacing_rate(&self, ratios: (u32, u32)) -> u64 {
-        let rate = self.cold.congestion.pacing_rate().unwrap_or_else(|| {
+        let rate = self.cold.congestion.pacing_rate(&self.window, self.rtt.srtt_ns()).unwrap_or_else(|| {
             let srtt_ns = u128::from(self.rtt.srtt_ns());
             let (slow_start, avoidance) = ratios;
             let percent = if self.window.cwnd < self.window.ssthresh / 2 { slow_start } else { avoidance };

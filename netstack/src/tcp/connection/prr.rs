@@ -3,8 +3,6 @@
 //!
 //! The congestion window follows what is in flight and meets the threshold when recovery ends.
 
-use demi_drivers::transport::CongestionControl;
-
 use super::super::congestion::Cause;
 use super::Connection;
 use super::recovery::{News, Phase};
@@ -49,9 +47,9 @@ impl Reduction {
 }
 
 impl<P> Connection<P> {
-    /// Whether the windows are moved by proportional reduction in recovery: not those of an algorithm without any.
+    /// Whether the windows are moved by proportional reduction in recovery: not those of an algorithm with a model of its own, or without any.
     pub(super) fn reduces_window(&self) -> bool {
-        self.cold.congestion.kind() != CongestionControl::None
+        self.cold.congestion.reduces()
     }
 
     /// A reduction of the window begins.

@@ -416,7 +416,8 @@ impl<P> Connection<P> {
         if plan.again != Again::No {
             return self.sent_again(now, plan, end);
         }
-        if self.snd_una == self.snd_max {
+        if self.snd_una == self.snd_max && self.slow & slow::PACED == 0 {
+            // A paced connection's model wants to hear of the first burst, too.
             self.timing = true;
             self.timed_seq = end;
             self.timed_at = now;

@@ -98,6 +98,11 @@ impl Delivery {
         self.app_limited_until = (delivered + u64::from(in_flight)).max(1);
     }
 
+    /// Whether anything was delivered since the last sample.
+    pub(crate) fn has_news(&self) -> bool {
+        self.newest.is_some()
+    }
+
     /// The sample of an acknowledgement all of whose pieces have been noted, now that `delivered` bytes are delivered in all.
     pub(crate) fn sample(&mut self, now: Instant, delivered: u64, min_rtt_ns: Option<u64>) -> RateSample {
         if delivered > self.app_limited_until {

@@ -7,6 +7,14 @@ use demi_drivers::transport::{CongestionControl, StreamOptions};
 use super::network::{Faults, Network, Rng};
 use crate::tcp::TcpConfig;
 
+const CONTROLS: [CongestionControl; 5] = [
+    CongestionControl::Cubic,
+    CongestionControl::NewReno,
+    CongestionControl::Dctcp,
+    CongestionControl::Bbr,
+    CongestionControl::None,
+];
+
 /// Sends a stream each way over a network of `seed` and checks what comes out.
 fn run(seed: u64) {
     let mut rng = Rng(seed ^ 0xabcd);
@@ -21,8 +29,7 @@ fn run(seed: u64) {
         timestamps: rng.below(3) > 0,
         sack: rng.below(3) > 0,
         window_scaling: rng.below(3) > 0,
-        congestion: [CongestionControl::Cubic, CongestionControl::NewReno, CongestionControl::None]
-            [rng.below(3) as usize],
+        congestion: CONTROLS[rng.below(5) as usize],
         send_buffer_bytes: [4_000, 30_000, 300_000][rng.below(3) as usize],
         recv_buffer_bytes: [4_000, 30_000, 300_000][rng.below(3) as usize],
         // At one segment in five lost, giving up after a handful of losses in a row would be no wonder.
