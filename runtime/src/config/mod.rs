@@ -29,7 +29,7 @@ use std::time::Duration;
 use demi_drivers::PoolConfig;
 use demi_drivers::transport::{CongestionControl, ListenOptions, StreamOptions};
 
-pub use demi_netstack::tcp::{MtuProbing, SynCookies};
+pub use demi_netstack::tcp::{EcnMode, MtuProbing, SynCookies};
 pub use device::DeviceSpec;
 pub use kinds::{Address, Cidr, CoreSet, Idle, Log, ReportSignal};
 pub use value::Setting;
@@ -147,6 +147,13 @@ keys! {
     congestion: CongestionControl = CongestionControl::Cubic, value::congestion;
     /// Connections a stack holds at once; more are refused.
     max_connections: usize = 1 << 20, value::number::<usize, 1, { 1 << 26 }>;
+    /// Bytes that a stack's buffers may grow to by themselves, when a connection is given no size: the send buffer with the congestion
+    /// window, the receive buffer with what is read in a round trip.
+    send_buffer_max_bytes: usize = 4 << 20, value::bytes::<2048, { 1 << 30 }>;
+    /// See `send_buffer_max_bytes`.
+    recv_buffer_max_bytes: usize = 6 << 20, value::bytes::<2048, { 1 << 30 }>;
+    /// Explicit congestion notification of a stack's connections: `off`, `on` (asked for, and agreed to) or `passive` (agreed to).
+    ecn: EcnMode = EcnMode::Passive, ecn;
     /// When a stack answers SYNs with cookies instead of remembering them: `never`, `overflow` (when a listener's backlog of
     /// handshakes is full) or `always`.
     syn_cookies: SynCookies = SynCookies::OnOverflow, syn_cookies;
@@ -298,6 +305,16 @@ fn gateways(value: &Setting) -> value::Parsed<Vec<IpAddr>> {
     Ok(gateways)
 }
 
+/// A word for [`EcnMode`].
+fn ecn(value: &Setting) -> value::Parsed<EcnMode> {
+    match value.text().as_str() {
+        "off" => Ok(EcnMode::Off),
+        "on" => Ok(EcnMode::On),
+        "passive" => Ok(EcnMode::Passive),
+        _ => Err("write off, on or passive".into()),
+    }
+}
+
 /// A word for [`SynCookies`].
 fn syn_cookies(value: &Setting) -> value::Parsed<SynCookies> {
     match value.text().to_ascii_lowercase().as_str() {
@@ -373,6 +390,10 @@ mod tests {
                 .contains("32 hexadecimal digits")
         );
         assert!(Config::new().syn_cookies("maybe").check().is_err());
+        let config = Config::new().ecn("on").congestion("bbr").recv_buffer_max_bytes("1m").check().unwrap();
+        assert_eq!((config.ecn, config.recv_buffer_max_bytes), (EcnMode::On, 1 << 20));
+        assert_eq!(config.congestion, CongestionControl::Bbr);
+        assert!(Config::new().ecn("maybe").check().is_err());
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub(super) fn told(config: &Config, secret: [u8; 16]) -> StackConfig {
         max_half_open: config.max_half_open,
         max_orphans: config.max_orphans,
         mtu_probing: config.mtu_probing,
+        ecn: config.ecn,
+        send_buffer_max_bytes: config.send_buffer_max_bytes,
+        recv_buffer_max_bytes: config.recv_buffer_max_bytes,
         ..TcpConfig::default()
     };
     tcp.send_buffer_bytes = config.send_buffer_bytes.unwrap_or(tcp.send_buffer_bytes);
