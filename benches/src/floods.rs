@@ -174,7 +174,7 @@ fn gaps() -> Box<dyn FnMut(u64)> {
 fn fragments() -> Box<dyn FnMut(u64)> {
     let packet = |number| {
         let chance = scattered(number);
-        let bits = 0x2000 | (chance >> 16) as u16 % 100;
+        let bits = 0x2000 | ((chance >> 16) as u16 % 100);
         ipv4([10, 0, 0, 100 + chance as u8 % 100], protocol::UDP, number as u16, bits, &[7; 256])
     };
     Ground::new().flood((0..PACKETS).map(packet).collect())
