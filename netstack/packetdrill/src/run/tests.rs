@@ -33,8 +33,8 @@ fn a_script_that_holds_passes() {
 fn a_packet_that_differs_is_shown_beside_the_one_expected() {
     assert_eq!(
         failure(&format!("{ACCEPT}+0 write(4, ..., 1000) = 1000\n+0 > . 1:1001(1000) ack 2 win 5")),
-        "9: its flags are P., not .; ack is 1, not 2; win is 4096, not 5\n    expected > . 1:1001(1000) ack 2 win 5\n    \
-         actual   > P. 1:1001(1000) ack 1 win 4096"
+        "9: its flags are P., not .; ack is 1, not 2; win is 1024, not 5\n    expected > . 1:1001(1000) ack 2 win 5\n    \
+         actual   > P. 1:1001(1000) ack 1 win 1024"
     );
 }
 
