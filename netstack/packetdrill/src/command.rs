@@ -24,6 +24,7 @@ impl Default for Settings {
         let mut stack = StackConfig::default();
         stack.tcp.fast_open.server = false;
         stack.tcp.mtu_probing = MtuProbing::Never;
+        stack.tcp.mtu_probe_floor_bytes = 48;
         stack.tcp.time_wait_reuse = TimeWaitReuse::Local;
         Settings { stack, keepalive: KeepAlive::default() }
     }

@@ -199,7 +199,8 @@ pub struct TcpConfig {
     pub mtu_probing: MtuProbing,
     /// The payload that such a search begins with (Linux's `tcp_base_mss`).
     pub base_mss_bytes: u16,
-    /// The least it goes down to (`tcp_mtu_probe_floor`).
+    /// The least it goes down to (`tcp_mtu_probe_floor`; 48 in Linux). Packets of 576 bytes get through everywhere (RFC 791), and a
+    /// peer that is short of memory looks like a path that loses: smaller segments would cost it a buffer each.
     pub mtu_probe_floor_bytes: u16,
     /// How near its bounds come before it ends (`tcp_probe_threshold`), and how long until it begins anew
     /// (`tcp_probe_interval`).
@@ -295,7 +296,7 @@ impl Default for TcpConfig {
             max_rto: Duration::from_secs(120),
             mtu_probing: MtuProbing::OnBlackHole,
             base_mss_bytes: 1024,
-            mtu_probe_floor_bytes: 48,
+            mtu_probe_floor_bytes: 512,
             mtu_probe_threshold_bytes: 8,
             mtu_probe_interval: Duration::from_secs(600),
             syn_retries: 6,
