@@ -12,10 +12,13 @@ use super::connection::{self, Connection, Start, nanos};
 use super::flow_table::Owner;
 use super::half_open::{Answer, HalfOpen};
 use super::output::{Flow, Output, Refused, SegmentOut};
-use super::rto::clock_ms;
+use super::rto::{clock_ms, elapsed_ns};
 use super::seq::SeqNumber;
 use super::{Tcp, env, syn_cookie};
 use crate::wire::tcp::{FastOpen, HEADER_BYTES, Header, OptionBytes, Options, Timestamps, flags};
+
+/// How soon a SYN-ACK goes out for which the transmit queue had no room, or the pool no slot.
+const SYN_ACK_RETRY_NS: u64 = 1_000_000;
 
 /// A segment and whom it concerns, as far as a listener needs to know.
 pub(super) struct Arrived<'a> {
@@ -123,18 +126,43 @@ impl<P: Default> Tcp<P> {
             Some(Offer::Give(option)) => Some(option),
             None => None,
         };
-        if self.send_syn_ack(out, &half_open, clock_ms(now), give) == Err(Refused::Full) {
-            // As if the SYN had been lost: its sender tries again.
-            self.stats.listen_drops += 1;
-            return;
-        }
-        half_open.sent = 1;
+        let sent = self.send_syn_ack(out, &half_open, clock_ms(now), give);
+        half_open.sent = u8::from(sent != Err(Refused::Full));
         let Ok(place) = self.half_open.slots.insert(half_open) else { return };
         if let Some(listener) = self.listeners.slots.get_mut(handle) {
             listener.half_open += 1;
         }
         self.flows.insert(arrived.hash, Owner::HalfOpen(place.index));
-        self.arm_half_open(now, place.index, 0);
+        if sent == Err(Refused::Full) {
+            self.try_syn_ack_soon(now, place.index);
+        } else {
+            self.arm_half_open(now, place.index, 0);
+        }
+    }
+
+    /// There was no way out for a first SYN-ACK: it is tried again before its sender could miss it.
+    fn try_syn_ack_soon(&mut self, now: Instant, index: u32) {
+        self.half_open.wheel.arm(index, now.plus_nanos(SYN_ACK_RETRY_NS));
+        self.note_records();
+    }
+
+    /// The first SYN-ACK of a half-open connection has not left yet.
+    #[cold]
+    fn retry_syn_ack<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32) {
+        let Some(half_open) = self.half_open.slots.at(index).cloned() else { return };
+        if elapsed_ns(now, half_open.sent_at) > nanos(self.config.initial_rto) {
+            // As if the SYN had been lost: its sender tries again.
+            self.stats.listen_drops += 1;
+            self.forget_half_open(index);
+            return;
+        }
+        if self.send_syn_ack(out, &half_open, clock_ms(now), None) == Err(Refused::Full) {
+            return self.try_syn_ack_soon(now, index);
+        }
+        if let Some(half_open) = self.half_open.slots.at_mut(index) {
+            (half_open.sent, half_open.sent_at) = (1, now);
+        }
+        self.arm_half_open(now, index, 0);
     }
 
     /// What Fast Open makes of a SYN (RFC 7413 §4.2.2); `None`: nothing, it is an ordinary one.
@@ -265,6 +293,10 @@ impl<P: Default> Tcp<P> {
     /// Sends a SYN-ACK again.
     fn repeat_syn_ack<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32) {
         let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
+        if half_open.sent == 0 {
+            // It has not left yet, and will soon.
+            return;
+        }
         half_open.sent = half_open.sent.saturating_add(1);
         let half_open = half_open.clone();
         let _ = self.send_syn_ack(out, &half_open, clock_ms(now), None);
@@ -278,6 +310,9 @@ impl<P: Default> Tcp<P> {
         index: u32,
     ) {
         let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
+        if half_open.sent == 0 {
+            return self.retry_syn_ack(now, out, index);
+        }
         half_open.timeouts = half_open.timeouts.saturating_add(1);
         let timeouts = half_open.timeouts;
         self.stats.timeouts += 1;
