@@ -69,6 +69,8 @@ pub struct Peer {
     pub reborn: bool,
     /// The stack has sent something behind its SYN: the handshake is done.
     pub talked: bool,
+    /// It has sent a SYN without options, too: the stack may have taken that one.
+    bare_syn: bool,
     window: u16,
     clock: u32,
     echo: u32,
@@ -94,6 +96,7 @@ impl Peer {
             received: Vec::new(),
             reborn: false,
             talked: false,
+            bare_syn: false,
             window: 0xffff,
             clock: 1000,
             echo: 0,
@@ -199,6 +202,7 @@ impl Peer {
     }
 
     fn segment(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
+        self.bare_syn |= flags & SYN != 0 && !options.starts_with(&[2]);
         let segment = Segment { ports: self.ports, seq, ack, flags, window: self.window, options, payload };
         segment.frame(self.offer.v6)
     }
@@ -279,12 +283,9 @@ impl Peer {
         if payload.is_empty() {
             return;
         }
-        let mss = self
-            .offer
-            .mss
-            .filter(|mss| *mss > 0)
-            .unwrap_or(if self.offer.v6 { 1220 } else { 536 })
-            .max(MIN_MSS);
+        let default = if self.offer.v6 { 1220 } else { 536 };
+        let told = self.offer.mss.filter(|mss| *mss > 0).unwrap_or(default).max(MIN_MSS);
+        let mss = if self.bare_syn { told.max(default) } else { told };
         assert!(payload.len() <= usize::from(mss), "{} bytes of payload for an MSS of {mss}", payload.len());
         if self.reborn {
             return;
