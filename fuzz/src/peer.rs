@@ -287,7 +287,8 @@ impl Peer {
         let told = self.offer.mss.filter(|mss| *mss > 0).unwrap_or(default).max(MIN_MSS);
         let mss = if self.bare_syn { told.max(default) } else { told };
         assert!(payload.len() <= usize::from(mss), "{} bytes of payload for an MSS of {mss}", payload.len());
-        if self.reborn {
+        if self.reborn || self.bare_syn {
+            // What was said last, and of which stream, is not known here.
             return;
         }
         let end = relative.wrapping_add(payload.len() as u32);
