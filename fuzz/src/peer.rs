@@ -180,7 +180,8 @@ impl Peer {
         self.reborn |= flags & SYN != 0 && !self.talked;
         if flags & ACK != 0 {
             let edge = ack.wrapping_add(u32::from(self.window) << self.our_shift);
-            if edge.wrapping_sub(self.offered) as i32 > 0 {
+            // What acknowledges what was never sent offers nothing.
+            if (1..1 << 30).contains(&edge.wrapping_sub(self.offered)) {
                 self.offered = edge;
             }
         }
