@@ -11,6 +11,7 @@ use demi_drivers::device::RxChecksum;
 use super::expected::{PlainV4, PlainV6, V4_BYTES, V6_BYTES, is_intact};
 use crate::stack::Stack;
 use crate::tcp::Incoming;
+use crate::wire::checksum::Sum;
 use crate::wire::tcp::PLAIN_BYTES;
 
 /// Payload bytes of a train, at most: those of the largest IP packet, as with a device that coalesces.
@@ -26,6 +27,15 @@ struct Train {
     room: u32,
     /// Nothing may be added any more.
     complete: bool,
+}
+
+/// A frame of a train's flow.
+struct Next {
+    segment: Incoming,
+    push: bool,
+    ect0: bool,
+    /// Sum of the addresses and the TCP header.
+    sum: Sum,
 }
 
 impl Train {
@@ -84,22 +94,11 @@ impl Stack {
         frame.checksum = RxChecksum::Valid;
         let Some(index) = self.tcp.expecting_v4(first.flow, &first.segment) else { return Some(frame) };
         let mut train = Train::new(first.segment, first.push, self.tcp.offered_window(index));
-        let mut ect0 = u64::from(first.ect0);
-        while !train.complete
-            && let Some(next) = self.rx.last()
-        {
-            let known = if trusted { RxChecksum::Valid } else { next.checksum };
-            let Some(found) = PlainV4::parse(&next.buf, mac, !trusted) else { break };
-            let belongs = found.flow == first.flow
-                && train.takes(&found.segment)
-                && is_intact(known, found.sum, payload(next, headers, &found.segment));
-            if !belongs {
-                break;
-            }
-            train.add(&found.segment, found.push);
-            ect0 += u64::from(found.ect0);
-            self.couple(headers, &found.segment);
-        }
+        let verify = !trusted;
+        let ect0 = self.gather(&mut train, first.ect0, headers, |frame| {
+            let found = PlainV4::parse(&frame.buf, mac, verify).filter(|found| found.flow == first.flow)?;
+            Some(Next { segment: found.segment, push: found.push, ect0: found.ect0, sum: found.sum })
+        });
         let frames = 1 + self.train.len() as u64;
         let stats = &mut self.egress.stats.v4.ip;
         stats.in_receives += frames;
@@ -112,7 +111,6 @@ impl Stack {
     /// As [`on_train_v4`](Self::on_train_v4).
     #[inline(always)]
     fn on_train_v6(&mut self, mut frame: RxFrame) -> Option<RxFrame> {
-        let trusted = self.egress.capabilities.lossless_memory;
         let mac = self.egress.mac;
         let Some(first) = PlainV6::parse(&frame.buf, mac) else { return Some(frame) };
         let headers = V6_BYTES + PLAIN_BYTES;
@@ -125,22 +123,11 @@ impl Stack {
             return Some(frame);
         };
         let mut train = Train::new(first.segment, first.push, self.tcp.offered_window(index));
-        let mut ect0 = u64::from(first.ect0);
-        while !train.complete
-            && let Some(next) = self.rx.last()
-        {
-            let known = if trusted { RxChecksum::Valid } else { next.checksum };
-            let Some(found) = PlainV6::parse(&next.buf, mac) else { break };
-            let belongs = (found.remote, found.local, found.ports) == (remote, local, ports)
-                && train.takes(&found.segment)
-                && is_intact(known, found.sum, payload(next, headers, &found.segment));
-            if !belongs {
-                break;
-            }
-            train.add(&found.segment, found.push);
-            ect0 += u64::from(found.ect0);
-            self.couple(headers, &found.segment);
-        }
+        let ect0 = self.gather(&mut train, first.ect0, headers, |frame| {
+            let found = PlainV6::parse(&frame.buf, mac)
+                .filter(|found| (found.remote, found.local, found.ports) == (remote, local, ports))?;
+            Some(Next { segment: found.segment, push: found.push, ect0: found.ect0, sum: found.sum })
+        });
         let frames = 1 + self.train.len() as u64;
         let stats = &mut self.egress.stats.v6.ip;
         stats.in_receives += frames;
@@ -148,6 +135,34 @@ impl Stack {
         stats.in_ect0_pkts += ect0;
         self.take_train(index, &train, frame, headers, first.segment.len);
         None
+    }
+
+    /// Adds the frames that go on where the train ends, as `read` reads those of its flow. Answers how many of all were marked
+    /// ECT(0), the first included.
+    #[inline(always)]
+    fn gather(
+        &mut self,
+        train: &mut Train,
+        first_ect0: bool,
+        headers: usize,
+        read: impl Fn(&RxFrame) -> Option<Next>,
+    ) -> u64 {
+        let trusted = self.egress.capabilities.lossless_memory;
+        let mut ect0 = u64::from(first_ect0);
+        while !train.complete
+            && let Some(frame) = self.rx.last()
+            && let Some(next) = read(frame)
+        {
+            let known = if trusted { RxChecksum::Valid } else { frame.checksum };
+            let intact = || is_intact(known, next.sum, payload(frame, headers, &next.segment));
+            if !(train.takes(&next.segment) && intact()) {
+                break;
+            }
+            train.add(&next.segment, next.push);
+            ect0 += u64::from(next.ect0);
+            self.couple(headers, &next.segment);
+        }
+        ect0
     }
 
     /// Moves the payload of the next frame behind the train.

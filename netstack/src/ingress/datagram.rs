@@ -140,7 +140,7 @@ impl Stack {
         let (address, port) = found.flow.remote();
         let from = IpAddr::V4(Ipv4Addr::from_bits(address));
         let payload = payload_of(frame.buf, headers, found.len);
-        self.udp.deliver_known(socket, from, port, payload, &mut stats.v4.udp);
+        self.udp.deliver(socket, from, port, payload, &mut stats.v4.udp);
         None
     }
 
@@ -162,7 +162,7 @@ impl Stack {
         let FlowV6 { remote, ports, .. } = found.flow;
         let from = IpAddr::V6(Ipv6Addr::from_bits(remote));
         let payload = payload_of(frame.buf, headers, found.len);
-        self.udp.deliver_known(socket, from, (ports >> 16) as u16, payload, &mut stats.v6.udp);
+        self.udp.deliver(socket, from, (ports >> 16) as u16, payload, &mut stats.v6.udp);
         None
     }
 }

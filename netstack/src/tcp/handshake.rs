@@ -4,7 +4,7 @@
 //! SYN-ACKs go out at once, and again by a timer; they hold no more than the SYN did, so that nobody is hit through us by more than
 //! was sent to us. What cannot be held is dropped or, by configuration, answered without being held (RFC 4987).
 
-use demi_drivers::transport::Handle;
+use demi_drivers::transport::{Handle, StreamOptions};
 use demi_drivers::{Buf, Instant};
 
 use super::config::SynCookies;
@@ -213,17 +213,7 @@ impl<P: Default> Tcp<P> {
     ) {
         let handle = half_open.listener;
         let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
-        let flow = &half_open.flow;
-        let start = Start {
-            flow: *flow,
-            hash: half_open.hash,
-            iss: half_open.iss,
-            ts_offset: half_open.ts_offset,
-            wired: !out.is_local(flow.remote),
-            mtu: out.mtu(flow.remote),
-            options: &listener.options.stream,
-            now,
-        };
+        let start = start_of(now, out, half_open, &listener.options.stream);
         let mut connection = Connection::accepting(&start, &self.config, half_open);
         let mut payload = arrived.segment.clone();
         payload.advance(usize::from(arrived.header.header_bytes));
@@ -455,17 +445,7 @@ impl<P: Default> Tcp<P> {
         arrived: Arrived<'_>,
     ) {
         let Some(listener) = self.listeners.slots.get(half_open.listener) else { return };
-        let flow = &half_open.flow;
-        let start = Start {
-            flow: *flow,
-            hash: half_open.hash,
-            iss: half_open.iss,
-            ts_offset: half_open.ts_offset,
-            wired: !out.is_local(flow.remote),
-            mtu: out.mtu(flow.remote),
-            options: &listener.options.stream,
-            now,
-        };
+        let start = start_of(now, out, half_open, &listener.options.stream);
         let connection = Connection::accepting(&start, &self.config, half_open);
         let Ok(place) = self.connections.insert(connection) else { return };
         self.flows.insert(half_open.hash, Owner::Connection(place.index));
@@ -522,5 +502,25 @@ impl<P: Default> Tcp<P> {
         let half_open = HalfOpen::new(flow, (arrived.hash, handle), (&syn_header, &syn, ecn), numbers, now);
         self.establish_from(now, out, &half_open, arrived);
         None
+    }
+}
+
+/// How the connection starts that a half-open one becomes.
+fn start_of<'a, O: Output>(
+    now: Instant,
+    out: &O,
+    half_open: &HalfOpen,
+    options: &'a StreamOptions,
+) -> Start<'a> {
+    let flow = half_open.flow;
+    Start {
+        flow,
+        hash: half_open.hash,
+        iss: half_open.iss,
+        ts_offset: half_open.ts_offset,
+        wired: !out.is_local(flow.remote),
+        mtu: out.mtu(flow.remote),
+        options,
+        now,
     }
 }

@@ -116,9 +116,9 @@ impl Udp {
         }
     }
 
-    /// Queues a datagram from `from` in the socket that it is known to be for.
+    /// Queues a datagram from `from` in the socket that [`lookup`](Self::lookup) found for it, now or when its flow was learnt.
     #[inline(always)]
-    pub(crate) fn deliver_known(
+    pub(crate) fn deliver(
         &mut self,
         socket: u32,
         from: IpAddr,
@@ -127,12 +127,6 @@ impl Udp {
         stats: &mut UdpStats,
     ) {
         self.queue(socket, payload, from, from_port, stats);
-    }
-
-    /// Queues a datagram of `flow` in the socket that [`lookup`](Self::lookup) found for it.
-    #[inline]
-    pub(crate) fn deliver(&mut self, socket: u32, flow: &Flow, payload: Buf, stats: &mut UdpStats) {
-        self.queue(socket, payload, flow.remote, flow.remote_port, stats);
     }
 
     /// Takes a datagram to a group or broadcast address, for every socket on its port.
