@@ -1,5 +1,6 @@
 //! The command line of `cargo xtask`: turns words into a [`Command`]. It never touches the machine.
 
+use crate::guest::{self, Nic};
 use crate::sim;
 use crate::tiers::Tier;
 
@@ -12,6 +13,9 @@ cargo xtask COMMAND
   sim [--seeds N] [--seed S] [--scenario NAME] [--pcap FILE]
                                    run many seeds of the simulations on all cores (1000 of each, from 0 or from S), or one
                                    seed S again, of those whose name has NAME in it; --pcap writes that one's frames
+  guest [--nic NIC] [--memory MIB] [--cpus N] [--limit SECONDS] -- PROGRAM [ARGUMENT]...
+                                   run a program of this machine in a virtual one with a kernel of its own (2048 MiB, 2 CPUs, 300 s);
+                                   NIC, of igb, e1000e, virtio, vmxnet3, is a card for vfio-pci, with one of the kernel beside it
   fmt                              format all code
   clippy                           lint all targets, warnings are errors
   doc                              build the documentation, warnings are errors
@@ -44,6 +48,8 @@ pub(crate) enum Command {
     },
     /// Run simulations.
     Sim(sim::Options),
+    /// Run a program in a virtual machine.
+    Guest(guest::Options),
     /// Format all code.
     Fmt,
     /// Lint all targets.
@@ -62,6 +68,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
         Some("test") => return parse_test(words),
         Some("fuzz") => return parse_fuzz(words),
         Some("sim") => return parse_sim(words),
+        Some("guest") => return parse_guest(words),
         Some("fmt") => Command::Fmt,
         Some("clippy") => Command::Clippy,
         Some("doc") => Command::Doc,
@@ -89,6 +96,35 @@ fn parse_fuzz(mut words: impl Iterator<Item = String>) -> Result<Command, String
         }
     }
     Ok(Command::Fuzz { targets, seconds })
+}
+
+fn parse_guest(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut options = guest::Options::default();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("{word} {text}: write a number"));
+        match &*word {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--" => {
+                options.command = words.collect();
+                break;
+            }
+            "--nic" => {
+                let name = value()?;
+                let names = || Nic::ALL.map(Nic::name).join(", ");
+                options.nic =
+                    Some(Nic::from_name(&name).ok_or_else(|| format!("no card `{name}`: {}", names()))?);
+            }
+            "--memory" => options.memory_mib = number(value()?)?,
+            "--cpus" => options.cpus = number(value()?)?,
+            "--limit" => options.limit_s = u64::from(number(value()?)?),
+            _ => return Err(format!("unexpected `{word}`\n\n{USAGE}")),
+        }
+    }
+    match options.command.is_empty() {
+        true => Err(format!("guest wants a program behind `--`\n\n{USAGE}")),
+        false => Ok(Command::Guest(options)),
+    }
 }
 
 fn parse_test(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
@@ -166,6 +202,18 @@ mod tests {
         let two = Command::Fuzz { targets: vec!["dns".to_owned(), "icmp".to_owned()], seconds: 5 };
         assert_eq!(parse_line("fuzz dns --seconds 5 icmp"), Ok(two));
         for line in ["fuzz --seconds", "fuzz --seconds x", "fuzz --fast"] {
+            assert!(parse_line(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn guest_takes_a_machine_and_a_program() {
+        let Ok(Command::Guest(options)) = parse_line("guest --nic igb --limit 60 -- ls --nic -l") else {
+            panic!("it parses");
+        };
+        assert_eq!((options.nic, options.limit_s, options.cpus), (Some(Nic::Igb), 60, 2));
+        assert_eq!(options.command, ["ls", "--nic", "-l"]);
+        for line in ["guest", "guest ls", "guest --nic", "guest --nic ne2000 -- ls", "guest --cpus x -- ls"] {
             assert!(parse_line(line).is_err(), "{line}");
         }
     }

@@ -17,7 +17,8 @@ pub(crate) struct Tool {
     pub(crate) package: &'static str,
 }
 
-const fn tool(program: &'static str, package: &'static str) -> Tool {
+/// A program and its package.
+pub(crate) const fn tool(program: &'static str, package: &'static str) -> Tool {
     Tool { program, package }
 }
 

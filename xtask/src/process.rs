@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
@@ -102,19 +102,41 @@ fn run_into(workspace: &Workspace, log: &Path, invocation: &Invocation) -> io::R
             return Ok(false);
         }
     };
-    let deadline = Instant::now() + invocation.limit;
+    match ended(&mut child, invocation.limit)? {
+        Some(status) => Ok(status.success()),
+        None => {
+            let note = format!("\nkilled: it took longer than {} s\n", invocation.limit.as_secs());
+            append(log, &note)?;
+            Ok(false)
+        }
+    }
+}
+
+/// How `child` ended; `None` if it had to be killed, and all it had started, because `limit` was over.
+fn ended(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
+            return Ok(Some(status));
         }
         if Instant::now() >= deadline {
             kill_tree(child.id());
             child.wait()?;
-            let note = format!("\nkilled: it took longer than {} s\n", invocation.limit.as_secs());
-            append(log, &note)?;
-            return Ok(false);
+            return Ok(None);
         }
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs `invocation` with its output on the terminal; whether it ended by itself before its limit.
+pub(crate) fn passthrough_in_time(workspace: &Workspace, invocation: &Invocation) -> bool {
+    let spawned = invocation.command(workspace).spawn();
+    match spawned.and_then(|mut child| ended(&mut child, invocation.limit)) {
+        Ok(status) => status.is_some(),
+        Err(error) => {
+            eprintln!("cannot run `{}`: {error}", invocation.program);
+            true
+        }
     }
 }
 
