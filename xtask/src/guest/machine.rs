@@ -11,6 +11,8 @@ use crate::workspace::Workspace;
 
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
+/// First major version that emulates every [`Nic`].
+const OLDEST: u32 = 8;
 
 /// What emulates instructions, unless `DEMI_GUEST_ACCEL` says otherwise (`kvm`).
 const TRANSLATION: &str = "tcg,thread=multi,tb-size=512";
@@ -61,12 +63,12 @@ impl Nic {
     }
 }
 
-/// Where QEMU is, after installing it if need be.
+/// Where QEMU is, after installing it if need be: one that emulates every card, which those before version 8 do not.
 pub(super) fn ensure(workspace: &Workspace) -> Result<PathBuf, String> {
-    if let Some(qemu) = packages::find(QEMU) {
+    if let Some(qemu) = whole() {
         return Ok(qemu);
     }
-    let by_hand = format!("missing {QEMU}: apt-get install {PACKAGE}");
+    let by_hand = format!("missing {QEMU} {OLDEST} or newer: apt-get install {PACKAGE}");
     if !packages::is_root() {
         return Err(format!("{by_hand} (not root, so not installed by itself)"));
     }
@@ -81,14 +83,33 @@ pub(super) fn ensure(workspace: &Workspace) -> Result<PathBuf, String> {
     };
     let install = format!("install -y --no-install-recommends {PACKAGE}");
     apt("apt-update", "", "update");
-    if !apt("guest-qemu", "", &install) {
-        // A machine that has other parts of QEMU from the backports takes the rest from there, too; its own list of sources
-        // stays as it is.
+    if candidate().is_none_or(|major| major < OLDEST) || !apt("guest-qemu", "", &install) {
+        // The release's own is too old, or does not go with other parts of QEMU that are here: the backports have a newer one. The
+        // machine's own list of sources stays as it is.
         let (options, suite) = backports(workspace).map_err(|error| format!("{by_hand} failed: {error}"))?;
         apt("apt-update-backports", &options, "update");
         apt("guest-qemu-backports", &options, &format!("{install} -t {suite}"));
     }
-    packages::find(QEMU).ok_or_else(|| format!("{by_hand} failed, see {}", workspace.logs().display()))
+    whole().ok_or_else(|| format!("{by_hand} failed, see {}", workspace.logs().display()))
+}
+
+/// QEMU, if it is here and has the newest of the cards.
+fn whole() -> Option<PathBuf> {
+    let qemu = packages::find(QEMU)?;
+    let help = Command::new(&qemu).args(["-device", "help"]).output().ok()?;
+    String::from_utf8_lossy(&help.stdout).contains("name \"igb\"").then_some(qemu)
+}
+
+/// Major version of the QEMU that apt would install.
+fn candidate() -> Option<u32> {
+    let policy = Command::new("apt-cache").args(["policy", PACKAGE]).output().ok()?;
+    major(&String::from_utf8_lossy(&policy.stdout))
+}
+
+fn major(policy: &str) -> Option<u32> {
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let upstream = version.rsplit_once(':').map_or(version, |(_, upstream)| upstream);
+    upstream.split('.').next()?.trim().parse().ok()
 }
 
 /// Options that make apt look at this release's backports as well, and the name of their suite.
@@ -153,6 +174,14 @@ pub(super) fn invocation(prepared: &Prepared, options: &Options, shared: &Path) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_read_as_debian_writes_them() {
+        let policy = |version: &str| format!("{PACKAGE}:\n  Installed: (none)\n  Candidate: {version}\n");
+        assert_eq!(major(&policy("1:7.2+dfsg-7+deb12u18+b3")), Some(7));
+        assert_eq!(major(&policy("1:10.0.2+ds-2+deb13u1~bpo12+1")), Some(10));
+        assert_eq!(major(&policy("(none)")), None);
+    }
 
     #[test]
     fn a_card_comes_behind_an_iommu_and_with_a_peer() {
