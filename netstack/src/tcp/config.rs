@@ -140,7 +140,7 @@ pub struct TcpConfig {
     pub recv_buffer_max_bytes: usize,
     /// Congestion control of connections that name none.
     pub congestion: CongestionControl,
-    /// End the first slow start when round trips rise, before it overflows the path (RFC 9406).
+    /// End the first slow start of CUBIC when round trips rise, before it overflows the path (RFC 9406).
     pub hystart: bool,
     /// Take back a congestion window that is not used (RFC 2861; Linux's `tcp_slow_start_after_idle`).
     pub slow_start_after_idle: bool,

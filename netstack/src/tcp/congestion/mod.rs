@@ -132,7 +132,9 @@ impl Congestion {
             CongestionControl::None => Kind::Off,
             _ => Kind::Cubic(Cubic::default()),
         };
-        Congestion { kind, hystart: HyStart::new(hystart), before: Window::default() }
+        // As Linux's: Reno's slow start ends with a loss, and DCTCP's with a mark.
+        let hystart = HyStart::new(hystart && matches!(kind, Kind::Cubic(_)));
+        Congestion { kind, hystart, before: Window::default() }
     }
 
     pub(crate) fn kind(&self) -> CongestionControl {

@@ -284,7 +284,7 @@ impl<P> Connection<P> {
     }
 
     /// The next `count` segments are acknowledged at once.
-    fn quicken(&mut self, count: u8) {
+    pub(super) fn quicken(&mut self, count: u8) {
         self.quick_acks = self.quick_acks.max(count);
         self.interactive = false;
     }

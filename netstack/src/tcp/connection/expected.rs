@@ -69,6 +69,7 @@ impl<P> Connection<P> {
             self.rx.push(payload);
             self.note_received(env, len);
         }
+        self.last_recv_at = env.now;
         self.check_invariants();
     }
 
@@ -94,6 +95,7 @@ impl<P> Connection<P> {
         }
         self.note_peer_mss(mss);
         self.note_arrival(env, whole.len);
+        self.last_recv_at = env.now;
         self.check_invariants();
     }
 
@@ -106,7 +108,6 @@ impl<P> Connection<P> {
                 self.ts_recent = timestamps.value;
             }
         }
-        self.last_recv_at = env.now;
         if ack != self.snd_una {
             self.acked(env, ack);
             if self.write_waker.is_some() && self.tx.len() == 0 {

@@ -1,10 +1,11 @@
 //! Payload and FIN: in order to the application, out of order to reassembly, and when to acknowledge either.
 
-use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
+use demi_drivers::{Buf, Instant};
 
 use super::super::output::Output;
 use super::super::reassembly::Inserted;
+use super::super::rto::elapsed_ns;
 use super::super::seq::SeqNumber;
 use super::{AckDue, Connection, Env, slow};
 
@@ -36,6 +37,9 @@ impl<P> Connection<P> {
             let known = self.rcv_nxt - seq;
             if sent_bytes > 0 {
                 self.note_duplicate(env, seq, seq + known.min(sent_bytes));
+                if sent_bytes <= known {
+                    self.quicken_all();
+                }
                 self.ack_now();
             }
             payload.advance(known as usize);
@@ -162,7 +166,7 @@ impl<P> Connection<P> {
             let waiting = self.rcv_nxt - self.rcv_acked;
             // RFC 9293 §3.8.6.3: every second full segment at once. A young connection's peer is in slow start and needs
             // each acknowledgement, unless replies carry them.
-            if waiting > u32::from(self.rcv_mss) || (self.quick_acks > 0 && !self.interactive) {
+            if waiting > u32::from(self.rcv_mss) || (!self.interactive && self.is_quick(env.now)) {
                 self.ack_now();
             } else if self.ack_due == AckDue::No {
                 self.ack_due = AckDue::Delayed;
@@ -170,6 +174,28 @@ impl<P> Connection<P> {
             }
         }
         self.wake_reader();
+    }
+
+    /// Whether a segment that has just arrived is one of those that are acknowledged at once. After a pause longer than a timeout
+    /// they begin anew: its sender starts again with a small window (Linux's `tcp_event_data_recv`).
+    #[inline]
+    fn is_quick(&mut self, now: Instant) -> bool {
+        if self.quick_acks == 0 && elapsed_ns(now, self.last_recv_at) > self.rtt.rto_ns() {
+            self.quick_acks = self.most_quick_acks();
+        }
+        self.quick_acks > 0
+    }
+
+    /// The peer has sent something again for nothing: it waits for acknowledgements, and gets one for each segment for a while,
+    /// whether replies could carry it or not (Linux's `tcp_enter_quickack_mode`).
+    pub(super) fn quicken_all(&mut self) {
+        self.quicken(self.most_quick_acks());
+    }
+
+    /// As many as half a window of full segments, and never more than [`QUICK_ACKS`].
+    fn most_quick_acks(&self) -> u8 {
+        let halves = (self.rcv_adv - self.rcv_nxt) / (2 * u32::from(self.rcv_mss).max(1));
+        halves.clamp(2, u32::from(QUICK_ACKS)) as u8
     }
 
     /// Whether the next segment is acknowledged at once: the connection is not in an exchange whose replies do it.
