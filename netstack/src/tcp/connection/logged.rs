@@ -7,7 +7,7 @@
 use demi_drivers::Instant;
 
 use super::super::rto::{RtoBounds, elapsed_ns};
-use super::super::sent_log::{Burst, Position, SentLog, mark};
+use super::super::sent_log::{Burst, Position, SentLog};
 use super::super::seq::SeqNumber;
 use super::Connection;
 
@@ -83,7 +83,7 @@ impl<P> Connection<P> {
         let (mut sent, mut again) = (None, false);
         // The FIN is no byte of the stream: what ends with it ends all.
         log.acknowledge(if all { Position::MAX } else { una }, |piece| {
-            again |= piece.has(mark::EVER);
+            again |= !piece.is_timed();
             sent = Some((sent.map_or(piece.sent_at, |(first, _)| first), piece.sent_at));
         });
         sent.filter(|_| !again)

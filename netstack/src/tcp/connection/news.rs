@@ -198,13 +198,15 @@ impl<P> Connection<P> {
         for &(start, end) in ranges[..count].iter().filter(|(start, end)| start < end) {
             log.sack(start, end, |piece| {
                 let again = piece.has(mark::EVER);
-                rack.advance(now, (piece.sent_at, piece.end), again, min_rtt_ns);
+                rack.advance(now, piece, min_rtt_ns);
                 if !again {
                     // Sent once, and behind it others have arrived before: reordered.
                     if piece.start < highest {
                         low = low.min(piece.start);
                     }
                     news.original |= piece.end <= point;
+                }
+                if piece.is_timed() {
                     sent.note(piece.sent_at);
                 }
                 news.sacked = true;
@@ -294,7 +296,9 @@ impl<P> Connection<P> {
             if again {
                 news.retransmitted = true;
             } else if !held {
-                sent.note(piece.sent_at);
+                if piece.is_timed() {
+                    sent.note(piece.sent_at);
+                }
                 low = low.min(piece.start);
                 news.original |= piece.end <= point;
             }
@@ -306,7 +310,7 @@ impl<P> Connection<P> {
                         timestamp_before(echo, clock_ms(piece.sent_at).wrapping_add(offset))
                     });
                 if !spurious {
-                    rack.advance(now, (piece.sent_at, piece.end), again, min_rtt_ns);
+                    rack.advance(now, piece, min_rtt_ns);
                 }
             }
         });

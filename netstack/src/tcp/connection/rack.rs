@@ -6,7 +6,7 @@
 use demi_drivers::Instant;
 
 use super::super::rto::elapsed_ns;
-use super::super::sent_log::{Position, TimedOut};
+use super::super::sent_log::{Position, Record, TimedOut};
 use super::recovery::{News, Phase};
 use super::{Connection, Env, Retransmit};
 
@@ -50,22 +50,17 @@ impl Default for Rack {
 }
 
 impl Rack {
-    /// Bytes up to `end`, sent at `sent_at`, have arrived (RFC 8985 §6.2, steps 1 and 2).
-    pub(super) fn advance(
-        &mut self,
-        now: Instant,
-        (sent_at, end): (Instant, Position),
-        again: bool,
-        min_rtt_ns: Option<u64>,
-    ) {
-        let rtt_ns = elapsed_ns(now, sent_at);
-        if again && rtt_ns < min_rtt_ns.unwrap_or(u64::MAX) {
-            // Too soon to be the retransmission: the first transmission has arrived after all.
+    /// A piece has arrived (RFC 8985 §6.2, steps 1 and 2).
+    pub(super) fn advance(&mut self, now: Instant, piece: &Record, min_rtt_ns: Option<u64>) {
+        let rtt_ns = elapsed_ns(now, piece.sent_at);
+        if !piece.is_timed() && rtt_ns < min_rtt_ns.unwrap_or(u64::MAX) {
+            // Too soon to be the retransmission: the first transmission has arrived after all. Or it was sent earlier than its
+            // record says.
             return;
         }
         self.advanced = true;
         self.rtt_ns = rtt_ns;
-        self.newest = self.newest.max((sent_at, end));
+        self.newest = self.newest.max((piece.sent_at, piece.end));
     }
 
     /// Losses are looked for again, whatever has arrived.

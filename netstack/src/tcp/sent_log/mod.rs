@@ -7,8 +7,8 @@
 //!
 //! The number of records is bounded. When bursts alone reach [`MAX_BURSTS`], neighbours merge in pairs and count as sent when the
 //! later of the two was: send times then are as coarse as the distance of two bursts, the older the coarser, and never too
-//! early. When a peer's blocks make more than [`MAX_RECORDS`], further blocks only count where they cover whole records: bytes
-//! that are not marked are taken for missing, which is safe.
+//! early; nothing is measured by them any more. When a peer's blocks make more records than segments could ([`MAX_RECORDS`] apart), further
+//! blocks only count where they cover whole records: bytes that are not marked are taken for missing, which is safe.
 //!
 //! What is lost, and what follows, is recovery's to say; the log carries out and counts.
 
@@ -28,12 +28,15 @@ pub(crate) use records::{Count, Record, mark};
 /// A byte's place in the stream. It never wraps. The FIN is the byte behind the last.
 pub(crate) type Position = u64;
 
-/// Records that bursts may make.
-const MAX_BURSTS: usize = 512;
-/// Records that a peer's SACK blocks may make.
+/// Records that bursts may make: as many segments as 6 MiB are, the most that Linux would have in flight, too. A record takes less memory
+/// than the header of the slot its segment lies in.
+const MAX_BURSTS: usize = 4096;
+/// What a small segment carries (RFC 9293 §3.7.1, the default MSS).
+const SMALL_SEGMENT_BYTES: u32 = 536;
+/// Records that a peer's SACK blocks may make beyond one a small segment.
 const MAX_RECORDS: usize = 1024;
 /// Records that there can be: retransmissions cut a few more.
-const HARD_MAX: usize = 2048;
+const HARD_MAX: usize = 3 * MAX_BURSTS;
 /// Records that are looked at for the exact time at which the next may count as lost.
 const LOOK_AHEAD: usize = 32;
 /// A burst that has just been sent.
@@ -119,6 +122,11 @@ impl SentLog {
     /// The first record.
     pub(crate) fn head(&self) -> Option<&Record> {
         self.order.front().map(|&id| self.record(id))
+    }
+
+    /// Records that blocks may make: more than there are segments, were each a small one, and not as many as there are bytes.
+    fn max_records(&self) -> usize {
+        (self.all.bytes / SMALL_SEGMENT_BYTES).min(MAX_BURSTS as u32) as usize + MAX_RECORDS
     }
 
     /// Segments outstanding.
@@ -238,6 +246,9 @@ impl SentLog {
             let full = self.order.len() >= MAX_BURSTS;
             let last = self.record_mut(id);
             if last.joins(&record) || (full && last.in_flight()) {
+                if last.sent_at != record.sent_at {
+                    last.marks |= mark::COARSE;
+                }
                 last.end = record.end;
                 last.segments += record.segments;
                 last.size = last.size.max(record.size);
@@ -291,14 +302,14 @@ impl SentLog {
     pub(crate) fn sack(&mut self, start: Position, end: Position, mut seen: impl FnMut(&Record)) {
         let place = self.place(start);
         let held = self.order.get(place).is_some_and(|&id| self.record(id).has(mark::SACKED));
-        let mut at = if held { place + 1 } else { self.cut(start, MAX_RECORDS) };
+        let mut at = if held { place + 1 } else { self.cut(start, self.max_records()) };
         let mut upto = start;
         while let Some(&id) = self.order.get(at) {
             if self.record(id).start >= end {
                 break;
             }
             if !self.record(id).has(mark::SACKED) {
-                self.cut(end, MAX_RECORDS);
+                self.cut(end, self.max_records());
                 let record = *self.record(id);
                 if record.end > end {
                     // No room for one more: the rest of the block is not taken in.
@@ -309,7 +320,7 @@ impl SentLog {
                 self.unlink(id);
                 self.uncount_fate(&record, record.bytes(), record.segments);
                 let kept = self.record_mut(id);
-                kept.marks = (kept.marks & mark::EVER) | mark::SACKED;
+                kept.marks = (kept.marks & (mark::EVER | mark::COARSE)) | mark::SACKED;
                 self.sacked.add(record.bytes(), record.segments);
                 self.sacked_end = self.sacked_end.max(record.end);
                 upto = record.end;
@@ -361,7 +372,7 @@ impl SentLog {
         delivered: u64,
         counted: bool,
     ) {
-        if self.order.len() >= MAX_RECORDS {
+        if self.order.len() >= self.max_records() {
             self.coalesce();
         }
         self.cut(end, HARD_MAX);
@@ -384,7 +395,7 @@ impl SentLog {
             kept.delivered = delivered;
             kept.delivered_at = delivered_at;
             kept.first_sent_at = first_sent_at;
-            kept.marks = (kept.marks & !mark::APP_LIMITED) | mark::EVER | limited;
+            kept.marks = (kept.marks & !(mark::APP_LIMITED | mark::COARSE)) | mark::EVER | limited;
             if counted && !record.has(mark::RETRANS) {
                 kept.marks |= mark::RETRANS;
                 self.retrans.add(record.bytes(), record.segments);

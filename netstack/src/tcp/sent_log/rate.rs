@@ -130,7 +130,8 @@ impl Delivery {
             prior_delivered: newest.delivered,
             app_limited,
             retransmitted,
-            rtt_ns: (!retransmitted).then(|| now.as_nanos().saturating_sub(newest.sent_at.as_nanos())),
+            rtt_ns: (newest.marks & (mark::EVER | mark::COARSE) == 0)
+                .then(|| now.as_nanos().saturating_sub(newest.sent_at.as_nanos())),
             ..RateSample::default()
         }
     }

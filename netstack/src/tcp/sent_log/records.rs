@@ -25,6 +25,8 @@ pub(crate) mod mark {
     pub(crate) const EVER: u8 = 8;
     /// The application had no more to send when it was sent.
     pub(crate) const APP_LIMITED: u8 = 16;
+    /// Parts of it were sent earlier than it says.
+    pub(crate) const COARSE: u8 = 32;
 }
 
 /// Bytes from `start` to `end` that share all that follows.
@@ -51,6 +53,12 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn has(&self, mark: u8) -> bool {
         self.marks & mark != 0
+    }
+
+    /// Whether it is known when each byte was sent, and that the one transmission is what is answered: then the answer measures the
+    /// round trip (RFC 6298 §3, Karn's algorithm).
+    pub(crate) fn is_timed(&self) -> bool {
+        !self.has(mark::EVER | mark::COARSE)
     }
 
     pub(crate) fn bytes(&self) -> u32 {
@@ -247,9 +255,11 @@ impl SentLog {
         self.release(right);
         let kept = self.record_mut(left);
         // Only what the peer holds may differ in time; should it take that back, it counts as sent when the later was.
+        let coarse = if kept.sent_at == next.sent_at { 0 } else { mark::COARSE };
         if kept.sent_at < next.sent_at {
             *kept = Record { start: kept.start, segments: kept.segments, size: kept.size, ..next };
         }
+        kept.marks |= coarse;
         kept.end = next.end;
         kept.segments += next.segments;
         kept.size = kept.size.max(next.size);
@@ -263,13 +273,17 @@ impl SentLog {
         for id in order {
             let next = *self.record(id);
             match alone.take() {
-                Some(left) if self.record(left).marks == next.marks => {
+                Some(left) if (self.record(left).marks ^ next.marks) & !mark::COARSE == 0 => {
                     // It counts as sent when the later of the two was, and lies there in the order of time.
                     let first = *self.record(left);
                     let (keep, drop) = if first.sent_at <= next.sent_at { (id, left) } else { (left, id) };
                     self.unlink(drop);
                     self.release(drop);
                     let joined = self.record_mut(keep);
+                    joined.marks |= first.marks | next.marks;
+                    if first.sent_at != next.sent_at {
+                        joined.marks |= mark::COARSE;
+                    }
                     joined.start = first.start;
                     joined.end = next.end;
                     joined.segments = first.segments + next.segments;
