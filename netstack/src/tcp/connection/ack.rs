@@ -75,17 +75,17 @@ impl<P> Connection<P> {
             return true;
         }
         let acked = ack - self.snd_una;
-        self.take_echo(env, segment);
+        let marked = self.take_echo(env, segment);
         let told = self.sack_ok && !segment.sack.is_empty();
-        if self.slow & slow::RECOVERY != 0 || told || (acked == 0 && self.snd_una != self.snd_max) {
-            self.take_news(env, segment);
+        let doubtful = self.slow & slow::RECOVERY != 0 || told || marked;
+        if doubtful || (acked == 0 && self.snd_una != self.snd_max) {
+            self.take_news(env, segment, marked);
         } else {
             if acked > 0 {
                 self.acked(env, ack);
             }
             self.take_window(segment.seq, segment.ack, segment.window);
         }
-        self.shrink_in_cwr(acked);
         if acked > 0 && self.slow & slow::SEARCH != 0 {
             self.probe_acked(env);
         }

@@ -65,10 +65,6 @@ impl<P> Connection<P> {
             una: self.snd_una,
             nxt: self.snd_max,
         };
-        if self.in_cwr() {
-            self.cold.congestion.on_marked(0, ack.una, ack.nxt);
-            return;
-        }
         let unlimited = self.window.is_unlimited();
         self.cold.congestion.on_ack(&mut self.window, &ack);
         if unlimited && !self.window.is_unlimited() {

@@ -1,5 +1,5 @@
 //! Explicit congestion notification (RFC 3168): agreed on in the handshake, marks of the network told to the sender of the data,
-//! and answered by it as a loss would be, without one. With DCTCP (RFC 8257) the receiver tells marks one by one.
+//! whose recovery answers them as it would a loss, without one. With DCTCP (RFC 8257) the receiver tells marks one by one.
 //!
 //! The ECN bits of outgoing data lie in the connection's type of service, so the short way carries them without knowing. Marks,
 //! and the flags that tell of them, leave it.
@@ -7,9 +7,7 @@
 use demi_drivers::transport::{CongestionControl, StreamOptions, TcpState};
 
 use super::super::config::{EcnMode, TcpConfig};
-use super::super::congestion::Cause;
 use super::super::output::Output;
-use super::super::seq::SeqNumber;
 use super::input::Segment;
 use super::{AckDue, Connection, Env, slow};
 use crate::wire::tcp::flags;
@@ -41,12 +39,6 @@ pub(super) struct Ecn {
     everywhere: bool,
     /// DCTCP's receiver: the last data packet was marked (RFC 8257 §3.2).
     marked: bool,
-    /// The window was reduced for a mark, until more than this is acknowledged.
-    reduced: bool,
-    point: SeqNumber,
-    /// When that began: what had been acknowledged, and the window.
-    begin: SeqNumber,
-    prior_cwnd: u32,
     /// Bytes acknowledged by segments that carried ECE.
     pub(super) delivered_ce: u64,
 }
@@ -62,10 +54,6 @@ impl Ecn {
             cwr_due: false,
             everywhere: needs_ecn(options, config),
             marked: false,
-            reduced: false,
-            point: SeqNumber::default(),
-            begin: SeqNumber::default(),
-            prior_cwnd: 0,
             delivered_ce: 0,
         }
     }
@@ -170,33 +158,15 @@ impl<P> Connection<P> {
         self.update_ecn_bit();
     }
 
-    /// Whether the window is being reduced for a mark, in the round trip that it came in.
-    pub(super) fn in_cwr(&self) -> bool {
-        self.cold.ecn.reduced
-    }
-
-    /// Something is lost. Answers whether the window is being reduced for a mark already: once a round trip is enough (RFC 3168
-    /// §6.1.2).
-    pub(super) fn leave_cwr(&mut self) -> bool {
-        core::mem::take(&mut self.cold.ecn.reduced)
-    }
-
-    /// Sees whether a segment, which acknowledges `acked` new bytes, echoes a mark; then the window is reduced, once a round trip
-    /// (RFC 3168 §6.1.2).
+    /// Sees whether a segment echoes a mark, and tells congestion control. Answers whether: then recovery reduces the window, once a
+    /// round trip (RFC 3168 §6.1.2).
     #[inline]
-    pub(super) fn take_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
-        if !self.cold.ecn.on {
-            return;
-        }
-        if self.in_cwr() && segment.ack.after(self.cold.ecn.point) {
-            // What tells the peer of the reduction has been sent after that point.
-            self.cold.ecn.reduced = false;
-            self.window.cwnd = self.window.ssthresh;
-            self.update_ecn_bit();
-        }
-        if segment.flags & (flags::ECE | flags::SYN) == flags::ECE {
+    pub(super) fn take_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) -> bool {
+        let echoes = self.cold.ecn.on && segment.flags & (flags::ECE | flags::SYN) == flags::ECE;
+        if echoes {
             self.on_echo(env, segment);
         }
+        echoes
     }
 
     #[cold]
@@ -205,41 +175,6 @@ impl<P> Connection<P> {
         self.cold.ecn.delivered_ce += u64::from(acked);
         env.stats.delivered_ce += u64::from(acked.div_ceil(u32::from(self.snd_mss).max(1)));
         self.cold.congestion.on_marked(acked, segment.ack, self.snd_max);
-        // Whoever recovers from a loss has reduced the window already.
-        if self.slow & slow::RECOVERY != 0 && self.cold.recovery.is_reducing() || self.in_cwr() {
-            return;
-        }
-        let mss = u32::from(self.snd_mss);
-        self.cold.ecn.prior_cwnd = self.window.cwnd;
-        self.cold.congestion.lower_threshold(&mut self.window, mss, Cause::Mark);
-        if self.window.ssthresh < self.window.cwnd {
-            self.cold.ecn.reduced = true;
-            self.cold.ecn.begin = self.snd_una;
-            self.cold.ecn.point = self.snd_max;
-        }
-        self.tell_reduced();
-    }
-
-    /// Lets the window shrink in proportion to what is delivered, rather than stop all sending until it has (RFC 6937, as Linux
-    /// after marks, too). `acked`: bytes newly acknowledged.
-    pub(super) fn shrink_in_cwr(&mut self, acked: u32) {
-        let Ecn { begin, point, prior_cwnd, .. } = self.cold.ecn;
-        if !self.in_cwr() || acked == 0 {
-            return;
-        }
-        let mss = u32::from(self.snd_mss).max(1);
-        let (delivered, out) = (self.snd_una.since(begin), self.snd_max.since(point));
-        let (flight, threshold) = (self.snd_max - self.snd_una, self.window.ssthresh);
-        let send = if flight > threshold {
-            // In whole segments, rounded up.
-            let share =
-                u64::from(threshold / mss) * u64::from(delivered) / u64::from((prior_cwnd / mss).max(1));
-            (share as u32).next_multiple_of(mss).saturating_sub(out)
-        } else {
-            (delivered.saturating_sub(out).max(acked) + mss).min(threshold - flight)
-        };
-        let least = if out == 0 { mss } else { 0 };
-        self.window.cwnd = flight + send.max(least);
     }
 
     /// Takes the flags and ECN bits of a segment that brings data, before the data.
@@ -298,7 +233,7 @@ impl<P> Connection<P> {
         let ecn = &self.cold.ecn;
         // The first data tells whether the peer makes use of ECN; after that its code point need not be looked at.
         let curious = ecn.on && !ecn.heard;
-        if ecn.echo || ecn.cwr_due || ecn.marked || ecn.reduced || curious {
+        if ecn.echo || ecn.cwr_due || ecn.marked || curious {
             self.slow |= slow::ECN;
         } else {
             self.slow &= !slow::ECN;

@@ -10,7 +10,6 @@ impl<P> Connection<P> {
         let mss = u32::from(self.snd_mss);
         let flight = self.snd_max - self.snd_una;
         self.log();
-        self.leave_cwr();
         let prior = self.cold.recovery.phase;
         self.lose_outstanding(env);
         let una = self.snd_una;

@@ -26,10 +26,10 @@ impl Sent {
 }
 
 impl<P> Connection<P> {
-    /// Takes an acknowledgement while something is missing or doubtful, or that tells of it.
+    /// Takes an acknowledgement while something is missing or doubtful, or that tells of it. `marked`: it echoes a mark.
     #[cold]
     #[inline(never)]
-    pub(super) fn take_news<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
+    pub(super) fn take_news<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment, marked: bool) {
         let ack = segment.ack;
         let acked = ack - self.snd_una;
         let outstanding = self.snd_una != self.snd_max;
@@ -39,6 +39,7 @@ impl<P> Connection<P> {
         let prior_in_flight = self.in_flight_in_recovery();
         let mut news = News {
             advanced: acked > 0,
+            marked,
             data: segment.len > 0 || segment.flags & flags::FIN != 0,
             echo: segment.timestamps.filter(|_| self.ts_ok).map(|timestamps| timestamps.echo),
             prior_una_position: self.bytes_acked,
@@ -65,6 +66,7 @@ impl<P> Connection<P> {
             let dubious = !news.is_no_duplicate()
                 || news.sacked
                 || news.duplicate
+                || news.marked
                 || self.cold.recovery.phase != Phase::Open;
             if dubious {
                 self.alert(env, &mut news);
@@ -114,6 +116,8 @@ impl<P> Connection<P> {
         }
         let recovery = &self.cold.recovery;
         if matches!(recovery.phase, Phase::Cwr | Phase::Recovery) {
+            // Rounds pass meanwhile.
+            self.cold.congestion.on_marked(0, self.snd_una, self.snd_max);
             self.reduce_window(news);
         } else if self.cwnd_limited && news.delivered > 0 {
             // RFC 5681: only what arrives in order lets the window grow, unless the path is known to reorder a lot.

@@ -6,6 +6,7 @@
 
 use demi_drivers::Instant;
 
+use super::super::congestion::Cause;
 use super::super::output::Output;
 use super::super::seq::SeqNumber;
 use super::rack::TIMER_SLACK_NS;
@@ -156,7 +157,7 @@ impl<P> Connection<P> {
             self.cold.recovery.probe = None;
         } else if ack.after(probe.end) {
             // Only one of the two has arrived: the probe has repaired a loss, and the window shrinks for it.
-            self.begin_reduction();
+            self.begin_reduction(Cause::Loss);
             self.cold.recovery.phase = Phase::Cwr;
             self.end_reduction();
             self.keep_open();

@@ -53,17 +53,12 @@ impl<P> Connection<P> {
     }
 
     /// A reduction of the window begins.
-    pub(super) fn begin_reduction(&mut self) {
+    pub(super) fn begin_reduction(&mut self, cause: Cause) {
         let mss = u32::from(self.snd_mss);
         self.cold.recovery.undo.prior_cwnd = self.window.cwnd;
         // The window's size follows what arrives, not the threshold at once.
-        self.cold.congestion.lower_threshold(&mut self.window, mss, Cause::Loss);
+        self.cold.congestion.lower_threshold(&mut self.window, mss, cause);
         self.tell_reduced();
-        self.continue_reduction();
-    }
-
-    /// A reduction goes on until what is sent by now is acknowledged.
-    pub(super) fn continue_reduction(&mut self) {
         let recovery = &mut self.cold.recovery;
         recovery.point = self.snd_max;
         recovery.probe = None;

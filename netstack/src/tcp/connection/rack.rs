@@ -167,7 +167,7 @@ impl<P> Connection<P> {
         self.look_for_losses(env, &mut news);
         if news.lost > 0 {
             if self.cold.recovery.phase != Phase::Recovery {
-                self.enter_recovery(env);
+                self.enter_recovery(env, false);
                 news.delivered = u32::from(self.snd_mss);
                 self.reduce_window(&news);
             }

@@ -14,6 +14,7 @@
 //! Losses are told by time (`rack`), by three duplicates, or by a timeout (`loss`). What is in flight, lost or held by the peer
 //! is in the sent log; congestion control is told, never asked.
 
+use super::super::congestion::Cause;
 use super::super::sent_log::{Position, TimedOut};
 use super::super::seq::SeqNumber;
 use super::probe::Probe;
@@ -75,6 +76,8 @@ pub(super) struct Recovery {
 pub(super) struct News {
     /// The left edge has moved.
     pub(super) advanced: bool,
+    /// It echoes a mark of the network.
+    pub(super) marked: bool,
     /// It came with data, or with a new window: it is no duplicate.
     pub(super) data: bool,
     pub(super) window: bool,
@@ -109,11 +112,6 @@ impl News {
 }
 
 impl Recovery {
-    /// Whether the window has been reduced for what is being recovered from.
-    pub(super) fn is_reducing(&self) -> bool {
-        self.phase >= Phase::Cwr
-    }
-
     pub(super) fn new(iss: SeqNumber, reordering: u32) -> Self {
         Recovery {
             phase: Phase::Open,
@@ -141,6 +139,10 @@ impl<P> Connection<P> {
     pub(super) fn alert<O>(&mut self, env: &mut Env<'_, O>, news: &mut News) {
         // RFC 5681 §2: a duplicate tells nothing else.
         let duplicate = !news.is_no_duplicate() && !news.duplicate;
+        if news.marked {
+            // Congestion is real, whatever becomes of the loss.
+            self.cold.recovery.undo.restores = false;
+        }
         if news.reneging && news.advanced {
             // RFC 2018 §8: not believed at once, for the acknowledgement may just be late; but not waited for long either.
             let wait_ns = (self.rtt.srtt_ns() / 2).max(10_000_000);
@@ -178,14 +180,14 @@ impl<P> Connection<P> {
                     return;
                 }
                 if self.undo_by_duplicates(env) {
-                    self.try_open();
+                    self.try_open(news);
                 }
                 self.identify_losses(env, news);
                 if self.cold.recovery.phase != Phase::Recovery {
                     if !self.loss_is_proven() {
                         return;
                     }
-                    self.enter_recovery(env);
+                    self.enter_recovery(env, news.marked);
                 }
             }
             Phase::Loss => {
@@ -213,13 +215,13 @@ impl<P> Connection<P> {
         }
         self.identify_losses(env, news);
         if !self.loss_is_proven() {
-            self.try_open();
+            self.try_open(news);
         } else if self.cold.recovery.phase < Phase::Cwr && self.probe_lost(env) {
             // RFC 4821 §7.6.2: only too large.
             self.update_mss();
             self.lose_oversize();
         } else {
-            self.enter_recovery(env);
+            self.enter_recovery(env, news.marked);
         }
     }
 
@@ -297,17 +299,33 @@ impl<P> Connection<P> {
         }
     }
 
-    fn try_open(&mut self) {
+    fn try_open(&mut self, news: &News) {
         if !self.any_retransmission() {
             self.cold.recovery.undo.stamp = None;
+        }
+        if news.marked {
+            self.enter_cwr();
         }
         if self.cold.recovery.phase != Phase::Cwr {
             self.keep_open();
         }
     }
 
-    /// A loss is proven: fast retransmit and recovery (RFC 5681 §3.2, RFC 6675 §5).
-    pub(super) fn enter_recovery<O>(&mut self, env: &mut Env<'_, O>) {
+    /// The network has marked what was sent: the window is reduced, though nothing is missing (RFC 3168 §6.1.2), and once a round
+    /// trip: not by whoever recovers from a loss, and has reduced it already.
+    fn enter_cwr(&mut self) {
+        let undo = &mut self.cold.recovery.undo;
+        undo.restores = false;
+        if self.cold.recovery.phase < Phase::Cwr {
+            undo.marker = None;
+            self.begin_reduction(Cause::Mark);
+            self.cold.recovery.phase = Phase::Cwr;
+        }
+    }
+
+    /// A loss is proven: fast retransmit and recovery (RFC 5681 §3.2, RFC 6675 §5). `marked`: what tells of it echoes a
+    /// mark of the network, too.
+    pub(super) fn enter_recovery<O>(&mut self, env: &mut Env<'_, O>, marked: bool) {
         if !self.any_retransmission() {
             self.cold.recovery.undo.stamp = None;
         }
@@ -317,13 +335,10 @@ impl<P> Connection<P> {
             env.stats.reno_recovery += 1;
         }
         // RFC 3168 §6.1.2: once a round trip is enough.
-        let marked = self.leave_cwr();
-        let reducing = marked || matches!(self.cold.recovery.phase, Phase::Cwr | Phase::Recovery);
-        self.begin_undo(!reducing);
+        let reducing = matches!(self.cold.recovery.phase, Phase::Cwr | Phase::Recovery);
+        self.begin_undo(!(reducing || marked));
         if !reducing {
-            self.begin_reduction();
-        } else if marked {
-            self.continue_reduction();
+            self.begin_reduction(Cause::Loss);
         }
         self.cold.recovery.phase = Phase::Recovery;
         self.flush_due = true;
