@@ -8,7 +8,8 @@ use crate::process::{self, Invocation};
 use crate::tiers::Tier;
 use crate::workspace::Workspace;
 
-/// A program that a tier calls, and the Debian package that has it.
+/// A program that a tier calls (or a library: `NAME.pc` as pkg-config calls it, `NAME.so` that is loaded), and the Debian package that
+/// has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
     /// The program's name.
@@ -46,6 +47,28 @@ pub(crate) const BENCH: &[Tool] = &[tool("valgrind", "valgrind")];
 
 /// What the fuzz tier calls: libFuzzer is C++.
 pub(crate) const FUZZ: &[Tool] = &[tool("c++", "g++")];
+
+/// What the DPDK tier calls, and what building the binding takes.
+pub(crate) const DPDK: &[Tool] = &[
+    tool("ip", "iproute2"),
+    tool("nft", "nftables"),
+    tool("ethtool", "ethtool"),
+    tool("curl", "curl"),
+    tool("nc", "netcat-openbsd"),
+    tool("socat", "socat"),
+    tool("ping", "iputils-ping"),
+    tool("redis-benchmark", "redis-tools"),
+    tool("tshark", "tshark"),
+    tool("nmap", "nmap"),
+    tool("scapy", "python3-scapy"),
+    tool("tcptrace", "tcptrace"),
+    tool("dnsmasq", "dnsmasq-base"),
+    tool("pkg-config", "pkg-config"),
+    tool("clang", "clang"),
+    tool("libclang.so", "libclang-dev"),
+    tool("dpdk-testpmd", "dpdk-dev"),
+    tool("libdpdk.pc", "libdpdk-dev"),
+];
 
 /// Makes sure that `tools` are there, installing them if that can be done. The error says what to install by hand.
 pub(crate) fn ensure(workspace: &Workspace, tools: &[Tool]) -> Result<(), String> {
@@ -122,7 +145,7 @@ pub(crate) fn setup(workspace: &Workspace) -> bool {
 }
 
 fn missing(tools: &[Tool]) -> Vec<Tool> {
-    tools.iter().copied().filter(|tool| find(tool.program).is_none()).collect()
+    tools.iter().copied().filter(|tool| !is_there(tool.program)).collect()
 }
 
 fn names(tools: &[Tool]) -> String {
@@ -134,6 +157,27 @@ fn packages(tools: &[Tool]) -> String {
     packages.sort_unstable();
     packages.dedup();
     packages.join(" ")
+}
+
+/// Whether a program or a library is there.
+fn is_there(name: &str) -> bool {
+    if let Some(library) = name.strip_suffix(".pc") {
+        let asked = std::process::Command::new("pkg-config").args(["--exists", library]).status();
+        return asked.is_ok_and(|status| status.success());
+    }
+    if name.ends_with(".so") {
+        // Where Debian puts libraries: its own folder for those of LLVM.
+        let folders = children("/usr/lib").into_iter();
+        return folders
+            .flat_map(|folder| [folder.join("lib").join(name), folder.join(name)])
+            .any(|path| path.exists());
+    }
+    find(name).is_some()
+}
+
+fn children(folder: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 /// Where `program` is, looked up as a shell would, and in the folders that root's path has and others' lack.
@@ -169,6 +213,11 @@ mod tests {
     fn a_shell_is_found_and_nonsense_is_not() {
         assert!(find("sh").is_some());
         assert!(find("no-such-program-anywhere").is_none());
+    }
+
+    #[test]
+    fn libraries_that_nobody_has_are_missing() {
+        assert!(!is_there("no-such-library-anywhere.pc") && !is_there("libno-such-library-anywhere.so"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> bool {
 
 /// What builds a program of simulations, and what its log is called.
 const PROGRAMS: [(&str, &str); 2] =
-    [("sim-build", "-p demi-runtime --all-features --test sim"), ("sim-build-foreign", FOREIGN)];
+    [("sim-build", "-p demi-runtime --features dns,hyper,tokio --test sim"), ("sim-build-foreign", FOREIGN)];
 
 /// Builds the simulations; answers the sweeps that are wanted.
 fn prepare(workspace: &Workspace, options: &Options) -> Result<Vec<Sweep>, String> {

@@ -2,7 +2,7 @@
 //! the tests make and remove. Its suites are the test targets called `tap*`, `packet*` and `interop*`; each
 //! sees `DEMI_TIER=kernel`, without which it does not touch the machine.
 
-use super::{PACKAGES, Step, Tier, targets_of};
+use super::{FEATURES, PACKAGES, Step, Tier, targets_of};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
@@ -14,11 +14,12 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     }
     let mut steps = Vec::new();
     if !workspace.examples().is_empty() {
-        let build = Invocation::new("cargo build --profile tier --examples").args(PACKAGES);
+        let build = Invocation::new("cargo build --profile tier --examples").args(PACKAGES).args(FEATURES);
         steps.push(Step::build(build));
     }
     let suites = Invocation::new("cargo test --no-fail-fast --profile tier")
         .args(PACKAGES)
+        .args(FEATURES)
         .args(&targets)
         .args("-- --show-output")
         .env("DEMI_TIER", "kernel");

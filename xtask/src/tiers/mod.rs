@@ -2,6 +2,7 @@
 //! of steps; a step is one command whose output is kept and counted.
 
 pub(crate) mod bench;
+pub(crate) mod dpdk;
 pub(crate) mod fuzz;
 pub(crate) mod kernel;
 pub(crate) mod sim;
@@ -38,7 +39,10 @@ pub(crate) enum Tier {
 }
 
 /// The packages whose tests run together: one set in every command, so that cargo builds them once.
-const PACKAGES: &str = "-p demi-drivers -p demi-netstack -p demi-packetdrill -p demi-runtime -p demi-macros -p demi-examples -p xtask --all-features";
+const PACKAGES: &str = "-p demi-drivers -p demi-netstack -p demi-packetdrill -p demi-runtime -p demi-macros -p demi-examples -p xtask";
+
+/// Features that take nothing but Rust and gcc, beside the default ones. What needs a foreign library has a tier of its own.
+pub(crate) const FEATURES: &str = "--features demi-runtime/dns,demi-runtime/hyper,demi-runtime/tokio";
 
 impl Tier {
     /// All tiers in the order they run.
@@ -75,6 +79,7 @@ impl Tier {
             Tier::Kernel => packages::KERNEL,
             Tier::Bench => packages::BENCH,
             Tier::Fuzz => packages::FUZZ,
+            Tier::Dpdk => packages::DPDK,
             _ => &[],
         }
     }
@@ -87,13 +92,14 @@ impl Tier {
             Tier::Kernel => kernel::steps(workspace),
             Tier::Bench => bench::steps(workspace),
             Tier::Fuzz => fuzz::steps(workspace),
-            Tier::Dpdk | Tier::Guest | Tier::Rdma => Vec::new(),
+            Tier::Dpdk => dpdk::steps(workspace),
+            Tier::Guest | Tier::Rdma => Vec::new(),
         }
     }
 
     /// Why this machine cannot run the tier at all, after what is missing has been installed where possible.
     fn obstacle(self, workspace: &Workspace) -> Option<String> {
-        if self == Tier::Kernel && !packages::is_root() {
+        if matches!(self, Tier::Kernel | Tier::Dpdk) && !packages::is_root() {
             return Some("needs root, for network namespaces".to_owned());
         }
         if self == Tier::Unit {
@@ -267,6 +273,7 @@ fn tier_of_target(name: &str) -> Tier {
     match first_word {
         "sim" => Tier::Sim,
         "interop" | "tap" | "packet" => Tier::Kernel,
+        "dpdk" => Tier::Dpdk,
         _ => Tier::Unit,
     }
 }
@@ -294,6 +301,7 @@ mod tests {
             ("interop", Tier::Kernel),
             ("kernel_transports", Tier::Unit),
             ("tap", Tier::Kernel),
+            ("dpdk_rings", Tier::Dpdk),
             ("simple", Tier::Unit),
             ("wire", Tier::Unit),
         ] {

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::{Action, PACKAGES, Step, Tier, targets_of};
+use super::{Action, FEATURES, PACKAGES, Step, Tier, targets_of};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
@@ -35,14 +35,16 @@ pub(crate) fn fmt(check: bool) -> Invocation {
 /// clippy over all targets; warnings are errors.
 pub(crate) fn clippy() -> Invocation {
     let mut clippy =
-        Invocation::new("cargo clippy --workspace --all-targets --all-features --").args("-D warnings");
+        Invocation::new("cargo clippy --workspace --exclude demi-dpdk-sys --all-targets").args(FEATURES);
+    clippy = clippy.args("-- -D warnings");
     clippy.limit *= 2;
     clippy
 }
 
 /// rustdoc of what users read; warnings are errors.
 pub(crate) fn doc() -> Invocation {
-    Invocation::new("cargo doc --workspace --exclude demi-benches --no-deps --all-features")
+    Invocation::new("cargo doc --workspace --exclude demi-benches --exclude demi-dpdk-sys --no-deps")
+        .args(FEATURES)
         .env("RUSTDOCFLAGS", "-D warnings")
 }
 
@@ -52,13 +54,14 @@ fn tests(workspace: &Workspace) -> Invocation {
         examples.map(|example| format!("--example {}", example.name)).collect::<Vec<_>>().join(" ");
     Invocation::new("cargo test --no-fail-fast --profile tier --lib --bins")
         .args(PACKAGES)
+        .args(FEATURES)
         .args(&examples)
         .args(&targets_of(workspace, Tier::Unit))
         .args("-- --show-output")
 }
 
 fn doctests() -> Invocation {
-    Invocation::new("cargo test --no-fail-fast --profile tier --doc").args(PACKAGES)
+    Invocation::new("cargo test --no-fail-fast --profile tier --doc").args(PACKAGES).args(FEATURES)
 }
 
 /// Every interleaving of what crosses threads. In a target folder of its own: the cfg changes each crate's build.
