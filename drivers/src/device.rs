@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use crate::mem::{Buf, Pool};
 use crate::time::Instant;
@@ -132,6 +133,12 @@ pub trait Device {
 
     /// A file descriptor that polls readable when a frame has arrived, for devices that have one.
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The longest that a wait may last without a look at the device: for one that has nothing to wait on, and yet may have frames at
+    /// any time.
+    fn max_wait(&self) -> Option<Duration> {
         None
     }
 

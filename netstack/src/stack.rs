@@ -304,6 +304,10 @@ impl Stack {
 
     pub(crate) fn park_on_device(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let fd = if self.gone.is_none() { self.device.wait_fd() } else { None };
+        let timeout = match self.device.max_wait() {
+            Some(limit) if self.gone.is_none() => Some(timeout.map_or(limit, |timeout| timeout.min(limit))),
+            _ => timeout,
+        };
         if self.egress.tx.is_empty() {
             self.parker.park(fd, timeout)
         } else {

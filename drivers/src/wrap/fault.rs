@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -342,6 +343,10 @@ impl Device for Fault {
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.0.wait_fd()
+    }
+
+    fn max_wait(&self) -> Option<Duration> {
+        self.inner.0.max_wait()
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::checksum;
 use crate::device::{Capabilities, Device, DeviceStats, RxChecksum, RxFrame, TxQueue};
@@ -258,6 +259,10 @@ impl Device for Pcap {
         self.inner.wait_fd()
     }
 
+    fn max_wait(&self) -> Option<Duration> {
+        self.inner.max_wait()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.inner.deadline()
     }
@@ -350,7 +355,7 @@ mod tests {
         let file = Shared::default();
         let zero_unix_ns = 1_700_000_000_123_456_789;
         let capture = Capture::new(file.clone(), zero_unix_ns).unwrap();
-        let link = LinkConfig { delay: std::time::Duration::from_nanos(7), ..LinkConfig::default() };
+        let link = LinkConfig { delay: Duration::from_nanos(7), ..LinkConfig::default() };
         let config = WireConfig { link, pool: PoolConfig::small(64), ..WireConfig::default() };
         let mut ends: Vec<_> = Wire::new(1, config)
             .unwrap()

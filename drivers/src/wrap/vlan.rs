@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -188,6 +189,10 @@ impl Device for Vlan {
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_fd()
+    }
+
+    fn max_wait(&self) -> Option<Duration> {
+        self.inner.max_wait()
     }
 
     fn deadline(&self) -> Option<Instant> {
