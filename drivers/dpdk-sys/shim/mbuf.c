@@ -1,0 +1,234 @@
+/* Packet memory and bursts: DPDK's inline functions, a burst at a time. */
+#include "shim.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+
+/* A slot is what follows an mbuf: its header fills the private area, its data area is the room. */
+static struct rte_mbuf *mbuf_of(void *slot)
+{
+	return (struct rte_mbuf *)slot - 1;
+}
+
+size_t demi_dpdk_mbuf_bytes(void)
+{
+	return sizeof(struct rte_mbuf);
+}
+
+static struct rte_mempool *made(struct rte_mempool *pool, int *error)
+{
+	*error = pool == NULL ? (rte_errno > 0 ? rte_errno : ENOMEM) : 0;
+	return pool;
+}
+
+struct rte_mempool *demi_dpdk_slots_create(const char *name, unsigned count, unsigned cache, uint16_t room, int socket,
+	int *error)
+{
+	return made(rte_pktmbuf_pool_create(name, count, cache, DEMI_DPDK_SLOT_HEADER, room, socket), error);
+}
+
+/* What an envelope carries in its private area. */
+struct envelope {
+	struct rte_mbuf_ext_shared_info shared;
+	void (*done)(void *context, void *slot);
+	void *context;
+	void *slot;
+};
+
+static void envelope_done(void *address, void *opaque)
+{
+	(void)address;
+	struct envelope *envelope = opaque;
+	envelope->done(envelope->context, envelope->slot);
+}
+
+struct rte_mempool *demi_dpdk_envelopes_create(const char *name, unsigned count, unsigned cache, int socket, int *error)
+{
+	uint16_t private_bytes = RTE_ALIGN(sizeof(struct envelope), RTE_MBUF_PRIV_ALIGN);
+	return made(rte_pktmbuf_pool_create(name, count, cache, private_bytes, 0, socket), error);
+}
+
+struct rte_mempool *demi_dpdk_pieces_create(const char *name, unsigned count, unsigned bytes, int socket, int *error)
+{
+	return made(rte_mempool_create(name, count, bytes, 0, 0, NULL, NULL, NULL, NULL, socket, 0), error);
+}
+
+void demi_dpdk_pool_free(struct rte_mempool *pool)
+{
+	rte_mempool_free(pool);
+}
+
+unsigned demi_dpdk_pool_available(const struct rte_mempool *pool)
+{
+	return rte_mempool_avail_count(pool);
+}
+
+int demi_dpdk_pool_get(struct rte_mempool *pool, void **objects, unsigned count)
+{
+	return rte_mempool_get_bulk(pool, objects, count);
+}
+
+void demi_dpdk_pool_put(struct rte_mempool *pool, void *const *objects, unsigned count)
+{
+	rte_mempool_put_bulk(pool, objects, count);
+}
+
+struct visit {
+	void (*visit)(void *, void *, unsigned);
+	void *context;
+};
+
+static void visit_one(struct rte_mempool *pool, void *context, void *object, unsigned index)
+{
+	(void)pool;
+	struct visit *visit = context;
+	visit->visit(visit->context, object, index);
+}
+
+void demi_dpdk_pool_each(struct rte_mempool *pool, void (*visit)(void *context, void *object, unsigned index), void *context)
+{
+	struct visit each = { visit, context };
+	rte_mempool_obj_iter(pool, visit_one, &each);
+}
+
+static uint8_t checksum_of(uint64_t flags)
+{
+	switch (flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) {
+	case RTE_MBUF_F_RX_L4_CKSUM_GOOD:
+	/* Not filled in, but the data is known to be right: a partial checksum. */
+	case RTE_MBUF_F_RX_L4_CKSUM_NONE:
+		return DEMI_DPDK_CHECKSUM_GOOD;
+	case RTE_MBUF_F_RX_L4_CKSUM_BAD:
+		return DEMI_DPDK_CHECKSUM_BAD;
+	default:
+		return DEMI_DPDK_CHECKSUM_UNKNOWN;
+	}
+}
+
+uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, const struct rte_mempool *pool, struct rte_mbuf **mbufs,
+	struct demi_dpdk_received *out, uint16_t max)
+{
+	uint16_t count = rte_eth_rx_burst(port, queue, mbufs, max);
+	for (uint16_t at = 0; at < count; at++) {
+		if (at + 1 < count)
+			rte_prefetch0(rte_pktmbuf_mtod(mbufs[at + 1], void *));
+		struct rte_mbuf *mbuf = mbufs[at];
+		out[at] = (struct demi_dpdk_received){
+			.mbuf = mbuf,
+			.bytes = rte_pktmbuf_pkt_len(mbuf),
+			.offset = mbuf->data_off,
+			.gro_bytes = mbuf->ol_flags & RTE_MBUF_F_RX_LRO ? mbuf->tso_segsz : 0,
+			.checksum = checksum_of(mbuf->ol_flags),
+			.adoptable = mbuf->pool == pool && mbuf->nb_segs == 1 && RTE_MBUF_DIRECT(mbuf) &&
+				     rte_mbuf_refcnt_read(mbuf) == 1,
+		};
+	}
+	return count;
+}
+
+void demi_dpdk_copy(const struct rte_mbuf *mbuf, void *to)
+{
+	char *at = to;
+	for (; mbuf != NULL; mbuf = mbuf->next) {
+		memcpy(at, rte_pktmbuf_mtod(mbuf, const void *), mbuf->data_len);
+		at += mbuf->data_len;
+	}
+}
+
+void demi_dpdk_free(struct rte_mbuf *mbuf)
+{
+	rte_pktmbuf_free(mbuf);
+}
+
+struct rte_mbuf *demi_dpdk_whole(void *slot, uint16_t offset, uint16_t bytes)
+{
+	struct rte_mbuf *mbuf = mbuf_of(slot);
+	mbuf->data_off = offset;
+	mbuf->data_len = bytes;
+	mbuf->pkt_len = bytes;
+	mbuf->ol_flags = 0;
+	mbuf->tx_offload = 0;
+	return mbuf;
+}
+
+struct rte_mbuf *demi_dpdk_envelope(struct rte_mempool *envelopes, void *slot, bool large, void *bytes_at, uint16_t bytes,
+	void (*done)(void *context, void *slot), void *context)
+{
+	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(envelopes);
+	if (mbuf == NULL)
+		return NULL;
+	struct envelope *envelope = rte_mbuf_to_priv(mbuf);
+	envelope->shared.free_cb = envelope_done;
+	envelope->shared.fcb_opaque = envelope;
+	envelope->done = done;
+	envelope->context = context;
+	envelope->slot = slot;
+	rte_mbuf_ext_refcnt_set(&envelope->shared, 1);
+	/* What the pool's element begins with: an mbuf, or the slot itself. */
+	const void *object = large ? slot : mbuf_of(slot);
+	rte_iova_t iova = rte_mempool_virt2iova(object) + (rte_iova_t)((const char *)bytes_at - (const char *)object);
+	rte_pktmbuf_attach_extbuf(mbuf, bytes_at, iova, bytes, &envelope->shared);
+	mbuf->data_len = bytes;
+	mbuf->pkt_len = bytes;
+	mbuf->tx_offload = 0;
+	return mbuf;
+}
+
+void demi_dpdk_chain(struct rte_mbuf *head, struct rte_mbuf *last, struct rte_mbuf *segment)
+{
+	last->next = segment;
+	head->nb_segs += segment->nb_segs;
+	head->pkt_len += segment->pkt_len;
+}
+
+struct rte_mbuf *demi_dpdk_last(struct rte_mbuf *segment)
+{
+	while (segment->next != NULL)
+		segment = segment->next;
+	return segment;
+}
+
+void demi_dpdk_ask(struct rte_mbuf *head, const struct demi_dpdk_offload *offload)
+{
+	head->l2_len = offload->l2_bytes;
+	head->l3_len = offload->l3_bytes;
+	head->l4_len = offload->l4_bytes;
+	uint64_t flags = offload->ipv6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4;
+	flags |= offload->udp ? RTE_MBUF_F_TX_UDP_CKSUM : RTE_MBUF_F_TX_TCP_CKSUM;
+	if (offload->segment_bytes != 0) {
+		head->tso_segsz = offload->segment_bytes;
+		flags |= RTE_MBUF_F_TX_TCP_SEG | (offload->ipv6 ? 0 : RTE_MBUF_F_TX_IP_CKSUM);
+	}
+	head->ol_flags |= flags;
+}
+
+void demi_dpdk_undo(struct rte_mbuf *head)
+{
+	while (head != NULL) {
+		struct rte_mbuf *next = head->next;
+		head->next = NULL;
+		head->nb_segs = 1;
+		if (RTE_MBUF_HAS_EXTBUF(head))
+			rte_pktmbuf_free_seg(head);
+		head = next;
+	}
+}
+
+uint16_t demi_dpdk_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_tx_prepare(port, queue, mbufs, count);
+}
+
+uint16_t demi_dpdk_tx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
+void demi_dpdk_tx_done(uint16_t port, uint16_t queue)
+{
+	/* Drivers without it free what they have sent when they are given more. */
+	(void)rte_eth_tx_done_cleanup(port, queue, 0);
+}
