@@ -13,6 +13,8 @@
 mod checksum;
 mod damage;
 pub mod device;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

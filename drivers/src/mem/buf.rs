@@ -166,6 +166,31 @@ impl Buf {
         self.widened(len)
     }
 
+    /// Where the slot begins: its header.
+    #[cfg(feature = "dpdk")]
+    #[inline]
+    pub(crate) fn slot_start(&self) -> NonNull<u8> {
+        self.slot.cast()
+    }
+
+    /// The slot's header.
+    #[cfg(feature = "dpdk")]
+    #[inline]
+    pub(super) fn header(&self) -> &SlotHeader {
+        // SAFETY: a `Buf` shows an outstanding slot.
+        unsafe { header(self.slot) }
+    }
+
+    /// A view of nothing of a slot that begins at `start`.
+    ///
+    /// # Safety
+    /// The slot is out, and one of the views that its count tells of is this one from now on.
+    #[cfg(feature = "dpdk")]
+    #[inline]
+    pub(super) unsafe fn of_slot(start: NonNull<u8>) -> Buf {
+        Buf { slot: start.cast(), offset: 0, len: 0, _not_send: PhantomData }
+    }
+
     /// Position of the slot among those of its size, for devices that address memory by slot.
     #[inline]
     pub fn slot_index(&self) -> u32 {

@@ -23,6 +23,10 @@
 //! Exhaustion is `None`, never a panic, and [`Pool::poll_alloc`] waits for a slot.
 
 mod buf;
+#[cfg(feature = "dpdk")]
+pub(crate) mod home;
+#[cfg(feature = "dpdk")]
+pub(crate) mod lend;
 mod pool;
 mod region;
 

@@ -7,6 +7,8 @@ use std::io;
 use std::ptr::NonNull;
 
 use super::buf::BufMut;
+#[cfg(feature = "dpdk")]
+use super::home::{Home, Homed};
 use super::region::Region;
 use super::{HEADROOM, SLOT_HEADER};
 
@@ -21,8 +23,8 @@ pub(super) struct SlotHeader {
     pub(super) pool: NonNull<PoolInner>,
     /// Next free slot, while this one is free.
     next: Cell<Option<NonNull<SlotHeader>>>,
-    /// Which of the pool's sizes this is.
-    class: u32,
+    /// Which of the pool's sizes this is: 0 small, 1 large.
+    pub(super) class: u32,
     /// Position among the slots of its size.
     pub(super) index: u32,
 }
@@ -82,26 +84,55 @@ pub struct PoolStats {
     pub huge_pages: bool,
 }
 
-struct Class {
+pub(super) struct Class {
     free: Cell<Option<NonNull<SlotHeader>>>,
-    out: Cell<u32>,
-    total: u32,
+    pub(super) out: Cell<u32>,
+    pub(super) total: u32,
     /// Bytes of each data area.
     capacity: u32,
     stride: usize,
     first: NonNull<u8>,
-    /// Slots handed out at least once; those beyond have no header yet, so that untouched pages stay untouched.
-    fresh: Cell<u32>,
+    /// Slots handed out at least once; those beyond have no header yet, so that untouched pages stay untouched. In a pool that has
+    /// a home: slots that are here, out or free, and not there.
+    pub(super) fresh: Cell<u32>,
+}
+
+/// What the slots lie in.
+pub(super) enum Memory {
+    /// Mapped for this pool.
+    Mapped(Region),
+    /// A device's.
+    #[cfg(feature = "dpdk")]
+    Homed(Box<dyn Home>),
+}
+
+impl Memory {
+    /// Where small slots come from and go to, if not from the pool's own region.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn home(&self) -> Option<&dyn Home> {
+        match self {
+            Memory::Mapped(_) => None,
+            Memory::Homed(home) => Some(&**home),
+        }
+    }
+
+    fn huge_pages(&self) -> bool {
+        match self {
+            Memory::Mapped(region) => region.huge(),
+            #[cfg(feature = "dpdk")]
+            Memory::Homed(home) => home.huge_pages(),
+        }
+    }
 }
 
 pub(super) struct PoolInner {
-    small: Class,
+    pub(super) small: Class,
     large: Class,
     handles: Cell<usize>,
     waiting: Cell<bool>,
     waiters: RefCell<Vec<Waker>>,
     exhausted: Cell<u64>,
-    region: Region,
+    pub(super) memory: Memory,
 }
 
 /// A handle to a region of slots. Cloning it is cheap; all clones are one pool.
@@ -119,7 +150,7 @@ pub(super) struct PoolInner {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Pool {
-    inner: NonNull<PoolInner>,
+    pub(super) inner: NonNull<PoolInner>,
 }
 
 impl Pool {
@@ -178,12 +209,63 @@ impl Pool {
             waiting: Cell::new(false),
             waiters: RefCell::new(Vec::new()),
             exhausted: Cell::new(0),
-            region,
+            memory: Memory::Mapped(region),
         };
         Ok(Pool { inner: NonNull::from(Box::leak(Box::new(inner))) })
     }
 
-    fn inner(&self) -> &PoolInner {
+    /// A pool whose slots lie in a device's memory.
+    ///
+    /// # Safety
+    /// As [`Pool::at_home`] says.
+    #[cfg(feature = "dpdk")]
+    pub(super) unsafe fn over(homed: Homed) -> Pool {
+        let Homed { home, small, small_capacity, small_total, large, large_capacity } = homed;
+        let class = |capacity: u32, total: u32| Class {
+            free: Cell::new(None),
+            out: Cell::new(0),
+            total,
+            capacity,
+            stride: 0,
+            first: NonNull::dangling(),
+            fresh: Cell::new(0),
+        };
+        let inner = PoolInner {
+            small: class(small_capacity, small_total),
+            large: class(large_capacity, large.len() as u32),
+            handles: Cell::new(1),
+            waiting: Cell::new(false),
+            waiters: RefCell::new(Vec::new()),
+            exhausted: Cell::new(0),
+            memory: Memory::Homed(home),
+        };
+        let pool = Pool { inner: NonNull::from(Box::leak(Box::new(inner))) };
+        let inner = pool.inner();
+        for (class, number, slots) in [(&inner.small, 0, small), (&inner.large, 1, large)] {
+            for (index, slot) in slots.into_iter().enumerate() {
+                let slot = slot.cast::<SlotHeader>();
+                let header = SlotHeader {
+                    refs: Cell::new(0),
+                    capacity: class.capacity,
+                    pool: pool.inner,
+                    next: Cell::new(None),
+                    class: number,
+                    index: index as u32,
+                };
+                // SAFETY: the caller's promise: the header is 64-aligned memory that the device leaves alone.
+                unsafe { slot.write(header) };
+                if number == 1 {
+                    class.fresh.set(class.fresh.get() + 1);
+                    // SAFETY: a large slot is this pool's alone, and its header was just written.
+                    unsafe { class.put_free(slot) };
+                }
+            }
+        }
+        pool
+    }
+
+    #[inline]
+    pub(super) fn inner(&self) -> &PoolInner {
         // SAFETY: a handle keeps the `PoolInner` alive (rule 6), and only shared references to it are ever made.
         unsafe { self.inner.as_ref() }
     }
@@ -314,14 +396,18 @@ impl Pool {
             large_slots: inner.large.total as usize,
             large_slots_out: inner.large.out.get() as usize,
             exhausted: inner.exhausted.get(),
-            huge_pages: inner.region.huge(),
+            huge_pages: inner.memory.huge_pages(),
         }
     }
 
-    /// First byte and length of the pool's memory, for registering it with a device.
+    /// First byte and length of the pool's memory, for registering it with a device. That of a pool whose memory is a device's already
+    /// is of no length.
     pub fn region(&self) -> (NonNull<u8>, usize) {
-        let region = &self.inner().region;
-        (region.base(), region.bytes())
+        match &self.inner().memory {
+            Memory::Mapped(region) => (region.base(), region.bytes()),
+            #[cfg(feature = "dpdk")]
+            Memory::Homed(_) => (NonNull::dangling(), 0),
+        }
     }
 }
 
@@ -415,6 +501,9 @@ impl PoolInner {
             inner.handles.get() == 0 && inner.small.out.get() == 0 && inner.large.out.get() == 0
         };
         if unused {
+            #[cfg(feature = "dpdk")]
+            // SAFETY: alive, says the caller.
+            unsafe { inner.as_ref() }.give_home(0);
             // SAFETY: it came from `Box::leak`, and with no handle and no slot out nothing can reach it any more.
             drop(unsafe { Box::from_raw(inner.as_ptr()) });
         }
@@ -422,10 +511,38 @@ impl PoolInner {
 }
 
 impl Class {
+    /// Takes a slot off the free list.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn take_free(&self) -> Option<NonNull<SlotHeader>> {
+        let slot = self.free.get()?;
+        // SAFETY: a slot on the free list has a written header and no other user (rule 1).
+        self.free.set(unsafe { slot.as_ref() }.next.get());
+        Some(slot)
+    }
+
+    /// Puts a slot on the free list.
+    ///
+    /// # Safety
+    /// It is of this class, has its header, and nobody else uses it.
+    #[cfg(feature = "dpdk")]
+    pub(super) unsafe fn put_free(&self, slot: NonNull<SlotHeader>) {
+        // SAFETY: nobody else uses the slot, says the caller.
+        unsafe { slot.as_ref() }.next.set(self.free.get());
+        self.free.set(Some(slot));
+    }
+
     /// Writes the header of the next slot that was never used.
     #[cold]
     #[inline(never)]
     fn carve(&self, pool: NonNull<PoolInner>, large: bool) -> Option<NonNull<SlotHeader>> {
+        #[cfg(feature = "dpdk")]
+        {
+            // SAFETY: the pool is alive: this is one of its classes.
+            let inner = unsafe { pool.as_ref() };
+            if let Some(home) = inner.memory.home() {
+                return if large { None } else { inner.fetch(home) };
+            }
+        }
         let index = self.fresh.get();
         if index == self.total {
             return None;

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "dpdk")]
+use demi_drivers::dpdk::{Dpdk, DpdkConfig};
 use demi_drivers::packet::{Packet, PacketConfig};
 use demi_drivers::posix::{Posix, PosixConfig};
 use demi_drivers::tap::{Tap, TapConfig};
@@ -14,7 +16,7 @@ use demi_drivers::tap::{Tap, TapConfig};
 use demi_drivers::uring::{Uring, UringConfig};
 use demi_drivers::wire::{Wire, WireConfig};
 use demi_drivers::wrap::pcap::{Capture, Pcap};
-use demi_drivers::{Device, Transport};
+use demi_drivers::{Device, PoolConfig, Transport};
 use demi_netstack::{Stack, StackConfig};
 
 use crate::config::{Config, DeviceSpec, Log};
@@ -66,7 +68,8 @@ impl Opening<'_> {
                 let end = Wire::new(self.seed, wire)?.into_iter().next();
                 self.stack(Box::new(end.ok_or(io::ErrorKind::NotFound)?))
             }
-            DeviceSpec::Xdp { .. } | DeviceSpec::Dpdk { .. } | DeviceSpec::Rdma { .. } => {
+            DeviceSpec::Dpdk { arguments } => self.dpdk(arguments, pool),
+            DeviceSpec::Xdp { .. } | DeviceSpec::Rdma { .. } => {
                 Err(self.not_built_in("this version has auto, uring, posix, tap:NAME, packet:IF and wire"))
             }
         }
@@ -104,6 +107,19 @@ impl Opening<'_> {
     #[cfg(not(feature = "uring"))]
     fn uring(&self) -> io::Result<Box<dyn Transport>> {
         Err(self.not_built_in("build with the feature `uring`, or take posix"))
+    }
+
+    #[cfg(feature = "dpdk")]
+    fn dpdk(&self, arguments: &str, pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
+        let mut dpdk = DpdkConfig::new(arguments);
+        (dpdk.mac, dpdk.mtu, dpdk.pool) = (self.config.mac, self.config.mtu, pool);
+        self.networked(Box::new(Dpdk::open(&dpdk)?))
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    fn dpdk(&self, _arguments: &str, _pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
+        Err(self
+            .not_built_in("build with the feature `dpdk`, on a machine with DPDK's headers (libdpdk-dev)"))
     }
 
     /// Our stack on a device that has a network behind it: others may have its addresses, and give it some.

@@ -1,0 +1,84 @@
+//! `dpdk:EAL ARGS`: any DPDK port, a NIC bound to vfio-pci or a virtual device of DPDK's.
+//!
+//! The arguments are DPDK's own, as its environment abstraction layer (EAL) takes them, with our words among them:
+//!
+//! ```text
+//! dpdk:-a 0000:00:04.0                                   a NIC, by its PCI address
+//! dpdk:-a 0000:00:04.0 queues=4                          four queue pairs, one a core
+//! dpdk:--vdev=net_af_packet0,iface=eth1                  a kernel interface, to try things out
+//! dpdk:--no-huge -m 64 --vdev=net_ring0                  a ring in memory, without any privilege
+//! dpdk:--vdev=net_tap0 --vdev=net_tap1 port=net_tap1     the second of two ports
+//! ```
+//!
+//! `port=` is a port's number or its device's name (the first that is free by default), `queues=` how many queue pairs it gets,
+//! `rx_descriptors=` and `tx_descriptors=` how deep each is (1,024). What the environment variable `DEMI_DPDK_ARGS` holds is added. Unless
+//! the arguments say otherwise, DPDK keeps to the core it is started on, leaves nothing in shared folders (`--in-memory`), looks at no
+//! PCI device when only virtual ones are named, and logs nothing: what it has to say becomes part of an error.
+//!
+//! DPDK starts once a process, with the first device; further ones name the same arguments, or none, and another port.
+//! A port is stopped, closed and detached with its last queue, and can be opened again.
+//!
+//! **Memory.** A received mbuf is a [`Buf`](crate::Buf) where it lies: the pool's slots are DPDK's mbufs (`memory.rs`). What is sent
+//! goes without a copy, too, as many segments as the frame has parts.
+//!
+//! **Waiting.** A polled ring has nothing to wait on, so a loop that does not spin looks every 100 µs.
+
+mod args;
+mod device;
+mod eal;
+mod explain;
+mod memory;
+mod offload;
+mod port;
+mod queue;
+#[cfg(feature = "dpdk-rings")]
+pub mod rings;
+
+pub use device::Dpdk;
+pub use memory::lost_buffers;
+pub use queue::DpdkQueue;
+
+use crate::mem::PoolConfig;
+
+/// The release of DPDK that this was built against: `22.11.11`.
+pub const BUILT_AGAINST: &str = demi_dpdk_sys::VERSION;
+
+/// Which port, and how it is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkConfig {
+    /// What follows `dpdk:` in a device string.
+    pub arguments: String,
+    /// Our Ethernet address; by default the port's own. A port that cannot be given one receives everything.
+    pub mac: Option<[u8; 6]>,
+    /// MTU in bytes; by default what the port has.
+    pub mtu: Option<u16>,
+    /// Queue pairs, unless the arguments say (`queues=`).
+    pub queues: u16,
+    /// Memory of each queue. Slots are as large as the MTU needs, and at least 2 KiB; the rings' own share comes on top.
+    pub pool: PoolConfig,
+}
+
+impl DpdkConfig {
+    /// The port that `arguments` name, with one queue.
+    pub fn new(arguments: impl Into<String>) -> DpdkConfig {
+        DpdkConfig {
+            arguments: arguments.into(),
+            mac: None,
+            mtu: None,
+            queues: 1,
+            pool: PoolConfig::default(),
+        }
+    }
+}
+
+/// The state of a port's link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Link {
+    /// Whether frames get through.
+    pub up: bool,
+    /// Whether both ends may send at once.
+    pub full_duplex: bool,
+    /// Mbit/s; 0: not known.
+    pub speed_mbps: u32,
+}
