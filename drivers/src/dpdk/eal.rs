@@ -121,8 +121,7 @@ impl Eal {
                 0 => "name a device with -a ADDRESS or --vdev=NAME, and bind a NIC to vfio-pci first (dpdk-devbind.py)".to_owned(),
                 count => format!("DPDK has {count}, {} in use: choose with port=", running.taken.len()),
             };
-            let error = explain::error(&format!("dpdk: {wanted}"), libc::ENODEV, &log);
-            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{error}: {which}")));
+            return Err(explain::error_or(&format!("dpdk: {wanted}"), io::ErrorKind::NotFound, &which, &log));
         };
         if running.taken.contains(&port) {
             return Err(io::Error::new(

@@ -3,7 +3,12 @@
 use std::io;
 
 /// What DPDK says, and what to do about it. The first that is found wins.
-const CURES: [(&str, io::ErrorKind, &str); 16] = [
+const CURES: [(&str, io::ErrorKind, &str); 17] = [
+    (
+        "Could not open AF_PACKET socket",
+        io::ErrorKind::PermissionDenied,
+        "no CAP_NET_RAW for net_af_packet: run as root or setcap cap_net_raw+ep PROGRAM",
+    ),
     (
         "Cannot get hugepage information",
         io::ErrorKind::OutOfMemory,
@@ -89,7 +94,7 @@ fn telling(log: &str) -> Vec<&str> {
                 && who.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '(' || c == ')')
         });
         let Some((_, what)) = said else { continue };
-        let what = what.trim();
+        let what = what.trim().trim_start_matches("FATAL: ").trim_end_matches('.');
         let remark = ["Detected", "Selected IOVA", "Multi-process", "VFIO support", "Probing"];
         if what.is_empty() || remark.iter().any(|start| what.starts_with(start)) || lines.contains(&what) {
             continue;
@@ -97,6 +102,16 @@ fn telling(log: &str) -> Vec<&str> {
         lines.push(what);
     }
     lines
+}
+
+/// As [`error`], of a kind and with a cure that are only guesses, unless the log has better ones.
+pub(super) fn error_or(what: &str, kind: io::ErrorKind, cure: &str, log: &str) -> io::Error {
+    if telling(log).is_empty() {
+        return io::Error::new(kind, format!("{what}: {cure}"));
+    }
+    let error = error(what, 0, log);
+    let known = CURES.iter().any(|(said, ..)| log.contains(said));
+    if known { error } else { io::Error::new(kind, format!("{error}: {cure}")) }
 }
 
 /// An error about `what` could not be done: the number, what was logged of it, and the cure.

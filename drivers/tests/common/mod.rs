@@ -12,8 +12,8 @@ use std::process::Command;
 /// Why kernel tests cannot run here, if they cannot.
 fn obstacle() -> Option<String> {
     match std::env::var("DEMI_TIER") {
-        Ok(tier) if tier != "kernel" => {
-            return Some(format!("tier {tier} is being run, these are tier kernel"));
+        Ok(tier) if tier != "kernel" && tier != "dpdk" => {
+            return Some(format!("tier {tier} is being run, these are tiers kernel and dpdk"));
         }
         _ => (),
     }

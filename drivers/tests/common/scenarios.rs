@@ -52,8 +52,10 @@ pub(crate) fn datagrams_are_echoed(host: &mut Host<'_>, namespace: &File) {
             let mut got = vec![0; 2000];
             let mut echo = || {
                 socket.send_to(&sent, (ours, 7)).unwrap();
+                let offloaded = host.device.capabilities().rx_checksum;
                 let checksum = host.echo_udp(ours, kernels);
-                assert_eq!(checksum, RxChecksum::Valid, "{bytes} bytes from {kernels}");
+                let expected = if offloaded { RxChecksum::Valid } else { RxChecksum::Unknown };
+                assert_eq!(checksum, expected, "{bytes} bytes from {kernels}");
                 socket.recv_from(&mut got)
             };
             // A kernel may drop a datagram, and one whose machine is short of everything else does. Why, its counters tell.

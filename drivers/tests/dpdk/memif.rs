@@ -1,0 +1,62 @@
+//! Shared memory between two processes of ours.
+
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use demi_drivers::Device;
+
+use super::support::{LIMIT, SMALL, case, close, frame, open, receive, send_one};
+
+/// Where the child finds the socket.
+const SOCKET: &str = "DEMI_DPDK_SOCKET";
+
+#[test]
+fn two_processes_play_ping_pong_through_shared_memory() {
+    case("memif::two_processes_play_ping_pong_through_shared_memory", || {
+        let memif = |role: &str, socket: &str| {
+            let device = format!("--vdev=net_memif0,role={role},socket={socket},socket-abstract=no");
+            let memif = open(&format!("{SMALL} {device}"));
+            // The link is up once both ends have met.
+            let start = std::time::Instant::now();
+            while !memif.link().is_some_and(|link| link.up) {
+                assert!(start.elapsed() < LIMIT, "the other process is not there");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            memif
+        };
+        if let Ok(socket) = env::var(SOCKET) {
+            let mut memif = memif("client", &socket);
+            for number in 0..1000 {
+                let got = receive(&mut memif, 1);
+                assert_eq!(&got[0].buf[..], frame(number, 1400));
+                for got in got {
+                    send_one(&mut memif, got.buf);
+                }
+            }
+            assert_eq!(&receive(&mut memif, 1)[0].buf[..], frame(9999, 64), "the end");
+            close([memif]);
+            return;
+        }
+        let socket = env::temp_dir().join(format!("demi-memif-{}.sock", std::process::id()));
+        let child = Command::new(env::current_exe().unwrap())
+            .args(env::args().skip(1))
+            .env(SOCKET, &socket)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut memif = memif("server", &socket.display().to_string());
+        for number in 0..1000 {
+            let buf = memif.pool().copy_from_slice(&frame(number, 1400)).unwrap();
+            send_one(&mut memif, buf);
+            assert_eq!(&receive(&mut memif, 1)[0].buf[..], frame(number, 1400));
+        }
+        let end = memif.pool().copy_from_slice(&frame(9999, 64)).unwrap();
+        send_one(&mut memif, end);
+        let child = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{}\n{said}", String::from_utf8_lossy(&child.stdout));
+        close([memif]);
+        let _ = fs::remove_file(socket);
+    });
+}
