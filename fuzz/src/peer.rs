@@ -186,7 +186,9 @@ impl Peer {
             }
         }
         let relative = end.wrapping_add(1 + u32::from(flags & FIN != 0) + u32::from(flags & SYN != 0));
-        if relative.wrapping_sub(self.furthest) as i32 > 0 {
+        // No window reaches further than this (RFC 7323 §2.3): nobody takes what lies beyond.
+        let in_reach = relative.wrapping_sub(self.ack.unwrap_or(1)) <= 1 << 30;
+        if in_reach && relative.wrapping_sub(self.furthest) as i32 > 0 {
             self.furthest = relative;
         }
         let seq = self.offer.iss.wrapping_add(1).wrapping_add(offset);
@@ -255,7 +257,9 @@ impl Peer {
     fn on_syn(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8]) {
         // At one instant, the same ends have the same initial number: that of the SYN it answers tells then.
         let relative = ack.wrapping_sub(self.offer.iss);
-        let answers_another = flags & ACK != 0 && self.ack.is_some_and(|before| before != relative);
+        // And who has sent something behind its SYN sends none again on that connection.
+        let answers_another =
+            self.talked || flags & ACK != 0 && self.ack.is_some_and(|before| before != relative);
         if self.irs.is_some_and(|irs| irs != seq) || answers_another {
             self.reborn = true;
         }

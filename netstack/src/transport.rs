@@ -166,7 +166,7 @@ impl Transport for Stack {
         stream: StreamId,
         buf: &mut Option<Buf>,
     ) -> Poll<io::Result<()>> {
-        self.tcp.poll_push(cx, stream, buf)
+        self.tcp.poll_push(cx, &self.egress, stream, buf)
     }
 
     #[inline]
@@ -186,7 +186,7 @@ impl Transport for Stack {
 
     #[inline]
     fn poll_writable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
-        self.tcp.poll_writable(cx, stream)
+        self.tcp.poll_writable(cx, &self.egress, stream)
     }
 
     fn poll_drained(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {

@@ -317,13 +317,14 @@ impl<P: Default> Tcp<P> {
 
     /// Takes `buf` whole whenever the send buffer is below its cap; it goes out with the next flush.
     #[inline]
-    pub fn poll_push(
+    pub fn poll_push<O: Output<Path = P>>(
         &mut self,
         cx: &mut Context<'_>,
+        out: &O,
         stream: StreamId,
         buf: &mut Option<Buf>,
     ) -> Poll<io::Result<()>> {
-        self.poll_stream(stream, |connection| connection.poll_push(cx, buf))
+        self.poll_stream(stream, |connection| connection.poll_push(cx, out.pool(), buf))
     }
 
     /// Copies bytes of `src`, in order, into slots of the output's pool that are queued for sending; answers how many.
@@ -345,8 +346,13 @@ impl<P: Default> Tcp<P> {
     }
 
     /// Waits until a write would not wait.
-    pub fn poll_writable(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Poll<io::Result<()>> {
-        self.poll_stream(stream, |connection| connection.poll_writable(cx))
+    pub fn poll_writable<O: Output<Path = P>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &O,
+        stream: StreamId,
+    ) -> Poll<io::Result<()>> {
+        self.poll_stream(stream, |connection| connection.poll_writable(cx, out.pool()))
     }
 
     /// Waits until the peer has acknowledged every byte, and the FIN after a shutdown.

@@ -19,6 +19,7 @@ mod goodput;
 mod names;
 mod outages;
 mod paths;
+mod pressure;
 mod scale;
 mod scenarios;
 mod streams;

@@ -21,6 +21,11 @@ const FIRST_SPACE_SEGMENTS: u32 = 10;
 /// The send buffer of a connection without congestion control, which has no window to follow.
 const UNCONTROLLED_SEND_BYTES: usize = 512 << 10;
 
+/// Bytes that every connection may queue, however little memory is left.
+pub(super) const UNSHARED_BYTES: u32 = 4096;
+/// While memory is short, one connection gets at most this part of what is left.
+const SHARE_DIVISOR: usize = 4;
+
 /// What sizes the buffers of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Buffers {
@@ -163,6 +168,23 @@ impl<P> Connection<P> {
                 self.wake_writer();
             }
         }
+    }
+
+    /// Bytes that may be queued for sending as far as the pool is concerned. Once a quarter of it is out, memory is for those who can send
+    /// what lies in it: twice what the windows let out, and at most a part of what is left. A peer that takes nothing then holds up
+    /// a few segments and no more, however many of them there are. Whoever is refused has more than [`UNSHARED_BYTES`] queued, and hears
+    /// of it when these are acknowledged.
+    #[inline(never)]
+    pub(super) fn share(&self, pool: &Pool) -> u32 {
+        let stats = pool.stats();
+        let free = stats.slots.saturating_sub(stats.slots_out);
+        if free >= stats.slots / 4 * 3 {
+            return u32::MAX;
+        }
+        let window = self.window.cwnd.min(self.snd_wnd);
+        let sendable = 2 * window.min(1 << 30) + 2 * u32::from(self.snd_mss);
+        let part = u32::try_from(free * pool.small_capacity() / SHARE_DIVISOR).unwrap_or(u32::MAX);
+        sendable.min(part).max(UNSHARED_BYTES)
     }
 
     /// Takes `bytes` of what all connections may grow by, if there is so much left.

@@ -10,6 +10,7 @@ use demi_drivers::transport::{ReadCursor, TcpState};
 use demi_drivers::{Buf, Pool};
 
 use super::super::output::Output;
+use super::buffers::UNSHARED_BYTES;
 use super::{Connection, Env, broken_pipe, slow};
 
 /// Written bytes are kept in slots of at least so many, however small the peer wants its segments.
@@ -118,12 +119,16 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Whether bytes may be queued: `Ready(Ok)` with room, an error when there is no sending any more.
+    /// Whether `more` bytes may be queued, or some of them: `Ready(Ok)` with room, an error when there is no sending any more.
     #[inline]
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u32>> {
+    fn poll_room(&mut self, cx: &mut Context<'_>, pool: &Pool, more: usize) -> Poll<io::Result<u32>> {
         match self.state {
             TcpState::Established | TcpState::CloseWait if !self.fin_queued => {
-                let room = self.send_cap.saturating_sub(self.tx.len());
+                let queued = self.tx.len();
+                let mut room = self.send_cap.saturating_sub(queued);
+                if queued as usize + more > UNSHARED_BYTES as usize {
+                    room = room.min(self.share(pool).saturating_sub(queued));
+                }
                 if room > 0 {
                     return Poll::Ready(Ok(room));
                 }
@@ -146,8 +151,13 @@ impl<P> Connection<P> {
     }
 
     #[inline]
-    pub(crate) fn poll_push(&mut self, cx: &mut Context<'_>, buf: &mut Option<Buf>) -> Poll<io::Result<()>> {
-        match self.poll_room(cx) {
+    pub(crate) fn poll_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &Pool,
+        buf: &mut Option<Buf>,
+    ) -> Poll<io::Result<()>> {
+        match self.poll_room(cx, pool, buf.as_ref().map_or(0, |buf| buf.len())) {
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
@@ -169,7 +179,8 @@ impl<P> Connection<P> {
         chunk_bytes: usize,
         src: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let room = match self.poll_room(cx) {
+        let more = src.iter().fold(0, |bytes: usize, part| bytes.saturating_add(part.len()));
+        let room = match self.poll_room(cx, pool, more) {
             Poll::Ready(Ok(room)) => room as usize,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
@@ -202,7 +213,7 @@ impl<P> Connection<P> {
         Poll::Ready(Ok(written))
     }
 
-    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<()>> {
         let open = matches!(
             self.state,
             TcpState::Established | TcpState::CloseWait | TcpState::SynSent | TcpState::SynReceived
@@ -211,7 +222,7 @@ impl<P> Connection<P> {
             // A write would not wait: it would fail, and tell why.
             return Poll::Ready(Ok(()));
         }
-        self.poll_room(cx).map_ok(|_| ())
+        self.poll_room(cx, pool, 1).map_ok(|_| ())
     }
 
     pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -198,7 +198,7 @@ impl Network {
             let len = bytes.len().min(host.out.pool.small_capacity());
             let Some(buf) = host.out.pool.copy_from_slice(&bytes[..len]) else { return 0 };
             let mut buf = Some(buf);
-            return match host.tcp.poll_push(&mut cx(), stream, &mut buf) {
+            return match host.tcp.poll_push(&mut cx(), &host.out, stream, &mut buf) {
                 Poll::Ready(result) => {
                     result.unwrap();
                     assert!(buf.is_none());

@@ -33,7 +33,7 @@ fn a_push_larger_than_the_mss_goes_out_whole() {
     let pool = demi_drivers::Pool::new(&Default::default()).unwrap();
     let mut buf = pool.copy_from_slice(&[b'x'; 5500]);
     let stream = t.stream();
-    assert!(t.tcp.poll_push(&mut cx(), stream, &mut buf).is_ready() && buf.is_none());
+    assert!(t.tcp.poll_push(&mut cx(), &t.out, stream, &mut buf).is_ready() && buf.is_none());
     assert_eq!(
         t.end(),
         [
@@ -55,7 +55,7 @@ fn writes_of_one_turn_share_a_segment_and_carry_the_ack() {
     t.write(20);
     let mut buf = t.out.pool.copy_from_slice(&[b'x'; 30]);
     let stream = t.stream();
-    assert!(t.tcp.poll_push(&mut cx(), stream, &mut buf).is_ready());
+    assert!(t.tcp.poll_push(&mut cx(), &t.out, stream, &mut buf).is_ready());
     assert_eq!(t.end(), ["P. 1:61 ack 101"]);
 }
 
@@ -474,9 +474,12 @@ fn a_writer_waits_at_the_cap_and_is_woken_with_a_third_free() {
     t.write(2999);
     let pool = demi_drivers::Pool::new(&Default::default()).unwrap();
     let mut buf = pool.copy_from_slice(&[b'x'; 4000]);
-    assert!(t.tcp.poll_push(&mut cx, stream, &mut buf).is_ready(), "below its cap it takes a buffer whole");
+    assert!(
+        t.tcp.poll_push(&mut cx, &t.out, stream, &mut buf).is_ready(),
+        "below its cap it takes a buffer whole"
+    );
     let mut more = pool.copy_from_slice(b"x");
-    assert!(t.tcp.poll_push(&mut cx, stream, &mut more).is_pending() && more.is_some());
+    assert!(t.tcp.poll_push(&mut cx, &t.out, stream, &mut more).is_pending() && more.is_some());
     assert!(matches!(
         t.tcp.poll_write(&mut cx, &t.out, stream, &[std::io::IoSlice::new(b"x")]),
         Poll::Pending
@@ -486,7 +489,7 @@ fn a_writer_waits_at_the_cap_and_is_woken_with_a_third_free() {
     assert_eq!(woken.count(), 0);
     t.turn(". 1 ack 5001");
     assert_eq!(woken.count(), 1);
-    assert!(t.tcp.poll_push(&mut cx, stream, &mut more).is_ready());
+    assert!(t.tcp.poll_push(&mut cx, &t.out, stream, &mut more).is_ready());
 }
 
 #[derive(Default)]

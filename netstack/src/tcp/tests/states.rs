@@ -287,7 +287,7 @@ fn a_reset_connection_gives_its_data_then_the_error_once() {
     assert_eq!(t.read_error(), Some(ErrorKind::ConnectionReset));
     assert_eq!(t.read(), (0, true));
     let mut buf = Some(t.out.pool.copy_from_slice(b"x").unwrap());
-    let Poll::Ready(Err(error)) = t.tcp.poll_push(&mut cx(), stream, &mut buf) else { panic!() };
+    let Poll::Ready(Err(error)) = t.tcp.poll_push(&mut cx(), &t.out, stream, &mut buf) else { panic!() };
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     assert!(buf.take().is_some(), "a refused buffer stays the caller's");
     assert_eq!(t.tcp.peer_addr(stream).unwrap_err().kind(), ErrorKind::NotConnected);
@@ -305,7 +305,7 @@ fn a_reset_after_the_peers_fin_is_the_end_to_readers_and_a_broken_pipe_to_writer
     assert_eq!(t.read(), (100, true));
     let stream = t.stream();
     let mut buf = Some(t.out.pool.copy_from_slice(b"x").unwrap());
-    let Poll::Ready(Err(error)) = t.tcp.poll_push(&mut cx(), stream, &mut buf) else {
+    let Poll::Ready(Err(error)) = t.tcp.poll_push(&mut cx(), &t.out, stream, &mut buf) else {
         panic!("it was taken")
     };
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
