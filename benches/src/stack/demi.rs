@@ -12,7 +12,7 @@ use std::time::Instant;
 use demi::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use demi::{Buf, Config, Runtime};
 use demi_drivers::wire::{Wire, WireConfig};
-use demi_drivers::{PoolConfig, Transport};
+use demi_drivers::{Device, PoolConfig, Transport};
 use demi_netstack::{Limits, Stack, StackConfig};
 
 use super::{BULK_BYTES, ECHO_BYTES, Echo, Protocol};
@@ -50,14 +50,19 @@ fn hosts(checksums: bool, sockets: usize) -> Runtime {
     let pool = PoolConfig { slots: 8192 + 2 * sockets, ..PoolConfig::default() };
     let wire = WireConfig { pool, ring_frames: 1024, lossless_memory: !checksums, ..WireConfig::default() };
     let ends = Wire::new(1, wire).expect("memory for a wire");
-    let transports = ends.into_iter().zip([CLIENT, SERVER]).map(|(end, address)| {
+    joined(ends.into_iter().map(|end| Box::new(end) as Box<dyn Device>))
+}
+
+/// A runtime with both hosts, on two devices that are joined.
+fn joined(devices: impl IntoIterator<Item = Box<dyn Device>>) -> Runtime {
+    let transports = devices.into_iter().zip([CLIENT, SERVER]).map(|(device, address)| {
         let config = StackConfig {
             addresses: vec![format!("{address}/24").parse().expect("an address")],
             secret: [7; 16],
             limits: Limits { rx_burst: 256, ..Limits::default() },
             ..StackConfig::default()
         };
-        Box::new(Stack::new(Box::new(end), config).expect("a stack")) as Box<dyn Transport>
+        Box::new(Stack::new(device, config).expect("a stack")) as Box<dyn Transport>
     });
     let config = Config::default().idle("spin").seed(1u64);
     Runtime::builder().config(config).transports(transports.collect()).build().expect("a runtime")
@@ -78,9 +83,19 @@ async fn connect(port: u16) -> TcpStream {
 
 /// A run of echoes.
 pub fn echo(case: Echo, style: Style) -> Run {
+    let runtime = hosts(case.checksums, case.pairs);
     match case.protocol {
-        Protocol::Tcp => tcp_echo(case, style),
-        Protocol::Udp => udp_echo(case, style),
+        Protocol::Tcp => tcp_echo(runtime, case, style),
+        Protocol::Udp => udp_echo(runtime, case, style),
+    }
+}
+
+/// A run of echoes over two devices that are joined, in place of a wire in memory.
+pub fn echo_over(devices: [Box<dyn Device>; 2], case: Echo, style: Style) -> Run {
+    let runtime = joined(devices);
+    match case.protocol {
+        Protocol::Tcp => tcp_echo(runtime, case, style),
+        Protocol::Udp => udp_echo(runtime, case, style),
     }
 }
 
@@ -109,8 +124,7 @@ async fn serve_tcp(listener: TcpListener, style: Style) {
     }
 }
 
-fn tcp_echo(case: Echo, style: Style) -> Run {
-    let runtime = hosts(case.checksums, case.pairs);
+fn tcp_echo(runtime: Runtime, case: Echo, style: Style) -> Run {
     let streams = runtime.block_on(async {
         let mut streams = Vec::with_capacity(case.pairs);
         for index in 0..case.pairs {
@@ -161,8 +175,7 @@ async fn request() -> Buf {
     payload.freeze()
 }
 
-fn udp_echo(case: Echo, style: Style) -> Run {
-    let runtime = hosts(case.checksums, case.pairs);
+fn udp_echo(runtime: Runtime, case: Echo, style: Style) -> Run {
     let sockets = runtime.block_on(async {
         let mut sockets = Vec::with_capacity(case.pairs);
         for index in 0..case.pairs {

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include <rte_cycles.h>
 #include <rte_errno.h>
 #include <rte_eth_ring.h>
 #include <rte_ethdev.h>
@@ -29,15 +28,14 @@ int demi_dpdk_crossed_rings(const char *name, unsigned entries, uint16_t ports[2
 	return 0;
 }
 
-double demi_dpdk_loop(uint16_t port, struct rte_mempool *pool, uint16_t burst, uint64_t frames)
+bool demi_dpdk_loop(uint16_t port, struct rte_mempool *pool, uint16_t burst, uint64_t frames)
 {
 	struct rte_mbuf *mbufs[64];
 	if (burst > 64)
-		return -1;
-	uint64_t done = 0, start = rte_get_tsc_cycles();
-	while (done < frames) {
+		return false;
+	for (uint64_t done = 0; done < frames;) {
 		if (rte_pktmbuf_alloc_bulk(pool, mbufs, burst) != 0)
-			return -1;
+			return false;
 		for (uint16_t at = 0; at < burst; at++)
 			rte_pktmbuf_append(mbufs[at], 60);
 		uint16_t sent = rte_eth_tx_burst(port, 0, mbufs, burst);
@@ -47,5 +45,12 @@ double demi_dpdk_loop(uint16_t port, struct rte_mempool *pool, uint16_t burst, u
 			rte_pktmbuf_free(mbufs[at]);
 		done += got;
 	}
-	return (double)(rte_get_tsc_cycles() - start) * 1e9 / (double)rte_get_tsc_hz() / (double)done;
+	return true;
+}
+
+void demi_dpdk_empty_polls(uint16_t port, uint64_t count)
+{
+	struct rte_mbuf *mbufs[32];
+	for (uint64_t at = 0; at < count; at++)
+		(void)rte_eth_rx_burst(port, 0, mbufs, 32);
 }

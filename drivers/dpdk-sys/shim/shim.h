@@ -170,9 +170,10 @@ void demi_dpdk_tx_done(uint16_t port, uint16_t queue);
 #ifdef DEMI_DPDK_NET_RING
 /* Two ports, `NAMEa` and `NAMEb`, each receiving what the other one sends. */
 int demi_dpdk_crossed_rings(const char *name, unsigned entries, uint16_t ports[2]);
-/* A loop of testpmd's shape over a port that receives its own frames: allocates, sends, receives, frees. Answers cycles of the clock
- * in nanoseconds a frame. */
-double demi_dpdk_loop(uint16_t port, struct rte_mempool *pool, uint16_t burst, uint64_t frames);
+/* A loop of testpmd's shape over a port that receives its own frames: allocates, sends, receives, frees. False: no memory. */
+bool demi_dpdk_loop(uint16_t port, struct rte_mempool *pool, uint16_t burst, uint64_t frames);
+/* Looks for frames that are not there. */
+void demi_dpdk_empty_polls(uint16_t port, uint64_t count);
 #endif
 
 #endif

@@ -139,6 +139,12 @@ impl Dpdk {
         self.port().map_or(Vec::new(), Port::extended)
     }
 
+    /// The port's number, and where it receives.
+    #[cfg(feature = "dpdk-rings")]
+    pub(super) fn raw(&self) -> (u16, *mut sys::rte_mempool) {
+        (self.number, self.small)
+    }
+
     /// Looks whether the hardware is there.
     #[cold]
     fn check(&mut self) -> io::Result<()> {

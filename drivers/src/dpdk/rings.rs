@@ -2,10 +2,12 @@
 
 use std::ffi::CString;
 use std::io;
+use std::time::{Duration, Instant};
 
 use demi_dpdk_sys as sys;
 
 use super::args::Arguments;
+use super::device::Dpdk;
 use super::eal::{self, Eal};
 use super::explain;
 
@@ -36,5 +38,23 @@ impl Rings {
             return Err(explain::error("dpdk: make rings", -answer, &eal::take_log()));
         }
         Ok(ports)
+    }
+
+    /// What DPDK alone needs, in C: allocates, sends, receives and frees `frames` frames in bursts of up to 64 over a port that receives
+    /// its own. `None` when its memory does not do for a burst.
+    pub fn loop_in_c(&self, port: &Dpdk, burst: u16, frames: u64) -> Option<Duration> {
+        let (number, memory) = port.raw();
+        let start = Instant::now();
+        // SAFETY: the port is open and no other thread uses it, which a borrow of a device that cannot move to one shows.
+        let held = unsafe { sys::demi_dpdk_loop(number, memory, burst, frames) };
+        held.then(|| start.elapsed())
+    }
+
+    /// What DPDK alone needs, in C, to find nothing `count` times.
+    pub fn empty_polls_in_c(&self, port: &Dpdk, count: u64) -> Duration {
+        let start = Instant::now();
+        // SAFETY: as above.
+        unsafe { sys::demi_dpdk_empty_polls(port.raw().0, count) };
+        start.elapsed()
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::running::example;
-use crate::support::{Client, Ip, Lab, Running, eventually, matrix};
+use crate::support::{Client, Device, Ip, Lab, Running, eventually, matrix};
 
 /// Starts a foreign server that sends back what it receives on `port`, over TCP, or UDP.
 fn foreign_echo(lab: &Lab, kind: &str, port: u16) -> Running {
@@ -58,18 +58,28 @@ matrix!(addresses_found, crate::addressing::addresses_are_leased_or_advertised, 
 
 fn large_datagrams_are_cut_and_joined_both_ways(lab: &Lab) {
     let server = lab.serve("echo", 7000, "");
-    for bytes in [1473, 4000, 20_000, 65_000] {
+    for &bytes in sizes_in(lab) {
         let line = format!("-c 5 -i 0.01 -W 5 -s {bytes} {}", lab.case.server_ip());
         let report = lab.client("ping").args(&line).must();
         assert!(report.contains("5 packets transmitted, 5 received"), "{report}");
     }
     drop(server);
     let _echo = foreign_echo(lab, "UDP", 7001);
-    for bytes in [1473, 4000, 20_000, 65_000] {
+    for &bytes in sizes_in(lab) {
         let to = lab.case.foreign(7001);
         let line = format!("--udp --to {to} --count 5 --interval-us 1000 --size {bytes}");
         let report = lab.program(&example("ping")).args(&line).must();
         assert!(report.contains("5 sent, 5 answered"), "{report}");
+    }
+}
+
+/// Bytes of datagrams that reach us. DPDK's driver of AF_PACKET has the kernel join IPv4's fragments, and cuts what is longer than
+/// a frame of its ring.
+fn sizes_in(lab: &Lab) -> &'static [usize] {
+    if lab.case.device == Device::Dpdk && lab.case.ip == Ip::V4 {
+        &[1473]
+    } else {
+        &[1473, 4000, 20_000, 65_000]
     }
 }
 

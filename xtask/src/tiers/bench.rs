@@ -8,6 +8,9 @@ use crate::workspace::Workspace;
 /// Programs among the benchmarks that measure nothing by themselves: what `kernel_echo` and the gate run, and the gate.
 const HELPERS: [&str; 4] = ["echo_server", "loadgen", "icount", "icount_gate"];
 
+/// A benchmark that needs DPDK: its tier runs it.
+const FOREIGN: &str = "dpdk";
+
 /// One build, the tests of the measuring kit, the gate, then a run of each benchmark.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     let programs = workspace.benchmarks();
@@ -25,7 +28,8 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
             Invocation::new("cargo run --bin icount_gate").args(tier),
         ));
     }
-    for program in programs.into_iter().filter(|program| !HELPERS.contains(&program.as_str())) {
+    let measures = |program: &String| program != FOREIGN && !HELPERS.contains(&program.as_str());
+    for program in programs.into_iter().filter(measures) {
         let path = workspace.target().join("tier").join(&program).display().to_string();
         let run = Invocation::new(&path).args("--json --seconds 0.2").limit_s(10 * 60);
         steps.push(Step { name: program, action: Action::Benchmark(run) });

@@ -3,7 +3,7 @@
 //!
 //! Cargo keeps what is built with other features apart, so the other tiers' builds stay as they are.
 
-use super::{Step, Tier, targets_of};
+use super::{Action, Step, Tier, targets_of};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
@@ -20,6 +20,11 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     }
     let dpdk = |line: &str| Invocation::new(line).args(PACKAGES).args(FEATURES);
     let tests = |line: &str| dpdk(line).env("DEMI_TIER", "dpdk").limit_s(40 * 60);
+    let bench = Invocation::new(
+        "cargo run --profile tier -p demi-benches --no-default-features --features dpdk --bin dpdk",
+    )
+    .args("-- --json --seconds 0.2")
+    .limit_s(20 * 60);
     vec![
         Step::check("clippy", dpdk("cargo clippy --all-targets").args("-- -D warnings")),
         Step::check("doc", dpdk("cargo doc --no-deps").env("RUSTDOCFLAGS", "-D warnings")),
@@ -34,5 +39,6 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
             tests("cargo test --no-fail-fast --profile tier --test interop")
                 .args("-- --show-output ::dpdk::"),
         ),
+        Step { name: "numbers".to_owned(), action: Action::Benchmark(bench) },
     ]
 }

@@ -8,6 +8,9 @@ use super::command::must;
 use super::running::example;
 use super::{Case, Client, Device, Ip, Namespace, Running};
 
+/// The DPDK port: without huge pages, so that the machine needs none set aside.
+const DPDK: &str = "dpdk:--no-huge -m 64 --vdev=net_af_packet0,iface=eth0";
+
 /// The TAP in the labs that have one.
 const TAP: &str = "demi0";
 
@@ -30,7 +33,7 @@ impl Lab {
                 host.ip(&format!("tuntap add dev {TAP} mode tap"));
                 Lab { case, host, behind: None }
             }
-            Device::Packet | Device::Uring | Device::Posix => {
+            Device::Packet | Device::Dpdk | Device::Uring | Device::Posix => {
                 let (switch, foreign) = (Namespace::new("switch"), Namespace::new("foreign"));
                 switch.ip("link add bridge type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
                 switch.ip("link set bridge up");
@@ -43,11 +46,15 @@ impl Lab {
         };
         match case.device {
             Device::Tap => assign(&lab.host, TAP, 2),
-            Device::Packet => {
+            Device::Packet | Device::Dpdk => {
                 // The kernel of this host has no address here, so that it answers nothing in our stack's place.
                 lab.host.sysctl("net.ipv6.conf.eth0.disable_ipv6=1");
                 lab.host.ip("link set eth0 up");
                 assign(lab.foreign(), "eth0", 2);
+                if case.device == Device::Dpdk {
+                    // DPDK's driver knows nothing of partial checksums, nor of frames that are larger than the MTU.
+                    lab.foreign().run("ethtool -K eth0 tx off");
+                }
             }
             Device::Uring | Device::Posix => {
                 assign(&lab.host, "eth0", 1);
@@ -70,6 +77,7 @@ impl Lab {
         match self.case.device {
             Device::Tap => (format!("tap:{TAP}"), TAP),
             Device::Packet => ("packet:eth0".to_owned(), "eth0"),
+            Device::Dpdk => (DPDK.to_owned(), "eth0"),
             Device::Uring => ("uring".to_owned(), "eth0"),
             Device::Posix => ("posix".to_owned(), "eth0"),
         }
@@ -120,19 +128,25 @@ impl Lab {
         let device = match self.case.device {
             Device::Tap => format!("tap:{TAP}"),
             Device::Packet => "packet:eth0".to_owned(),
+            Device::Dpdk => DPDK.to_owned(),
             Device::Uring => return vec![("DEMI_DEVICE", "uring".to_owned())],
             Device::Posix => return vec![("DEMI_DEVICE", "posix".to_owned())],
         };
         let both = |number, suffix: fn(Ip) -> String| {
             [Ip::V4, Ip::V6].map(|ip| format!("{}{}", ip.host(number), suffix(ip))).join(",")
         };
-        vec![
+        let mut environment = vec![
             ("DEMI_DEVICE", device),
             ("DEMI_ADDRESS", both(1, |ip| format!("/{}", ip.prefix_bits()))),
             ("DEMI_GATEWAY", both(2, |_| String::new())),
             // As the namespaces do: addresses are usable at once.
             ("DEMI_DETECT_DUPLICATES", "false".to_owned()),
-        ]
+        ];
+        if self.case.device == Device::Dpdk {
+            // Several programs on the cores of one machine: a loop that spins would keep its own peer from running.
+            environment.push(("DEMI_IDLE", "adaptive".to_owned()));
+        }
+        environment
     }
 
     /// Frames lost so far, both directions together.

@@ -10,6 +10,9 @@ pub(crate) enum Device {
     Tap,
     /// Our stack on AF_PACKET over a veth; the peer is the kernel of another namespace, behind a switch.
     Packet,
+    /// Our stack on a DPDK port, DPDK's own driver of AF_PACKET over a veth, peer behind a switch.
+    #[cfg_attr(not(feature = "dpdk"), allow(dead_code))]
+    Dpdk,
     /// Kernel sockets through io_uring, peer behind a switch.
     Uring,
     /// Kernel sockets through epoll, peer behind a switch.
@@ -95,6 +98,8 @@ macro_rules! matrix {
         mod $scenario {
             $crate::support::matrix!(@lossy $check, tap Tap);
             $crate::support::matrix!(@lossy $check, packet Packet);
+            #[cfg(feature = "dpdk")]
+            $crate::support::matrix!(@lossy $check, dpdk Dpdk);
             $crate::support::matrix!(@lossy $check, uring Uring);
             $crate::support::matrix!(@lossy $check, posix Posix);
         }
@@ -103,6 +108,8 @@ macro_rules! matrix {
         mod $scenario {
             $crate::support::matrix!(@lossless $check, tap Tap);
             $crate::support::matrix!(@lossless $check, packet Packet);
+            #[cfg(feature = "dpdk")]
+            $crate::support::matrix!(@lossless $check, dpdk Dpdk);
             $crate::support::matrix!(@lossless $check, uring Uring);
             $crate::support::matrix!(@lossless $check, posix Posix);
         }
@@ -111,6 +118,8 @@ macro_rules! matrix {
         mod $scenario {
             $crate::support::matrix!(@lossless $check, tap Tap);
             $crate::support::matrix!(@lossless $check, packet Packet);
+            #[cfg(feature = "dpdk")]
+            $crate::support::matrix!(@lossless $check, dpdk Dpdk);
         }
     };
     (@lossy $check:path, $module:ident $device:ident) => {
