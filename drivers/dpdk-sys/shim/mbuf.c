@@ -13,10 +13,12 @@ static struct rte_mbuf *mbuf_of(void *slot)
 	return (struct rte_mbuf *)slot - 1;
 }
 
-size_t demi_dpdk_mbuf_bytes(void)
-{
-	return sizeof(struct rte_mbuf);
-}
+_Static_assert(sizeof(((struct rte_mbuf *)0)->data_off) == 2, "data_off");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->refcnt) == 2, "refcnt");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->nb_segs) == 2, "nb_segs");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->ol_flags) == 8, "ol_flags");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->pkt_len) == 4, "pkt_len");
+_Static_assert(sizeof(((struct rte_mbuf *)0)->data_len) == 2, "data_len");
 
 static struct rte_mempool *made(struct rte_mempool *pool, int *error)
 {
@@ -94,39 +96,14 @@ void demi_dpdk_pool_each(struct rte_mempool *pool, void (*visit)(void *context, 
 	rte_mempool_obj_iter(pool, visit_one, &each);
 }
 
-static uint8_t checksum_of(uint64_t flags)
+uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max)
 {
-	switch (flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) {
-	case RTE_MBUF_F_RX_L4_CKSUM_GOOD:
-	/* Not filled in, but the data is known to be right: a partial checksum. */
-	case RTE_MBUF_F_RX_L4_CKSUM_NONE:
-		return DEMI_DPDK_CHECKSUM_GOOD;
-	case RTE_MBUF_F_RX_L4_CKSUM_BAD:
-		return DEMI_DPDK_CHECKSUM_BAD;
-	default:
-		return DEMI_DPDK_CHECKSUM_UNKNOWN;
-	}
+	return rte_eth_rx_burst(port, queue, mbufs, max);
 }
 
-uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, const struct rte_mempool *pool, struct rte_mbuf **mbufs,
-	struct demi_dpdk_received *out, uint16_t max)
+uint16_t demi_dpdk_segment_bytes(const struct rte_mbuf *mbuf)
 {
-	uint16_t count = rte_eth_rx_burst(port, queue, mbufs, max);
-	for (uint16_t at = 0; at < count; at++) {
-		if (at + 1 < count)
-			rte_prefetch0(rte_pktmbuf_mtod(mbufs[at + 1], void *));
-		struct rte_mbuf *mbuf = mbufs[at];
-		out[at] = (struct demi_dpdk_received){
-			.mbuf = mbuf,
-			.bytes = rte_pktmbuf_pkt_len(mbuf),
-			.offset = mbuf->data_off,
-			.gro_bytes = mbuf->ol_flags & RTE_MBUF_F_RX_LRO ? mbuf->tso_segsz : 0,
-			.checksum = checksum_of(mbuf->ol_flags),
-			.adoptable = mbuf->pool == pool && mbuf->nb_segs == 1 && RTE_MBUF_DIRECT(mbuf) &&
-				     rte_mbuf_refcnt_read(mbuf) == 1,
-		};
-	}
-	return count;
+	return mbuf->tso_segsz;
 }
 
 void demi_dpdk_copy(const struct rte_mbuf *mbuf, void *to)
@@ -141,17 +118,6 @@ void demi_dpdk_copy(const struct rte_mbuf *mbuf, void *to)
 void demi_dpdk_free(struct rte_mbuf *mbuf)
 {
 	rte_pktmbuf_free(mbuf);
-}
-
-struct rte_mbuf *demi_dpdk_whole(void *slot, uint16_t offset, uint16_t bytes)
-{
-	struct rte_mbuf *mbuf = mbuf_of(slot);
-	mbuf->data_off = offset;
-	mbuf->data_len = bytes;
-	mbuf->pkt_len = bytes;
-	mbuf->ol_flags = 0;
-	mbuf->tx_offload = 0;
-	return mbuf;
 }
 
 struct rte_mbuf *demi_dpdk_envelope(struct rte_mempool *envelopes, void *slot, bool large, void *bytes_at, uint16_t bytes,
@@ -173,7 +139,6 @@ struct rte_mbuf *demi_dpdk_envelope(struct rte_mempool *envelopes, void *slot, b
 	rte_pktmbuf_attach_extbuf(mbuf, bytes_at, iova, bytes, &envelope->shared);
 	mbuf->data_len = bytes;
 	mbuf->pkt_len = bytes;
-	mbuf->tx_offload = 0;
 	return mbuf;
 }
 
@@ -193,6 +158,7 @@ struct rte_mbuf *demi_dpdk_last(struct rte_mbuf *segment)
 
 void demi_dpdk_ask(struct rte_mbuf *head, const struct demi_dpdk_offload *offload)
 {
+	head->tx_offload = 0;
 	head->l2_len = offload->l2_bytes;
 	head->l3_len = offload->l3_bytes;
 	head->l4_len = offload->l4_bytes;

@@ -99,22 +99,31 @@ int demi_dpdk_interrupt_set(uint16_t port, uint16_t queue, bool on);
 /* ---- mbuf.c: packet memory ---- */
 
 #define DEMI_DPDK_SLOT_HEADER 64
-#define DEMI_DPDK_CHECKSUM_UNKNOWN 0
-#define DEMI_DPDK_CHECKSUM_GOOD 1
-#define DEMI_DPDK_CHECKSUM_BAD 2
-
-/* A received frame. */
-struct demi_dpdk_received {
-	struct rte_mbuf *mbuf;
-	uint32_t bytes;
-	/* Where it begins in the slot's data area. */
-	uint16_t offset;
-	/* Payload bytes of each segment that the device has joined; 0: one. */
-	uint16_t gro_bytes;
-	uint8_t checksum;
-	/* One whole mbuf of the pool asked for, and nobody else's: its slot may be adopted. */
-	bool adoptable;
+/* Bytes of an mbuf, behind which its slot begins; where its fields lie; their types are fixed by the drivers that write them in vectors. */
+enum demi_dpdk_mbuf {
+	DEMI_DPDK_MBUF_BYTES = sizeof(struct rte_mbuf),
+	/* 16 bits. */
+	DEMI_DPDK_AT_DATA_OFF = offsetof(struct rte_mbuf, data_off),
+	/* 16 bits of references, then 16 bits of segments. */
+	DEMI_DPDK_AT_REFCNT = offsetof(struct rte_mbuf, refcnt),
+	DEMI_DPDK_AT_NB_SEGS = offsetof(struct rte_mbuf, nb_segs),
+	/* 64 bits. */
+	DEMI_DPDK_AT_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
+	/* 32 bits. */
+	DEMI_DPDK_AT_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
+	/* 16 bits. */
+	DEMI_DPDK_AT_DATA_LEN = offsetof(struct rte_mbuf, data_len),
+	/* A pointer. */
+	DEMI_DPDK_AT_POOL = offsetof(struct rte_mbuf, pool),
 };
+
+static const uint64_t DEMI_DPDK_NOT_DIRECT = RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
+static const uint64_t DEMI_DPDK_CHECKSUM_MASK = RTE_MBUF_F_RX_L4_CKSUM_MASK;
+static const uint64_t DEMI_DPDK_CHECKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+static const uint64_t DEMI_DPDK_CHECKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
+/* Not filled in, but the data is known to be right: a partial checksum. */
+static const uint64_t DEMI_DPDK_CHECKSUM_NONE = RTE_MBUF_F_RX_L4_CKSUM_NONE;
+static const uint64_t DEMI_DPDK_JOINED = RTE_MBUF_F_RX_LRO;
 
 /* What a device is to do on a frame. */
 struct demi_dpdk_offload {
@@ -138,18 +147,14 @@ int demi_dpdk_pool_get(struct rte_mempool *pool, void **objects, unsigned count)
 void demi_dpdk_pool_put(struct rte_mempool *pool, void *const *objects, unsigned count);
 void demi_dpdk_pool_each(struct rte_mempool *pool, void (*visit)(void *context, void *object, unsigned index), void *context);
 
-/* Bytes of an mbuf, behind which its slot begins. */
-size_t demi_dpdk_mbuf_bytes(void);
-
-/* Receives at most `max` frames; `mbufs` is scratch of that many. */
-uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, const struct rte_mempool *pool, struct rte_mbuf **mbufs,
-	struct demi_dpdk_received *out, uint16_t max);
+/* Receives at most `max` frames. */
+uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max);
+/* Payload bytes of each segment that a driver has joined to this frame. */
+uint16_t demi_dpdk_segment_bytes(const struct rte_mbuf *mbuf);
 /* Copies a frame to `to`, which holds it. */
 void demi_dpdk_copy(const struct rte_mbuf *mbuf, void *to);
 void demi_dpdk_free(struct rte_mbuf *mbuf);
 
-/* The mbuf of a slot, showing `bytes` from `offset` on: it goes with the slot. */
-struct rte_mbuf *demi_dpdk_whole(void *slot, uint16_t offset, uint16_t bytes);
 /* An mbuf that shows memory of a slot, which is a piece if `large`; `done` is told when the device is through, by whichever thread
  * frees the mbuf. Null: none free. */
 struct rte_mbuf *demi_dpdk_envelope(struct rte_mempool *envelopes, void *slot, bool large, void *bytes_at, uint16_t bytes,

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant as Clock};
 use demi_dpdk_sys as sys;
 
 use super::eal::Attached;
+use super::mbuf::Mbuf;
 use super::memory::{self, MBUF_BYTES};
 use super::port::{BURST, Port};
 use super::queue::DpdkQueue;
 use super::{DpdkConfig, Link, offload};
-use crate::device::{Capabilities, Device, DeviceStats, RxChecksum, RxFrame, TxFrame, TxQueue};
+use crate::device::{Capabilities, Device, DeviceStats, RxFrame, TxFrame, TxQueue};
 use crate::mem::home::SlotClass;
 use crate::mem::{Buf, Pool};
 use crate::time::Instant;
@@ -33,15 +34,6 @@ const MAX_WAIT: Duration = Duration::from_micros(100);
 /// How long closing a queue waits for frames that other queues' port still has.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
-const NOTHING: sys::demi_dpdk_received = sys::demi_dpdk_received {
-    mbuf: null_mut(),
-    bytes: 0,
-    offset: 0,
-    gro_bytes: 0,
-    checksum: 0,
-    adoptable: false,
-};
-
 /// A queue of a DPDK port. See the [module](super).
 pub struct Dpdk {
     // Dropped in this order, see `Drop`: the port closes while the pool is there to take its slots back.
@@ -55,7 +47,6 @@ pub struct Dpdk {
     capabilities: Capabilities,
     name: String,
     scratch: [*mut sys::rte_mbuf; BURST],
-    received: [sys::demi_dpdk_received; BURST],
     frames: Frames,
     idle_polls: u32,
     stats: DeviceStats,
@@ -63,12 +54,10 @@ pub struct Dpdk {
 }
 
 /// Frames about to be sent.
-#[derive(Default)]
 struct Frames {
-    mbufs: Vec<*mut sys::rte_mbuf>,
-    /// Bytes of each.
-    bytes: Vec<usize>,
-    /// Of each part of each frame, in order: its slot goes with it.
+    mbufs: [*mut sys::rte_mbuf; BURST],
+    count: usize,
+    /// Of each part of each frame of several parts, in order: its slot goes with it.
     whole: Vec<bool>,
     /// The driver has to look at them first.
     prepare: bool,
@@ -111,8 +100,7 @@ impl Dpdk {
             capabilities: queue.port.capabilities.clone(),
             name: queue.port.name.clone(),
             scratch: [null_mut(); BURST],
-            received: [NOTHING; BURST],
-            frames: Frames::default(),
+            frames: Frames { mbufs: [null_mut(); BURST], count: 0, whole: Vec::new(), prepare: false },
             idle_polls: 0,
             stats: DeviceStats::default(),
             queue: Some(queue),
@@ -159,47 +147,43 @@ impl Dpdk {
 
     /// A copy of a frame that is not one whole mbuf of ours; the original goes back to where it came from.
     #[cold]
-    fn copied(&mut self, received: &sys::demi_dpdk_received) -> Option<Buf> {
-        let bytes = received.bytes as usize;
+    fn copied(&mut self, mbuf: *mut sys::rte_mbuf, bytes: usize) -> Option<Buf> {
         let copy = self.pool.alloc(bytes).map(|mut slot| {
             // SAFETY: the slot has room for that many bytes, which are those of all the mbuf's segments.
-            unsafe { sys::demi_dpdk_copy(received.mbuf, slot.tail_mut().as_mut_ptr().cast()) };
+            unsafe { sys::demi_dpdk_copy(mbuf, slot.tail_mut().as_mut_ptr().cast()) };
             slot.grow(bytes);
             slot.freeze()
         });
         // SAFETY: it was received, and is ours to free, once.
-        unsafe { sys::demi_dpdk_free(received.mbuf) };
+        unsafe { sys::demi_dpdk_free(mbuf) };
         copy
     }
 
     /// Makes frames of what is at the front of `queue`, a burst at most.
+    #[inline]
     fn build(&mut self, queue: &TxQueue) {
-        self.frames.mbufs.clear();
-        self.frames.bytes.clear();
+        self.frames.count = 0;
         self.frames.whole.clear();
         self.frames.prepare = false;
         for frame in queue.iter().take(BURST) {
-            let parts = self.frames.whole.len();
-            let Some((mbuf, bytes)) = self.frame(&frame) else {
-                self.frames.whole.truncate(parts);
-                break;
+            let mbuf = match frame.single() {
+                Some(part) => match self.whole(part) {
+                    Some(mbuf) => Some(mbuf),
+                    None => self.enveloped(part),
+                },
+                None => self.chain(&frame),
             };
-            self.frames.mbufs.push(mbuf);
-            self.frames.bytes.push(bytes);
+            let Some(mbuf) = mbuf else { break };
+            if frame.offload.checksum.is_some() {
+                self.ask(&frame, mbuf);
+            }
+            self.frames.mbufs[self.frames.count] = mbuf;
+            self.frames.count += 1;
         }
     }
 
-    /// One frame; `None` when there is no envelope or slot for it now.
-    #[inline]
-    fn frame(&mut self, frame: &TxFrame<'_>) -> Option<(*mut sys::rte_mbuf, usize)> {
-        let (head, bytes) = match frame.single() {
-            Some(part) => {
-                let (head, whole) = self.part(part)?;
-                self.frames.whole.push(whole);
-                (head, part.len())
-            }
-            None => self.chain(frame)?,
-        };
+    /// Tells the driver what to do on a frame.
+    fn ask(&mut self, frame: &TxFrame<'_>, head: *mut sys::rte_mbuf) {
         if let Some(first) = frame.parts().next()
             && let Some(ask) = offload::of(&frame.offload, first)
         {
@@ -207,11 +191,23 @@ impl Dpdk {
             unsafe { sys::demi_dpdk_ask(head, &raw const ask) };
             self.frames.prepare = true;
         }
-        Some((head, bytes))
+    }
+
+    /// The mbuf in front of the slot of `part`, if it can go with it: nobody else looks at it.
+    #[inline]
+    fn whole(&self, part: &Buf) -> Option<*mut sys::rte_mbuf> {
+        if !part.is_unique() || self.pool.class_of(part) != Some(SlotClass::Small) {
+            return None;
+        }
+        let mbuf = mbuf_of(part);
+        // SAFETY: a small slot of ours has its mbuf in front. Only the queue's view shows it, which is given up once the frame
+        // is sent, so that the mbuf is ours to write, and then DPDK's.
+        unsafe { Mbuf::new(mbuf) }.show(part.headroom(), part.len());
+        Some(mbuf)
     }
 
     /// A frame of several parts.
-    fn chain(&mut self, frame: &TxFrame<'_>) -> Option<(*mut sys::rte_mbuf, usize)> {
+    fn chain(&mut self, frame: &TxFrame<'_>) -> Option<*mut sys::rte_mbuf> {
         let parts = frame.parts();
         let count = parts.len();
         if count > self.capabilities.max_parts {
@@ -222,20 +218,19 @@ impl Dpdk {
             slot.grow(bytes);
             let head = self.enveloped(&slot.freeze())?;
             self.frames.whole.resize(self.frames.whole.len() + count, false);
-            return Some((head, bytes));
+            return Some(head);
         }
         let (mut head, mut last): (*mut sys::rte_mbuf, *mut sys::rte_mbuf) = (null_mut(), null_mut());
-        let mut bytes = 0;
         for part in parts {
-            let Some((mbuf, whole)) = self.part(part) else {
+            let whole = self.whole(part);
+            let Some(mbuf) = whole.or_else(|| self.enveloped(part)) else {
                 if !head.is_null() {
                     // SAFETY: a frame of ours that is not sent.
                     unsafe { sys::demi_dpdk_undo(head) };
                 }
                 return None;
             };
-            self.frames.whole.push(whole);
-            bytes += part.len();
+            self.frames.whole.push(whole.is_some());
             if head.is_null() {
                 head = mbuf;
             } else {
@@ -245,20 +240,7 @@ impl Dpdk {
             // SAFETY: a chain that was just made.
             last = unsafe { sys::demi_dpdk_last(mbuf) };
         }
-        Some((head, bytes))
-    }
-
-    /// A part of a frame, and whether its slot goes with it.
-    #[inline]
-    fn part(&mut self, part: &Buf) -> Option<(*mut sys::rte_mbuf, bool)> {
-        if part.is_unique() && self.pool.class_of(part) == Some(SlotClass::Small) {
-            let slot = part.slot_start().as_ptr().cast();
-            // SAFETY: a small slot of ours has its mbuf in front. Only the queue's view shows it, which is given up once the
-            // frame is sent, so that the mbuf is ours to write and then DPDK's.
-            let mbuf = unsafe { sys::demi_dpdk_whole(slot, part.headroom() as u16, part.len() as u16) };
-            return Some((mbuf, true));
-        }
-        Some((self.enveloped(part)?, false))
+        Some(head)
     }
 
     /// Envelopes that show `part`, which stays out until DPDK is done with them.
@@ -306,21 +288,34 @@ impl Dpdk {
         (!head.is_null()).then_some(head)
     }
 
-    /// Takes the first `sent` frames off the queue.
+    /// Takes the first `sent` frames off the queue. Nothing is touched of slots that went with them.
+    #[inline]
     fn take(&mut self, queue: &mut TxQueue, sent: usize) {
-        let mut whole = self.frames.whole.iter();
-        for _ in 0..sent {
-            queue.pop_with(|part| match whole.next() {
-                Some(true) => self.pool.surrender(part),
-                _ => drop(part),
+        let Dpdk { frames, pool, stats, .. } = self;
+        let mut whole = frames.whole.iter();
+        let mut bytes = 0;
+        for mbuf in &frames.mbufs[..sent] {
+            if queue.front().is_some_and(|frame| frame.single().is_some()) {
+                queue.pop_with(|part| {
+                    bytes += part.len();
+                    if mbuf_of(&part) == *mbuf { pool.surrender(part) } else { drop(part) }
+                });
+                continue;
+            }
+            queue.pop_with(|part| {
+                bytes += part.len();
+                if whole.next() == Some(&true) { pool.surrender(part) } else { drop(part) }
             });
         }
+        stats.tx_frames += sent as u64;
+        stats.tx_bytes += bytes as u64;
     }
 
     /// Gives the driver a burst. Answers how many frames it took, and whether it refuses the one behind them for good.
+    #[inline]
     fn send(&mut self) -> (usize, bool) {
-        let Frames { mbufs, bytes, prepare, .. } = &mut self.frames;
-        let count = mbufs.len() as u16;
+        let Frames { mbufs, count, prepare, .. } = &mut self.frames;
+        let count = *count as u16;
         // SAFETY: the queue is this thread's, and `mbufs` are that many frames, each a chain of ours. Of those that are taken nothing
         // is touched afterwards.
         let (ready, sent) = unsafe {
@@ -330,15 +325,18 @@ impl Dpdk {
             };
             (ready, sys::demi_dpdk_tx(self.number, self.index, mbufs.as_mut_ptr(), ready))
         };
-        for mbuf in &mbufs[usize::from(sent)..] {
+        for mbuf in &mbufs[usize::from(sent)..usize::from(count)] {
             // SAFETY: neither sent nor freed by the driver, so still ours.
             unsafe { sys::demi_dpdk_undo(*mbuf) };
         }
-        let sent = usize::from(sent);
-        self.stats.tx_frames += sent as u64;
-        self.stats.tx_bytes += bytes[..sent].iter().map(|bytes| *bytes as u64).sum::<u64>();
-        (sent, sent == usize::from(ready) && ready < count)
+        (usize::from(sent), sent == ready && ready < count)
     }
+}
+
+/// Where the mbuf of a small slot lies.
+#[inline]
+fn mbuf_of(part: &Buf) -> *mut sys::rte_mbuf {
+    part.slot_start().as_ptr().wrapping_sub(MBUF_BYTES).cast()
 }
 
 impl Device for Dpdk {
@@ -365,17 +363,9 @@ impl Device for Dpdk {
         if max == 0 {
             return Ok(0);
         }
-        // SAFETY: the queue is this thread's, and both arrays have room for a burst.
-        let count = unsafe {
-            sys::demi_dpdk_rx(
-                self.number,
-                self.index,
-                self.small,
-                self.scratch.as_mut_ptr(),
-                self.received.as_mut_ptr(),
-                max as u16,
-            )
-        };
+        // SAFETY: the queue is this thread's, and the array has room for a burst.
+        let count =
+            unsafe { sys::demi_dpdk_rx(self.number, self.index, self.scratch.as_mut_ptr(), max as u16) };
         if count == 0 {
             self.idle_polls += 1;
             if self.idle_polls >= IDLE_POLLS {
@@ -385,32 +375,31 @@ impl Device for Dpdk {
         }
         self.idle_polls = 0;
         let before = into.len();
+        let mut total = 0;
         for at in 0..usize::from(count) {
-            let received = self.received[at];
-            let buf = if received.adoptable {
-                let slot = received.mbuf.cast::<u8>().wrapping_add(MBUF_BYTES);
-                // SAFETY: an mbuf of this queue's memory that is ours alone now, showing that many bytes of its room.
+            let raw = self.scratch[at];
+            // SAFETY: it was received, and is ours.
+            let mbuf = unsafe { Mbuf::new(raw) };
+            let (bytes, checksum, gro_bytes) = (mbuf.bytes(), mbuf.checksum(), mbuf.gro_bytes());
+            let buf = if mbuf.is_whole_of(self.small) {
+                // SAFETY: an mbuf of this queue's memory, with a slot of ours behind it, showing that many bytes of its room.
                 let buf = unsafe {
-                    let slot = NonNull::new_unchecked(slot);
-                    self.pool.adopt(slot, usize::from(received.offset), received.bytes as usize)
+                    let slot = NonNull::new_unchecked(raw.cast::<u8>().wrapping_add(MBUF_BYTES));
+                    self.pool.adopt(slot, mbuf.offset(), bytes)
                 };
                 Some(buf)
             } else {
-                self.copied(&received)
+                self.copied(raw, bytes)
             };
             let Some(buf) = buf else {
                 self.stats.rx_dropped += 1;
                 continue;
             };
-            self.stats.rx_frames += 1;
-            self.stats.rx_bytes += u64::from(received.bytes);
-            let checksum = match u32::from(received.checksum) {
-                sys::DEMI_DPDK_CHECKSUM_GOOD => RxChecksum::Valid,
-                sys::DEMI_DPDK_CHECKSUM_BAD => RxChecksum::Bad,
-                _ => RxChecksum::Unknown,
-            };
-            into.push(RxFrame { buf, checksum, gro_bytes: received.gro_bytes });
+            total += bytes;
+            into.push(RxFrame { buf, checksum, gro_bytes });
         }
+        self.stats.rx_frames += (into.len() - before) as u64;
+        self.stats.rx_bytes += total as u64;
         self.pool.trim(KEEP);
         Ok(into.len() - before)
     }

@@ -28,8 +28,8 @@ use crate::mem::home::{BULK, Home, Homed};
 use crate::mem::lend::Lent;
 use crate::mem::{HEADROOM, PoolConfig, SLOT_HEADER};
 
-/// Bytes of `struct rte_mbuf`, the same in every release: two cache lines.
-pub(super) const MBUF_BYTES: usize = 128;
+/// Bytes of `struct rte_mbuf`: two cache lines.
+pub(super) const MBUF_BYTES: usize = sys::demi_dpdk_mbuf_DEMI_DPDK_MBUF_BYTES as usize;
 /// What DPDK leaves free in front of a received frame.
 const DPDK_HEADROOM: usize = 128;
 /// Receive buffers have at least this many bytes: hardware takes them in whole KiB.
@@ -178,8 +178,6 @@ pub(super) struct MemoryConfig<'a> {
 impl Memory {
     /// Makes the allocators.
     pub(super) fn new(eal: &Eal, config: &MemoryConfig<'_>) -> io::Result<Arc<Memory>> {
-        // SAFETY: takes nothing.
-        assert_eq!(unsafe { sys::demi_dpdk_mbuf_bytes() }, MBUF_BYTES, "an mbuf is two cache lines");
         let pool = config.pool;
         let room = (DPDK_HEADROOM + LEAST_ROOM)
             .max((HEADROOM + usize::from(config.mtu) + FRAME_OVERHEAD).next_multiple_of(64))

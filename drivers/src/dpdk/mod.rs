@@ -27,6 +27,7 @@ mod args;
 mod device;
 mod eal;
 mod explain;
+mod mbuf;
 mod memory;
 mod offload;
 mod port;
@@ -37,6 +38,8 @@ pub mod rings;
 pub use device::Dpdk;
 pub use memory::lost_buffers;
 pub use queue::DpdkQueue;
+
+use std::time::Duration;
 
 use crate::mem::PoolConfig;
 
@@ -52,6 +55,8 @@ pub struct DpdkConfig {
     pub mac: Option<[u8; 6]>,
     /// MTU in bytes; by default what the port has.
     pub mtu: Option<u16>,
+    /// How long opening waits for the link to come up, which a NIC may take seconds to negotiate; what is sent before is lost.
+    pub link_wait: Duration,
     /// Queue pairs, unless the arguments say (`queues=`).
     pub queues: u16,
     /// Memory of each queue. Slots are as large as the MTU needs, and at least 2 KiB; the rings' own share comes on top.
@@ -65,6 +70,7 @@ impl DpdkConfig {
             arguments: arguments.into(),
             mac: None,
             mtu: None,
+            link_wait: Duration::from_secs(3),
             queues: 1,
             pool: PoolConfig::default(),
         }

@@ -21,8 +21,6 @@ const DESCRIPTORS: u16 = 1024;
 const MAX_PARTS: u16 = 16;
 /// Frames in a burst.
 pub(super) const BURST: usize = 32;
-/// How long opening waits for the link, which a NIC may take seconds to negotiate.
-const LINK_WAIT: Duration = Duration::from_secs(3);
 
 /// A started port.
 #[derive(Debug)]
@@ -126,7 +124,7 @@ impl Port {
         self.check("start it", unsafe { sys::demi_dpdk_port_start(number) })?;
         self.started = true;
         self.receive_groups();
-        self.wait_for_link();
+        self.wait_for_link(config.link_wait);
         // SAFETY: the port is started, and the structure is ours to be written.
         unsafe { sys::demi_dpdk_port_stats(number, &raw mut self.before) };
         self.interrupts = agreed.rx_interrupts;
@@ -166,10 +164,10 @@ impl Port {
         }
     }
 
-    /// Waits a while for the link: what is sent before it is up is lost.
-    fn wait_for_link(&self) {
+    /// Waits for the link, if the driver knows it.
+    fn wait_for_link(&self, limit: Duration) {
         let start = Instant::now();
-        while self.link().is_some_and(|link| !link.up) && start.elapsed() < LINK_WAIT {
+        while self.link().is_some_and(|link| !link.up) && start.elapsed() < limit {
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,11 +1,13 @@
 //! Shared memory between two processes of ours.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use demi_drivers::Device;
+use demi_drivers::dpdk::{Dpdk, DpdkConfig};
 
-use super::support::{LIMIT, SMALL, case, close, frame, open, receive, send_one};
+use super::support::{LIMIT, SMALL, case, close, config, frame, receive, send_one};
 
 /// Where the child finds the socket.
 const SOCKET: &str = "DEMI_DPDK_SOCKET";
@@ -15,17 +17,20 @@ fn two_processes_play_ping_pong_through_shared_memory() {
     case("memif::two_processes_play_ping_pong_through_shared_memory", || {
         let memif = |role: &str, socket: &str| {
             let device = format!("--vdev=net_memif0,role={role},socket={socket},socket-abstract=no");
-            let memif = open(&format!("{SMALL} {device}"));
-            // The link is up once both ends have met.
-            let start = std::time::Instant::now();
+            let config = DpdkConfig { link_wait: Duration::ZERO, ..config(&format!("{SMALL} {device}")) };
+            Dpdk::open(&config).unwrap()
+        };
+        // The link is up once both ends have met.
+        let meet = |memif: &Dpdk| {
+            let start = Instant::now();
             while !memif.link().is_some_and(|link| link.up) {
                 assert!(start.elapsed() < LIMIT, "the other process is not there");
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(5));
             }
-            memif
         };
         if let Ok(socket) = env::var(SOCKET) {
             let mut memif = memif("client", &socket);
+            meet(&memif);
             for number in 0..1000 {
                 let got = receive(&mut memif, 1);
                 assert_eq!(&got[0].buf[..], frame(number, 1400));
@@ -38,6 +43,8 @@ fn two_processes_play_ping_pong_through_shared_memory() {
             return;
         }
         let socket = env::temp_dir().join(format!("demi-memif-{}.sock", std::process::id()));
+        // First, so that the other one finds it: it is refused by a port that is only being set up.
+        let mut memif = memif("server", &socket.display().to_string());
         let child = Command::new(env::current_exe().unwrap())
             .args(env::args().skip(1))
             .env(SOCKET, &socket)
@@ -45,7 +52,7 @@ fn two_processes_play_ping_pong_through_shared_memory() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut memif = memif("server", &socket.display().to_string());
+        meet(&memif);
         for number in 0..1000 {
             let buf = memif.pool().copy_from_slice(&frame(number, 1400)).unwrap();
             send_one(&mut memif, buf);
