@@ -96,6 +96,15 @@ fn bind(includes: &[PathBuf], flags: &[String], net_ring: bool) -> Result<(), Bo
     Ok(())
 }
 
+/// Whether the linker would find a system's library.
+fn is_installed(library: &str) -> bool {
+    ["so", "a"].iter().any(|kind| {
+        let found = Command::new("cc").arg(format!("-print-file-name=lib{library}.{kind}")).output();
+        // Answers the bare name when there is none.
+        found.is_ok_and(|output| output.stdout.contains(&b'/'))
+    })
+}
+
 /// Every archive that pkg-config names, whole: drivers register themselves when they are loaded, and nobody calls them.
 fn link_static() -> Result<(), Box<dyn Error>> {
     for word in pkg_config_words(&["--static", "--libs", "libdpdk"])? {
@@ -106,8 +115,8 @@ fn link_static() -> Result<(), Box<dyn Error>> {
         {
             println!("cargo:rustc-link-lib=static:+whole-archive,-bundle={archive}");
         } else if let Some(library) = word.strip_prefix("-l") {
-            // The archives again, for whoever links them shared.
-            if !library.starts_with("rte_") {
+            // The archives again, for whoever links them shared; and what only an archive of a system's library would need.
+            if !library.starts_with("rte_") && is_installed(library) {
                 println!("cargo:rustc-link-lib=dylib={library}");
             }
         }

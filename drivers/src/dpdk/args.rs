@@ -40,6 +40,18 @@ const MEMORY_OPTIONS: [&str; 7] = [
 const CORE_OPTIONS: [&str; 4] = ["-l", "-c", "-s", "--lcores"];
 const DEVICE_OPTIONS: [&str; 5] = ["-a", "--allow", "-b", "--block", "--no-pci"];
 
+/// Drivers of devices that are software through and through.
+const SOFTWARE: [&str; 8] = [
+    "net_ring",
+    "net_null",
+    "net_tap",
+    "net_af_packet",
+    "net_af_xdp",
+    "net_memif",
+    "net_pcap",
+    "net_virtio_user",
+];
+
 impl Arguments {
     /// Takes `text` apart, with `more` (`DEMI_DPDK_ARGS`) behind it.
     pub(super) fn parse(text: &str, more: &str) -> io::Result<Arguments> {
@@ -96,6 +108,13 @@ fn has_any(eal: &[String], options: &[&str]) -> bool {
     options.iter().any(|option| has(eal, option))
 }
 
+/// Whether devices are named, and all of them need no bus of the machine's. Others do: a virtual device may be a layer over a NIC.
+fn only_virtual(eal: &[String]) -> bool {
+    let devices = Arguments::devices(eal);
+    let in_software = |device: &&str| SOFTWARE.iter().any(|driver| device.starts_with(driver));
+    !devices.is_empty() && devices.iter().all(in_software)
+}
+
 /// Whether whoever wrote the arguments wants to see DPDK's own messages.
 pub(super) fn wants_log(eal: &[String]) -> bool {
     has(eal, "--log-level")
@@ -115,7 +134,7 @@ pub(super) fn with_defaults(eal: &[String], core: usize) -> Vec<String> {
         let alone = if has(eal, "--no-huge") { "--no-shconf" } else { "--in-memory" };
         all.push(alone.to_owned());
     }
-    if has(eal, "--vdev") && !has_any(eal, &DEVICE_OPTIONS) {
+    if !has_any(eal, &DEVICE_OPTIONS) && only_virtual(eal) {
         // Whoever names virtual devices only does not want NICs to be taken, too.
         all.push("--no-pci".to_owned());
     }
@@ -173,6 +192,11 @@ mod tests {
         for word in ["demi", "--vdev=net_ring0", "--lcores=0@3", "--in-memory", "--no-pci", "--no-telemetry"]
         {
             assert!(plain.iter().any(|has| has == word), "{word} in {plain:?}");
+        }
+        // Over a card's own driver; over whatever a cloud has.
+        for layered in ["--vdev=7870:00:00.0,mac=00:22:48:00:00:01", "--vdev=net_vdev_netvsc0,iface=eth1"] {
+            let all = with_defaults(&parsed(layered).eal, 0);
+            assert!(!all.iter().any(|word| word == "--no-pci"), "{all:?}");
         }
         let small = with_defaults(&parsed("--no-huge -m 64 --vdev=net_ring0").eal, 0);
         assert!(
