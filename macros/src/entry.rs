@@ -51,7 +51,7 @@ fn try_expand(kind: Kind, args: TokenStream, item: TokenStream) -> Result<TokenS
     let entry = match kind {
         Kind::Main => {
             let paused = args.paused.as_ref().is_some_and(|paused| paused.value);
-            quote!(#krate::__private::main(#config, #paused, #name()))
+            quote!(#krate::__private::main(#config, #paused, #name))
         }
         Kind::Test => {
             let paused = args.paused.as_ref().is_none_or(|paused| paused.value);
@@ -59,11 +59,16 @@ fn try_expand(kind: Kind, args: TokenStream, item: TokenStream) -> Result<TokenS
             quote!(#krate::__private::test(#config, #paused, #name()))
         }
     };
+    // What `main` answers is told by the runtime, since it may have run on several cores.
+    let outer = match kind {
+        Kind::Main => quote!(-> ::std::process::ExitCode),
+        Kind::Test => quote!(#output),
+    };
     let test = (kind == Kind::Test).then(|| quote!(#[::core::prelude::v1::test]));
     Ok(quote! {
         #test
         #(#attrs)*
-        #vis fn #name() #output {
+        #vis fn #name() #outer {
             async fn #name() #output #block
             #entry
         }

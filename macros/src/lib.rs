@@ -27,6 +27,11 @@ use quote::quote;
 /// cause and cure, and exits with code 1.
 /// When `main` returns, what is written is delivered before the program ends; see `demi::Runtime`.
 ///
+/// With several `cores`, `main` runs on each of them, on a runtime and a device queue of its own: that of a server needs no
+/// change to serve with all. The others begin when the first core's `main` first uses a socket or waits. The program ends when
+/// all have ended, with what the first core's `main` returned; or with the first that returns an error or panics, which ends
+/// the others where they wait.
+///
 /// Two more keys: `paused = true` starts with time paused, `crate = some::path` is where `demi` is found.
 #[proc_macro_attribute]
 pub fn main(args: TokenStream, item: TokenStream) -> TokenStream {

@@ -1,6 +1,6 @@
 //! # demi: a datapath OS for microsecond-scale services, as an async runtime
 //!
-//! A service is an ordinary async program. demi runs it to completion on one core, over a user-space TCP/UDP stack or the
+//! A service is an ordinary async program. demi runs it to completion on one core, or on each of several, over a user-space TCP/UDP stack or the
 //! kernel's sockets, on whatever device is there.
 //!
 //! | module | is |
@@ -11,6 +11,7 @@
 //! | [`io`] | buffers, readiness, the ecosystem's reading and writing traits |
 //! | [`compat`] | what other crates need beside those traits |
 //! | [`sync`] | channels and counters between tasks of one thread |
+//! | [`mesh`] | channels between cores; [`core`](fn@core) and [`run`] for the rest of it |
 //! | [`sim`] | whole hosts on one seed and one virtual clock |
 //! | [`signal`] | ctrl-C and its kin |
 //! | [`config`] | all that a runtime can be told |
@@ -30,6 +31,7 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod io;
+pub mod mesh;
 mod metrics;
 pub mod net;
 mod report;
@@ -43,6 +45,7 @@ pub mod transports;
 mod turn;
 
 pub use config::Config;
+pub use cores::{Core, core, cores, run, this_core};
 pub use demi_drivers::{Buf, BufMut};
 pub use io::{alloc, buf};
 pub use metrics::{Metrics, Usage, metrics, usage};

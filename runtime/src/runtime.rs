@@ -15,7 +15,7 @@ use demi_drivers::{Instant, Transport};
 
 use crate::config::{Config, Idle, Log, ReportSignal};
 use crate::context;
-use crate::cores::Pinned;
+use crate::cores::{Pinned, Place, Placing};
 use crate::executor::{Executor, JoinHandle};
 use crate::failure::Failure;
 use crate::metrics::{Counters, Metrics, Usage};
@@ -35,6 +35,7 @@ pub(crate) struct Inner {
     clock: Clock,
     timers: RefCell<Wheel>,
     blocking: Blocking,
+    place: Place,
     counters: Counters,
     failure: Failure,
     #[cfg(feature = "dns")]
@@ -140,12 +141,13 @@ impl Inner {
             None => Ok(TransportSet::from_vec(Vec::new())),
         };
         let transports = opened.unwrap_or_else(|error| crate::failure::end_program(&error));
+        self.place.opened();
         self.wait_within_task(&transports);
         Rc::new(transports)
     }
 
     fn open(&self, config: &Config) -> io::Result<TransportSet> {
-        let transports = TransportSet::open(config, self.seed)?;
+        let transports = TransportSet::open_at(config, self.seed, self.place.queue())?;
         transports.watch(self.executor.bell_fd())?;
         Ok(transports)
     }
@@ -164,6 +166,10 @@ impl Inner {
     #[inline]
     pub(crate) fn timers(&self) -> &RefCell<Wheel> {
         &self.timers
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(crate) fn blocking(&self) -> &Blocking {
@@ -234,18 +240,41 @@ impl Builder {
     /// A configuration that cannot be, a device that cannot be opened: one line that names cause and cure.
     pub fn build(self) -> io::Result<Runtime> {
         let config = match &self.transports {
-            Some(_) => self.config.check()?,
-            None => self.config.load()?,
+            Some(_) => self.config.clone().check()?,
+            None => self.config.clone().load()?,
         };
-        let runtime = Self::assemble(&config, self.paused)?;
+        if let Some(cores) = config.cores.as_ref().filter(|cores| cores.numbers().len() > 1) {
+            let message = format!("cores = {cores}: a Runtime is one core: use #[demi::main] or demi::run");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let placing = Self::alone(&config);
+        self.build_of(&config, placing)
+    }
+
+    /// The place of a runtime that has no fellows.
+    fn alone(config: &Config) -> Placing {
+        Placing::alone(config.cores.as_ref().and_then(|cores| cores.numbers().first().copied()))
+    }
+
+    /// Makes one of several runtimes, of a configuration that is loaded.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn build_at(self, placing: Placing) -> io::Result<Runtime> {
+        let config = self.config.clone();
+        self.build_of(&config, placing)
+    }
+
+    fn build_of(self, config: &Config, placing: Placing) -> io::Result<Runtime> {
+        let runtime = Self::assemble(config, self.paused, placing)?;
         let inner = &runtime.inner;
         let transports = match self.transports {
             Some(transports) => {
-                let transports = TransportSet::from_vec(transports).with_options_of(&config);
+                let transports = TransportSet::from_vec(transports).with_options_of(config);
                 transports.watch(inner.executor.bell_fd())?;
                 transports
             }
-            None => inner.open(&config)?,
+            None => inner.open(config)?,
         };
         let _ = inner.transports.set(Rc::new(transports));
         Ok(runtime)
@@ -258,30 +287,40 @@ impl Builder {
     /// # Errors
     /// Those of the system alone.
     #[cfg(feature = "macros")]
-    pub(crate) fn build_late(self) -> io::Result<Runtime> {
+    pub(crate) fn build_late(self, loaded: io::Result<Config>) -> io::Result<Runtime> {
+        let placing = loaded.as_ref().map_or_else(|_| Placing::alone(None), Self::alone);
+        self.build_late_at(loaded, placing)
+    }
+
+    /// As [`build_late`](Self::build_late), for one of several runtimes.
+    ///
+    /// # Errors
+    /// As [`build_late`](Self::build_late).
+    #[cfg(feature = "macros")]
+    pub(crate) fn build_late_at(self, loaded: io::Result<Config>, placing: Placing) -> io::Result<Runtime> {
         let paused = self.paused;
-        let made = self.config.load().and_then(|config| Ok((Self::assemble(&config, paused)?, config)));
+        let made = loaded.and_then(|config| Ok((Self::assemble(&config, paused, placing)?, config)));
         let (runtime, late) = match made {
             Ok((runtime, config)) => (runtime, Ok(config)),
-            Err(error) => (Self::assemble(&Config::default(), paused)?, Err(error)),
+            Err(error) => (Self::assemble(&Config::default(), paused, Placing::alone(None))?, Err(error)),
         };
         runtime.inner.late.replace(Some(late));
         Ok(runtime)
     }
 
     /// A runtime without its transports.
-    fn assemble(config: &Config, paused: bool) -> io::Result<Runtime> {
+    fn assemble(config: &Config, paused: bool, placing: Placing) -> io::Result<Runtime> {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        let core = config.cores.as_ref().and_then(|cores| cores.numbers().first().copied());
-        let pinned = core.map(Pinned::to).transpose()?;
+        let pinned = placing.cpu().map(Pinned::to).transpose()?;
         let seed = config.seed.map_or_else(random_seed, Ok)?;
         let executor = Executor::new()?;
         let clock = if paused { Clock::virtual_time() } else { Clock::real() };
         let timers = RefCell::new(Wheel::new(clock.turn()));
         let blocking = Blocking::new();
-        if let (Some(core), Some(pinned)) = (core, &pinned) {
-            blocking.set_affinity(pinned.others(core));
+        if let Some(pinned) = &pinned {
+            blocking.set_affinity(placing.beside(pinned.before()));
         }
+        let (place, mail) = placing.settle();
         let inner = Inner {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             seed,
@@ -291,6 +330,7 @@ impl Builder {
             clock,
             timers,
             blocking,
+            place,
             counters: Counters::default(),
             failure: Failure::new(config.log < Log::Error),
             #[cfg(feature = "dns")]
@@ -304,6 +344,9 @@ impl Builder {
             warns: config.log >= Log::Warn,
             report_signal: Cell::new(config.report_signal),
         };
+        for receiver in mail {
+            drop(inner.executor.spawn(crate::cores::attend(receiver)));
+        }
         Ok(Runtime { inner: Rc::new(inner), _pinned: pinned })
     }
 }

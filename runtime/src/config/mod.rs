@@ -125,7 +125,8 @@ keys! {
     idle: Option<Idle> = None, value::some_word;
     /// How long `adaptive` polls before it blocks, in microseconds.
     spin_us: Duration = Duration::from_micros(50), value::time::<1_000>;
-    /// Cores to run on, `2` or `0-3`; this version uses one. When not given, the thread runs where the kernel puts it.
+    /// Cores to run on, `2` or `0-3`: each has a thread, pinned there, that runs `main` on a runtime and a device queue of its own.
+    /// When not given, there is one, which runs where the kernel puts it.
     cores: Option<CoreSet> = None, value::some_word;
     /// Packet buffers in a pool.
     pool_slots: usize = PoolConfig::default().slots, value::number::<usize, 64, { 1 << 24 }>;
@@ -226,12 +227,6 @@ impl Config {
 
     /// Values that are right alone and wrong together.
     fn contradiction(&self) -> Option<String> {
-        if let Some(cores) = &self.cores
-            && cores.numbers().len() > 1
-        {
-            let first = cores.numbers().first().copied().unwrap_or_default();
-            return Some(format!("cores = {cores}: this version runs on one core: write cores = {first}"));
-        }
         if let Some(gateway) =
             self.gateway.iter().find(|gateway| !self.address.is_empty() && !self.same_family(gateway))
         {
@@ -394,13 +389,6 @@ mod tests {
         assert_eq!((config.ecn, config.recv_buffer_max_bytes), (EcnMode::On, 1 << 20));
         assert_eq!(config.congestion, CongestionControl::Bbr);
         assert!(Config::new().ecn("maybe").check().is_err());
-    }
-
-    #[test]
-    fn several_cores_are_refused_with_the_cure() {
-        let error = Config::new().cores("0-3").check().unwrap_err().to_string();
-        assert_eq!(error, "cores = 0-3: this version runs on one core: write cores = 0");
-        assert!(Config::new().cores(1).check().is_ok());
     }
 
     #[test]

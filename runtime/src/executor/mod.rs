@@ -130,6 +130,11 @@ impl Executor {
         &self.counters
     }
 
+    /// A task's future has panicked, and whoever ran it has caught that.
+    pub(crate) fn count_panic(&self) {
+        self.counters.panics.set(self.counters.panics.get() + 1);
+    }
+
     /// Tasks that are not finished.
     pub(crate) fn live(&self) -> usize {
         // SAFETY: reads a number.

@@ -59,7 +59,8 @@ impl Drop for Member {
 }
 
 impl TcpListener {
-    /// Listens on `addr`; on the first one that works, if it stands for several. Port 0 takes a free one. The backlog is the
+    /// Listens on `addr`; on the first one that works, if it stands for several. Port 0 takes a free one. On several cores, each
+    /// listens for itself: to a port that all of them name, connections are spread over them; a free one is the core's own. The backlog is the
     /// configuration's, and the address can be bound again at once after a restart; [`TcpSocket`](super::TcpSocket) sets
     /// more.
     ///
@@ -100,8 +101,15 @@ impl TcpListener {
         local: SocketAddr,
         options: &ListenOptions,
     ) -> io::Result<TcpListener> {
+        let shared = set.shares_port(local);
         let open = |cell: &Rc<TransportCell>, local| {
-            let id = cell.call(|transport| transport.listen(local, options))?;
+            let id = if shared && cell.is_kernel() {
+                let mut options = options.clone();
+                options.stream.reuse_port = true;
+                cell.call(|transport| transport.listen(local, &options))?
+            } else {
+                cell.call(|transport| transport.listen(local, options))?
+            };
             let member = Member { cell: cell.clone(), id };
             let bound = cell.look(|transport| transport.listener_addr(id))?;
             Ok((member, bound))

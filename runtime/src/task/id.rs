@@ -13,6 +13,11 @@ impl Id {
     pub(crate) fn from_key(key: Key) -> Self {
         Id(key)
     }
+
+    /// The name of a task that was never begun.
+    pub(crate) fn none() -> Self {
+        Id(Key::new(0, 0, 0))
+    }
 }
 
 impl fmt::Display for Id {

@@ -12,6 +12,7 @@ mod yield_now;
 
 pub(crate) use blocking::Blocking;
 
+pub use crate::cores::RemoteHandle;
 pub use crate::executor::{AbortHandle, JoinError, JoinHandle};
 pub use abort_on_drop::AbortOnDrop;
 pub use blocking::spawn_blocking;

@@ -11,7 +11,7 @@ mod stack;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -40,6 +40,21 @@ pub struct TransportSet {
     parker: RefCell<Parker>,
     /// The longest park that misses nothing.
     park_limit: Option<Duration>,
+    shares_ports: bool,
+}
+
+/// Which queue of each device a core drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// Counted from 0.
+    pub(crate) index: usize,
+    /// How many cores there are.
+    pub(crate) of: usize,
+}
+
+impl Queue {
+    /// That of a single core.
+    pub(crate) const ONLY: Queue = Queue { index: 0, of: 1 };
 }
 
 impl TransportSet {
@@ -48,7 +63,21 @@ impl TransportSet {
     /// # Errors
     /// One line that names the device, what is missing, and the cure.
     pub fn open(config: &Config, seed: u64) -> io::Result<TransportSet> {
-        Ok(TransportSet::from_vec(open::open(config, seed)?).with_options_of(config))
+        Self::open_at(config, seed, Queue::ONLY)
+    }
+
+    /// As [`open`](Self::open), of each device that has several the queue that is meant.
+    pub(crate) fn open_at(config: &Config, seed: u64, queue: Queue) -> io::Result<TransportSet> {
+        let mut set = TransportSet::from_vec(open::open(config, seed, queue)?).with_options_of(config);
+        set.shares_ports = queue.of > 1;
+        Ok(set)
+    }
+
+    /// Whether other cores are to have a kernel socket at `local` as well: it has `SO_REUSEPORT` then, and the kernel spreads
+    /// connections over them. A port that is chosen is this core's own; with the option set, the kernel might choose one
+    /// that another core has.
+    pub(crate) fn shares_port(&self, local: SocketAddr) -> bool {
+        self.shares_ports && local.port() != 0
     }
 
     /// Gives sockets the options that `config` says they start with.
@@ -83,6 +112,7 @@ impl TransportSet {
             listen: config.listen_options(),
             parker: RefCell::new(Parker::new()),
             park_limit,
+            shares_ports: false,
         }
     }
 

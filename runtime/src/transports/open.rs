@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "dpdk")]
@@ -19,15 +20,18 @@ use demi_drivers::wrap::pcap::{Capture, Pcap};
 use demi_drivers::{Device, PoolConfig, Transport};
 use demi_netstack::{Stack, StackConfig};
 
+use super::Queue;
 use crate::config::{Config, DeviceSpec, Log};
 use crate::time::Clock;
 
-/// Opens every device of `config`, in order. `seed` keys everything random.
-pub(super) fn open(config: &Config, seed: u64) -> io::Result<Vec<Box<dyn Transport>>> {
-    let capture = capture(config)?;
+/// Opens every device of `config`, in order, and of each that has several the queue that is meant. `seed` keys everything
+/// random.
+pub(super) fn open(config: &Config, seed: u64, queue: Queue) -> io::Result<Vec<Box<dyn Transport>>> {
+    let capture = capture(config, queue)?;
     let mut transports = Vec::with_capacity(config.device.len());
     for (at, spec) in config.device.iter().enumerate() {
-        let opening = Opening { spec, config, seed: seed.wrapping_add(at as u64), capture: capture.as_ref() };
+        let opening =
+            Opening { spec, config, seed: seed.wrapping_add(at as u64), queue, capture: capture.as_ref() };
         let transport = opening.open()?;
         if config.log >= Log::Info {
             eprintln!("demi: device {spec}: opened {}", transport.name());
@@ -42,11 +46,18 @@ struct Opening<'a> {
     spec: &'a DeviceSpec,
     config: &'a Config,
     seed: u64,
+    queue: Queue,
     capture: Option<&'a Capture>,
 }
 
 impl Opening<'_> {
     fn open(&self) -> io::Result<Box<dyn Transport>> {
+        if self.queue.of > 1 && !self.spec.is_kernel() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("device {}: it has one queue, for one core: give cores one number", self.spec),
+            ));
+        }
         let pool = self.config.pool();
         match self.spec {
             DeviceSpec::Auto => self.auto(),
@@ -175,9 +186,22 @@ impl Opening<'_> {
     }
 }
 
+/// Where a core's capture goes: beside the first one's, with the core's index at the end of the name.
+fn of_queue(path: &Path, queue: Queue) -> PathBuf {
+    match queue.index {
+        0 => path.to_owned(),
+        index => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{index}"));
+            name.into()
+        }
+    }
+}
+
 /// The capture that `pcap` asks for, of all devices of frames.
-fn capture(config: &Config) -> io::Result<Option<Capture>> {
+fn capture(config: &Config, queue: Queue) -> io::Result<Option<Capture>> {
     let Some(path) = &config.pcap else { return Ok(None) };
+    let path = &of_queue(path, queue);
     let shown = path.display();
     if config.device.iter().all(DeviceSpec::is_kernel) {
         return Err(io::Error::new(
@@ -203,7 +227,7 @@ mod tests {
     /// What opening says; `pool` small, so that nothing is mapped for long.
     fn opened(config: Config) -> io::Result<Vec<String>> {
         let config = config.pool_slots(256).pool_large_slots(4).huge_pages(false).check()?;
-        open(&config, 7).map(|all| all.iter().map(|one| one.name().to_owned()).collect())
+        open(&config, 7, Queue::ONLY).map(|all| all.iter().map(|one| one.name().to_owned()).collect())
     }
 
     #[test]
@@ -247,7 +271,9 @@ mod tests {
     #[test]
     fn a_given_seed_gives_the_same_secret_and_none_gives_another_each_time() {
         let secret = |config: &Config, seed| {
-            Opening { spec: &DeviceSpec::Wire, config, seed, capture: None }.secret().unwrap()
+            Opening { spec: &DeviceSpec::Wire, config, seed, queue: Queue::ONLY, capture: None }
+                .secret()
+                .unwrap()
         };
         let (given, drawn) = (Config::new().seed(7), Config::new());
         assert_eq!(secret(&given, 7), secret(&given, 7));

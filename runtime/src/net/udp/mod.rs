@@ -100,8 +100,16 @@ impl UdpSocket {
         let set = current();
         let mut failed = None;
         for local in addr::addresses(addr).await? {
+            let shared = set.shares_port(local);
             let open = |cell: &Rc<TransportCell>, local| {
-                let id = cell.call(|transport| transport.bind_datagram(local, options))?;
+                let reuse_port = options.reuse_port || shared && cell.is_kernel();
+                let id = if reuse_port == options.reuse_port {
+                    cell.call(|transport| transport.bind_datagram(local, options))?
+                } else {
+                    let mut options = options.clone();
+                    options.reuse_port = reuse_port;
+                    cell.call(|transport| transport.bind_datagram(local, &options))?
+                };
                 let member = Member { cell: cell.clone(), id };
                 let bound = cell.look(|transport| transport.datagram_addr(id))?;
                 Ok((member, bound))

@@ -32,10 +32,10 @@ impl Affinity {
         affinity
     }
 
-    /// This set without `core`; the set itself if nothing would be left.
-    pub(crate) fn without(&self, core: usize) -> Affinity {
+    /// This set without `cores`; the set itself if nothing would be left.
+    pub(crate) fn without(&self, cores: impl Iterator<Item = usize>) -> Affinity {
         let mut rest = self.clone();
-        if core < libc::CPU_SETSIZE as usize {
+        for core in cores.filter(|core| *core < libc::CPU_SETSIZE as usize) {
             // SAFETY: the core's bit lies within the set.
             unsafe { libc::CPU_CLR(core, &mut rest.0) };
         }
@@ -80,9 +80,9 @@ impl Pinned {
         Ok(Pinned { before, thread: core::marker::PhantomData })
     }
 
-    /// Where the thread could run before, without `core`.
-    pub(crate) fn others(&self, core: usize) -> Affinity {
-        self.before.without(core)
+    /// Where the thread could run before.
+    pub(crate) fn before(&self) -> &Affinity {
+        &self.before
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
         let core = before[before.len() - 1];
         let pinned = Pinned::to(core).unwrap();
         assert_eq!(cores(&Affinity::current().unwrap()), [core]);
-        let others = cores(&pinned.others(core));
+        let others = cores(&pinned.before().without([core].into_iter()));
         assert!(others == before || !others.contains(&core));
         drop(pinned);
         assert_eq!(cores(&Affinity::current().unwrap()), before);
