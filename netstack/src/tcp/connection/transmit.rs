@@ -336,7 +336,9 @@ impl<P> Connection<P> {
     #[inline]
     fn note_application_limit(&mut self) {
         let in_flight = self.in_flight();
-        if in_flight >= self.window.cwnd || self.timing {
+        // As Linux: an application that waits for room in the send buffer has more to send.
+        let waits = self.write_waker.is_some() && self.tx.len() > self.send_cap - self.send_cap / 3;
+        if in_flight >= self.window.cwnd || self.timing || waits {
             return;
         }
         let delivered = self.delivered();
