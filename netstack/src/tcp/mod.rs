@@ -194,6 +194,9 @@ impl<P: Default> Tcp<P> {
             connection.armed_at = Instant::FAR_FUTURE;
             if connection.next_deadline() <= now {
                 connection.on_timer(&mut env!(self, now, out));
+            } else {
+                // What it was armed for has been done.
+                connection.watch_for_silence(&env!(self, now, out));
             }
             self.settle(now, index);
         }

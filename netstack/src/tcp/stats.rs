@@ -90,6 +90,8 @@ counters! {
     recv_coalesce => "TcpExtTCPRcvCoalesce",
     /// Acknowledgements that waited for a timer.
     delayed_acks => "TcpExtDelayedACKs",
+    /// Data that came again though it was here: its acknowledgement was lost, or late.
+    delayed_ack_lost => "TcpExtDelayedACKLost",
     /// Retransmission timeouts.
     timeouts => "TcpExtTCPTimeouts",
     /// Fast retransmissions.

@@ -194,10 +194,10 @@ impl<P> Connection<P> {
             }
         } else if codepoint == CE && !self.cold.ecn.echo {
             self.cold.ecn.echo = true;
-            self.quicken(2);
+            self.enter_quick_mode(2);
         } else if codepoint == NOT_ECT && self.cold.ecn.seen {
             // As Linux: what is not capable of ECN has been sent again, and its sender waits for the answer.
-            self.quicken(2);
+            self.enter_quick_mode(2);
         }
         self.cold.ecn.heard = true;
         self.cold.ecn.seen |= codepoint != NOT_ECT;
@@ -216,12 +216,6 @@ impl<P> Connection<P> {
         }
         self.cold.ecn.marked = marked;
         self.cold.ecn.echo = marked;
-    }
-
-    /// The next `count` segments are acknowledged at once.
-    pub(super) fn quicken(&mut self, count: u8) {
-        self.quick_acks = self.quick_acks.max(count);
-        self.interactive = false;
     }
 
     /// Whether ECN was agreed on, and whether the peer has made use of it.

@@ -193,6 +193,13 @@ impl<P> Connection<P> {
         if !proceed {
             return;
         }
+        if segment.len > 0
+            && segment.seq == self.rcv_nxt
+            && let Some(gap_ns) = self.gap_ns(env)
+        {
+            self.adapt_delay(env, gap_ns);
+        }
+        self.last_recv_at = env.now;
         // RFC 7323 §4.3
         if let Some(timestamps) = segment.timestamps.filter(|_| self.ts_ok)
             && segment.seq.at_or_before(self.rcv_acked)
@@ -205,14 +212,12 @@ impl<P> Connection<P> {
             self.fast_open_works(env);
         }
         // The urgent pointer is ignored: urgent data is delivered in line (RFC 6093 §6).
-        let brings_something = segment.len > 0 || fin;
-        if brings_something && !matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
-            self.take_marks(env, segment);
-            let skip_syn = u32::from(segment.has(flags::SYN));
-            self.take_payload(env, segment.seq + skip_syn, buf, fin);
+        if matches!(self.state, TcpState::Closed | TcpState::TimeWait) || (segment.len == 0 && !fin) {
+            return;
         }
-        // Last: how long nothing had arrived is of interest until here.
-        self.last_recv_at = env.now;
+        self.take_marks(env, segment);
+        let skip_syn = u32::from(segment.has(flags::SYN));
+        self.take_payload(env, segment.seq + skip_syn, buf, fin);
     }
 
     /// First step: whether the segment is acceptable. If not, the peer is told where we stand.
@@ -267,11 +272,13 @@ impl<P> Connection<P> {
             env.stats.syn_challenge += 1;
             return self.challenge(env);
         }
+        if segment.occupied() > 0 && segment.seq.before(self.rcv_nxt) {
+            self.ack_was_lost(env);
+        }
         let end = segment.seq + segment.len;
         if segment.len > 0 && end.at_or_before(self.rcv_nxt) {
             // Sent again for nothing: the peer wants to know at once (RFC 2883, RFC 5681 §4.2).
             self.note_duplicate(env, segment.seq, end);
-            self.quicken_all();
             let _ = self.send_ack(env);
             return;
         }

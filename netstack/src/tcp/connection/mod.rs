@@ -4,7 +4,7 @@
 //! change the connection and send through an [`Env`]; they leave notes (`flush_due`, `lifecycle`, deadlines) that the layer
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
-//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `ack`: their acknowledgement. `news`: those that tell more than success. `recovery`: losses; by time: `rack`; by timeout: `loss`; the window meanwhile: `prr`; taken back: `undo`; a lost tail: `probe`.
+//! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `delayed_ack`: when to acknowledge it. `ack`: their acknowledgement. `news`: those that tell more than success. `recovery`: losses; by time: `rack`; by timeout: `loss`; the window meanwhile: `prr`; taken back: `undo`; a lost tail: `probe`.
 //! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window. `ecn`: marks.
 //! - `pacing`: when data goes out. `buffers`: their sizes.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
@@ -12,6 +12,7 @@
 mod ack;
 mod buffers;
 mod cwnd;
+mod delayed_ack;
 mod ecn;
 mod expected;
 mod fast_open;
@@ -123,6 +124,8 @@ mod slow {
     pub(super) const SEARCH: u8 = 64;
     /// Marks of the network, or what we did about them, are to be told.
     pub(super) const ECN: u8 = 8;
+    /// Acknowledgements wait for longer than usual, or nothing has come for a while.
+    pub(super) const DELAY: u8 = 32;
     /// Data goes out at a rate.
     pub(super) const PACED: u8 = 16;
 }
@@ -286,6 +289,8 @@ pub(crate) struct Cold {
     fin_wait_2_until: Instant,
     last_challenge: Option<Instant>,
     retransmitted: u64,
+    /// How long an acknowledgement would wait that nothing else limits; anything below the least: that.
+    ack_delay_ns: u64,
     /// Segments that arrived out of order.
     out_of_order: u32,
     /// What Fast Open has to remember, where it is used.
@@ -437,6 +442,7 @@ impl<P: Default> Connection<P> {
             fin_wait_2_until: Instant::FAR_FUTURE,
             last_challenge: None,
             retransmitted: 0,
+            ack_delay_ns: 0,
             out_of_order: 0,
             fast_open: None,
             path_size: None,

@@ -1,19 +1,15 @@
-//! Payload and FIN: in order to the application, out of order to reassembly, and when to acknowledge either.
+//! Payload and FIN: in order to the application, out of order to reassembly. When in-order data is acknowledged is `delayed_ack`'s.
 
+use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
-use demi_drivers::{Buf, Instant};
 
 use super::super::output::Output;
 use super::super::reassembly::Inserted;
-use super::super::rto::elapsed_ns;
 use super::super::seq::SeqNumber;
 use super::{AckDue, Connection, Env, slow};
 
 /// A buffer out of order stands for at least this much of the window: it occupies a slot of memory however short it is.
 const BYTES_A_BUFFER: u32 = 512;
-
-/// Segments that are acknowledged at once after somebody asked for it, unless replies carry that (Linux's `TCP_MAX_QUICKACKS`).
-const QUICK_ACKS: u8 = 16;
 
 impl<P> Connection<P> {
     /// Takes the payload and FIN of an acceptable segment (RFC 9293 §3.10.7.4, seventh and eighth step).
@@ -38,7 +34,7 @@ impl<P> Connection<P> {
             if sent_bytes > 0 {
                 self.note_duplicate(env, seq, seq + known.min(sent_bytes));
                 if sent_bytes <= known {
-                    self.quicken_all();
+                    self.ack_was_lost(env);
                 }
                 self.ack_now();
             }
@@ -49,6 +45,9 @@ impl<P> Connection<P> {
         if payload.len() as u32 > room {
             payload.truncate(room as usize);
             fin = false;
+            if room == 0 {
+                self.window_was_probed();
+            }
             env.stats.rcvq_drop += 1;
             self.ack_now();
         }
@@ -110,7 +109,9 @@ impl<P> Connection<P> {
             // RFC 5681 §4.2: what fills a gap is acknowledged at once.
             self.ack_now();
         }
+        let waited = self.ack_due == AckDue::Delayed;
         self.note_received(env, len);
+        self.apply_delay(env, waited);
     }
 
     fn take_out_of_order<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, seq: SeqNumber, payload: Buf) {
@@ -142,79 +143,6 @@ impl<P> Connection<P> {
         let _ = self.send_ack(env);
     }
 
-    /// Decides when `len` in-order bytes that have just been queued are acknowledged, and wakes who waits for them.
-    #[inline(always)]
-    pub(super) fn note_received<O>(&mut self, env: &mut Env<'_, O>, len: u32) {
-        self.note_peer_mss(len);
-        self.note_arrival(env, len);
-    }
-
-    /// Takes note of a segment of `len` bytes of payload.
-    #[inline(always)]
-    pub(super) fn note_peer_mss(&mut self, len: u32) {
-        if len > u32::from(self.rcv_mss) {
-            // Coalesced segments are longer than any: never beyond what we told the peer.
-            self.rcv_mss = len.min(u32::from(self.cold.local_mss)) as u16;
-        }
-    }
-
-    /// As [`note_received`](Self::note_received), the sizes of segments apart.
-    #[inline(always)]
-    pub(super) fn note_arrival<O>(&mut self, env: &mut Env<'_, O>, len: u32) {
-        self.bytes_received += u64::from(len);
-        if self.ack_due != AckDue::Now {
-            let waiting = self.rcv_nxt - self.rcv_acked;
-            // RFC 9293 §3.8.6.3: every second full segment at once. A young connection's peer is in slow start and needs
-            // each acknowledgement, unless replies carry them.
-            if waiting > u32::from(self.rcv_mss) || (!self.interactive && self.is_quick(env.now)) {
-                self.ack_now();
-            } else if self.ack_due == AckDue::No {
-                self.ack_due = AckDue::Delayed;
-                self.ack_at = env.now.plus_nanos(env.delayed_ack_ns);
-            }
-        }
-        self.wake_reader();
-    }
-
-    /// Whether a segment that has just arrived is one of those that are acknowledged at once. After a pause longer than a timeout
-    /// they begin anew: its sender starts again with a small window (Linux's `tcp_event_data_recv`).
-    #[inline]
-    fn is_quick(&mut self, now: Instant) -> bool {
-        if self.quick_acks == 0 && elapsed_ns(now, self.last_recv_at) > self.rtt.rto_ns() {
-            self.quick_acks = self.most_quick_acks();
-        }
-        self.quick_acks > 0
-    }
-
-    /// The peer has sent something again for nothing: it waits for acknowledgements, and gets one for each segment for a while,
-    /// whether replies could carry it or not (Linux's `tcp_enter_quickack_mode`).
-    pub(super) fn quicken_all(&mut self) {
-        self.quicken(self.most_quick_acks());
-    }
-
-    /// As many as half a window of full segments, and never more than [`QUICK_ACKS`].
-    fn most_quick_acks(&self) -> u8 {
-        let halves = (self.rcv_adv - self.rcv_nxt) / (2 * u32::from(self.rcv_mss).max(1));
-        halves.clamp(2, u32::from(QUICK_ACKS)) as u8
-    }
-
-    /// Whether the next segment is acknowledged at once: the connection is not in an exchange whose replies do it.
-    pub(crate) fn quickack(&self) -> bool {
-        !self.interactive
-    }
-
-    /// Linux's `TCP_QUICKACK`: acknowledges what waits for it and the next segments at once, or leaves it to replies and the
-    /// timer. What the connection does from here on decides anew.
-    pub(crate) fn set_quickack(&mut self, quickack: bool) {
-        self.interactive = !quickack;
-        if quickack {
-            self.quick_acks = self.quick_acks.max(QUICK_ACKS);
-            if self.ack_due == AckDue::Delayed {
-                self.ack_now();
-            }
-        }
-    }
-
     /// The next acknowledgement tells that the bytes from `start` to `end` arrived again (RFC 2883).
     pub(super) fn note_duplicate<O>(&mut self, env: &mut Env<'_, O>, start: SeqNumber, end: SeqNumber) {
         if self.sack_ok && env.config.dsack {
@@ -222,13 +150,6 @@ impl<P> Connection<P> {
             self.sack_due = true;
             env.stats.dsack_sent += 1;
         }
-    }
-
-    /// The next flush carries an acknowledgement.
-    #[inline]
-    pub(super) fn ack_now(&mut self) {
-        self.ack_due = AckDue::Now;
-        self.flush_due = true;
     }
 
     /// The peer's FIN, in order (RFC 9293 §3.10.7.4, eighth step).

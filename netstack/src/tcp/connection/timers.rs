@@ -10,7 +10,7 @@ use super::super::output::Output;
 use super::super::rto::elapsed_ns;
 use super::recovery::Phase;
 use super::transmit::Again;
-use super::{AckDue, Connection, Env, Retransmit, nanos};
+use super::{Connection, Env, Retransmit, nanos};
 
 impl<P> Connection<P> {
     /// The earliest deadline.
@@ -32,13 +32,7 @@ impl<P> Connection<P> {
     /// Does what is due.
     pub(crate) fn on_timer<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         if self.ack_at <= env.now {
-            self.ack_at = Instant::FAR_FUTURE;
-            if self.ack_due == AckDue::Delayed {
-                env.stats.delayed_acks += 1;
-                // The application was slower than the timer: it does not answer what it gets.
-                self.interactive = false;
-                self.ack_now();
-            }
+            self.on_ack_timer(env);
         }
         if self.retransmit_at <= env.now {
             match (self.retransmit, self.state) {
