@@ -48,6 +48,8 @@ pub(crate) struct Egress {
     pub(crate) routes: Routes,
     pub(crate) neighbors: Neighbors,
     pub(crate) tx: TxQueue,
+    /// The device has left frames in it.
+    pub(crate) backlogged: bool,
     /// Packets to ourselves, without Ethernet header.
     pub(crate) loopback: VecDeque<Buf>,
     loopback_limit: usize,
@@ -127,6 +129,7 @@ impl Egress {
             routes,
             neighbors: Neighbors::new(neighbor_limits, Keyed::new(random)),
             tx: TxQueue::new(limits.tx_queue_frames.max(1)),
+            backlogged: false,
             loopback: VecDeque::new(),
             loopback_limit: limits.loopback_packets.max(1),
             idents: Idents::new(random),

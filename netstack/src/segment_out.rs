@@ -17,6 +17,10 @@ impl Output for Egress {
         self.tx.room()
     }
 
+    fn is_backlogged(&self) -> bool {
+        self.backlogged && !self.tx.is_empty()
+    }
+
     #[inline]
     fn pool(&self) -> &Pool {
         &self.pool

@@ -257,7 +257,8 @@ impl Stack {
                 Ok(sent) => self.egress.stats.link.out_frames += sent as u64,
                 Err(error) => return Err(self.fail(error)),
             }
-            if !self.egress.tx.is_empty() || !self.tcp.wants_flush() {
+            self.egress.backlogged = !self.egress.tx.is_empty();
+            if self.egress.backlogged || !self.tcp.wants_flush() {
                 break;
             }
         }

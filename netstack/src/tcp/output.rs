@@ -73,6 +73,12 @@ pub trait Output {
     /// Segments that can be handed down before [`Refused::Full`]. Stop there; the stack calls again when there is room.
     fn room(&self) -> usize;
 
+    /// Whether what was handed down in an earlier turn still waits here, because the device had no room: what has not gone out is
+    /// not lost.
+    fn is_backlogged(&self) -> bool {
+        false
+    }
+
     /// Memory for payload that is copied in.
     fn pool(&self) -> &Pool;
 

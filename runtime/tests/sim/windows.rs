@@ -128,11 +128,7 @@ fn a_full_transmit_ring_loses_nothing() {
     for stall in [0.0, 0.6] {
         let mut sim = soon(5);
         let hand = Hand::on(&mut sim);
-        sim.stacks(|_, stack| {
-            stack.limits.tx_queue_frames = 2;
-            // A segment that waits in the ring for two round trips would be probed for (RFC 8985 §7).
-            stack.tcp.loss_probes = false;
-        });
+        sim.stacks(|_, stack| stack.limits.tx_queue_frames = 2);
         sim.devices(move |_, end| {
             let tx = Faults { stall, ..Faults::default() };
             Box::new(Fault::new(Box::new(end), FaultConfig { seed: 5, tx, ..FaultConfig::default() }))

@@ -136,6 +136,10 @@ impl<P> Connection<P> {
 
     /// Sends a probe. Answers whether it repeats something; `None`: nothing could go out.
     fn send_loss_probe<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Option<bool> {
+        if env.out.is_backlogged() {
+            // As Linux: what still waits in our own queue is not lost, and a probe would wait behind it.
+            return None;
+        }
         self.log();
         if self.may_send_new() {
             return self.send_one_new(env).then_some(false);
