@@ -136,8 +136,9 @@ pub trait Device {
         None
     }
 
-    /// The longest that a wait may last without a look at the device: for one that has nothing to wait on, and yet may have frames at
-    /// any time.
+    /// The longest that a wait may last without a look at the device, for one whose descriptor does not tell everything: it has to be asked
+    /// for ([`wait_fd`](Self::wait_fd)) before each wait, says nothing of room, and may come a moment too late; or there is none
+    /// at all, and yet there may be frames at any time. `None`: the descriptor, or [`deadline`](Self::deadline), is all that is needed.
     fn max_wait(&self) -> Option<Duration> {
         None
     }

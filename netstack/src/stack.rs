@@ -295,7 +295,8 @@ impl Stack {
         let now = self.egress.now;
         let own = (!self.egress.loopback.is_empty()).then_some(now);
         // A device with a descriptor ends the wait when it has room; without one, and for lack of slots, ask again soon.
-        let full = !self.egress.tx.is_empty() && self.device.wait_fd().is_none();
+        let full = !self.egress.tx.is_empty()
+            && (self.device.max_wait().is_some() || self.device.wait_fd().is_none());
         let starved = self.egress.tx.is_empty() && self.tcp.wants_flush();
         let retry = (full || starved).then(|| now + TX_RETRY);
         let deadlines =
@@ -305,10 +306,10 @@ impl Stack {
 
     pub(crate) fn park_on_device(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let fd = if self.gone.is_none() { self.device.wait_fd() } else { None };
-        let timeout = match self.device.max_wait() {
-            Some(limit) if self.gone.is_none() => Some(timeout.map_or(limit, |timeout| timeout.min(limit))),
-            _ => timeout,
-        };
+        let limit = if self.gone.is_none() { self.device.max_wait() } else { None };
+        if let Some(limit) = limit {
+            return self.parker.park(fd, Some(timeout.map_or(limit, |timeout| timeout.min(limit))));
+        }
         if self.egress.tx.is_empty() {
             self.parker.park(fd, timeout)
         } else {
@@ -316,9 +317,10 @@ impl Stack {
         }
     }
 
-    /// The descriptor that tells of frames. That of a device which is gone would end every wait at once.
+    /// The descriptor that tells of frames. That of a device which is gone would end every wait at once; one that has to be asked for before
+    /// each wait is of no use to others.
     pub(crate) fn live_fd(&self) -> Option<BorrowedFd<'_>> {
-        if self.gone.is_none() { self.device.wait_fd() } else { None }
+        if self.gone.is_none() && self.device.max_wait().is_none() { self.device.wait_fd() } else { None }
     }
 
     /// Ends everything that was open over the device.

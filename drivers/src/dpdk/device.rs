@@ -7,6 +7,7 @@
 use std::ffi::c_void;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::time::{Duration, Instant as Clock};
 
@@ -17,6 +18,7 @@ use super::mbuf::Mbuf;
 use super::memory::{self, MBUF_BYTES};
 use super::port::{BURST, Port};
 use super::queue::DpdkQueue;
+use super::wait::Interrupt;
 use super::{DpdkConfig, Link, offload};
 use crate::device::{Capabilities, Device, DeviceStats, RxFrame, TxFrame, TxQueue};
 use crate::mem::home::SlotClass;
@@ -29,8 +31,6 @@ const KEEP: usize = 128;
 const SEGMENT_BYTES: usize = 32 * 1024;
 /// Bursts that found nothing between two looks at whether the hardware is there.
 const IDLE_POLLS: u32 = 1 << 16;
-/// How long the loop may sleep without looking: DPDK's rings have no descriptor to wait on.
-const MAX_WAIT: Duration = Duration::from_micros(100);
 /// How long closing a queue waits for frames that other queues' port still has.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
@@ -49,6 +49,7 @@ pub struct Dpdk {
     scratch: [*mut sys::rte_mbuf; BURST],
     frames: Frames,
     idle_polls: u32,
+    interrupt: Interrupt,
     stats: DeviceStats,
     _attached: Attached,
 }
@@ -102,6 +103,12 @@ impl Dpdk {
             scratch: [null_mut(); BURST],
             frames: Frames { mbufs: [null_mut(); BURST], count: 0, whole: Vec::new(), prepare: false },
             idle_polls: 0,
+            interrupt: Interrupt::of(
+                queue.port.number,
+                queue.index,
+                &queue.port.driver,
+                queue.port.interrupts,
+            ),
             stats: DeviceStats::default(),
             queue: Some(queue),
             _attached: attached,
@@ -358,6 +365,9 @@ impl Device for Dpdk {
         if returns.is_pending() {
             returns.drain();
         }
+        if self.interrupt.is_armed() {
+            self.interrupt.disarm();
+        }
         // Without slots for them frames stay in the ring, and the NIC counts what it has no room for.
         let max = max.min(BURST).min(self.pool.adoptable());
         if max == 0 {
@@ -426,8 +436,12 @@ impl Device for Dpdk {
         Ok(taken)
     }
 
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupt.arm()
+    }
+
     fn max_wait(&self) -> Option<Duration> {
-        Some(MAX_WAIT)
+        Some(self.interrupt.max_wait())
     }
 
     fn stats(&self) -> DeviceStats {
@@ -445,6 +459,9 @@ impl Device for Dpdk {
 impl Drop for Dpdk {
     fn drop(&mut self) {
         let Some(DpdkQueue { port, memory, .. }) = self.queue.take() else { return };
+        if self.interrupt.is_armed() {
+            self.interrupt.disarm();
+        }
         // The last queue closes the port, which gives everything back. Before others do, have it give back what it can.
         let last = std::sync::Arc::into_inner(port).map(drop).is_some();
         let (start, number, index) = (Clock::now(), self.number, self.index);

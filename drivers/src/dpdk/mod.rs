@@ -21,7 +21,8 @@
 //! **Memory.** A received mbuf is a [`Buf`](crate::Buf) where it lies: the pool's slots are DPDK's mbufs (`memory.rs`). What is sent
 //! goes without a copy, too, as many segments as the frame has parts.
 //!
-//! **Waiting.** A polled ring has nothing to wait on, so a loop that does not spin looks every 100 µs.
+//! **Waiting.** A loop that does not spin sleeps until the receive queue's interrupt, where the driver has one (most NICs on vfio-pci,
+//! net_tap); else it looks every 100 µs.
 
 mod args;
 mod device;
@@ -34,6 +35,7 @@ mod port;
 mod queue;
 #[cfg(feature = "dpdk-rings")]
 pub mod rings;
+mod wait;
 
 pub use device::Dpdk;
 pub use memory::lost_buffers;

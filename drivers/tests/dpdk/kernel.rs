@@ -2,7 +2,8 @@
 
 use std::fs::File;
 
-use demi_drivers::Device;
+use demi_drivers::park::Parker;
+use demi_drivers::{Device, Instant};
 
 use super::common::host::{Host, KERNELS_4, KERNELS_6, OURS_6};
 use super::common::{current, enter, enter_new, in_namespace, mac_of, path_of, run, scenarios};
@@ -73,6 +74,35 @@ fn a_tap_of_dpdks_carries_datagrams_and_a_connection() {
             assert_eq!(dpdk.pool().stats().slots_out, 0, "every slot is back");
             close([dpdk]);
             assert!(super::common::loses_interface("dtap0"), "the interface is still attached");
+        });
+    });
+}
+
+#[test]
+fn a_frame_from_the_kernel_ends_a_wait() {
+    case("kernel::a_frame_from_the_kernel_ends_a_wait", || {
+        in_namespace("wait", || {
+            let mut dpdk = open(&format!("{SMALL} --vdev=net_tap0,iface=dtap0"));
+            // Nothing of the kernel's own comes.
+            run("sysctl -qw net.ipv6.conf.dtap0.disable_ipv6=1");
+            run(&format!("ip addr add {KERNELS_4}/24 dev dtap0"));
+            run("ip link set dtap0 up");
+            run("ip neigh replace 10.77.0.9 lladdr 02:00:00:00:00:09 dev dtap0");
+            let socket = std::net::UdpSocket::bind((KERNELS_4, 0)).unwrap();
+            let mut parker = Parker::new();
+            let mut frames = Vec::new();
+            while dpdk.rx_burst(Instant::ZERO, &mut frames, 32).unwrap() > 0 {}
+            frames.clear();
+            for _ in 0..3 {
+                socket.send_to(b"wake up", "10.77.0.9:9").unwrap();
+                while frames.is_empty() {
+                    // Without an end of its own: a wait that nothing ended would hang here.
+                    parker.park(dpdk.wait_fd(), None).unwrap();
+                    dpdk.rx_burst(Instant::ZERO, &mut frames, 32).unwrap();
+                }
+                frames.clear();
+            }
+            close([dpdk]);
         });
     });
 }
