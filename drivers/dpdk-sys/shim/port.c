@@ -16,6 +16,8 @@ static uint8_t symmetric_key[64] = {
 	0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a,
 };
 
+/* What every NIC with jumbo frames receives into one buffer. */
+static const uint16_t LARGEST_WHOLE_MTU = 9216;
 static const uint64_t RSS_TYPES = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 static const uint64_t RX_CHECKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t TX_CHECKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
@@ -96,7 +98,10 @@ int demi_dpdk_port_configure(uint16_t port, uint16_t queues, uint16_t mtu, struc
 	memset(&conf, 0, sizeof(conf));
 	conf.rxmode.mtu = mtu != 0 ? mtu : agreed->mtu;
 	uint64_t rx = info.rx_offload_capa, tx = info.tx_offload_capa;
-	conf.rxmode.offloads = (agreed->rx_checksum ? RX_CHECKSUM : 0) | (rx & RTE_ETH_RX_OFFLOAD_SCATTER);
+	conf.rxmode.offloads = agreed->rx_checksum ? RX_CHECKSUM : 0;
+	/* Receive buffers hold any frame, so that drivers may take their short way; beyond jumbo frames hardware has no such buffers. */
+	if (conf.rxmode.mtu > LARGEST_WHOLE_MTU)
+		conf.rxmode.offloads |= rx & RTE_ETH_RX_OFFLOAD_SCATTER;
 	conf.txmode.offloads = (agreed->tx_checksum ? TX_CHECKSUM : 0) | (tx & RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
 	if (agreed->tso)
 		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;

@@ -24,6 +24,12 @@
 //! **Waiting.** A loop that does not spin sleeps until the receive queue's interrupt, where the driver has one (most NICs on vfio-pci,
 //! net_tap); else it looks every 100 µs.
 
+//!
+//! **Drivers.** Run here: net_ring, net_af_packet, net_tap, net_memif, and by hand net_af_xdp, which wants huge pages (and `busy_budget=0`
+//! on kernels without busy polling), and keeps its receive buffers when it is closed. DPDK's net_af_packet knows nothing of partial
+//! checksums and frames larger than the MTU, which a peer on the same machine sends: `ethtool -K PEER tx off`; and it cuts
+//! datagrams that arrive in fragments to its `framesz=`. [`packet`](crate::packet) has none of these limits.
+
 mod args;
 mod device;
 mod eal;
