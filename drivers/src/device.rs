@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::mem::{Buf, Pool};
+use crate::spread::Spread;
 use crate::time::Instant;
 pub use crate::tx_queue::{TxFrame, TxQueue};
 
@@ -31,6 +32,8 @@ pub struct Capabilities {
     pub burst: usize,
     /// Receive (and transmit) queue pairs the device could open. One device value drives one of them.
     pub queues: u16,
+    /// How received packets are spread over queues, when other cores drive others; `None`: all are ours.
+    pub spread: Option<Spread>,
     /// Checksums need not be verified nor computed at all: both ends are in one memory.
     pub lossless_memory: bool,
 }
@@ -47,6 +50,7 @@ impl Capabilities {
             max_parts: 16,
             burst: 32,
             queues: 1,
+            spread: None,
             lossless_memory: false,
         }
     }
@@ -131,6 +135,12 @@ pub trait Device {
     /// The device is gone.
     fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize>;
 
+    /// Takes a packet (from its IP header on) that was put together of fragments, if it belongs to another core's stack; gives it
+    /// back if it is ours.
+    fn hand_over(&mut self, packet: Buf) -> Option<Buf> {
+        Some(packet)
+    }
+
     /// A file descriptor that polls readable when a frame has arrived, for devices that have one.
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -172,4 +182,10 @@ pub struct DeviceStats {
     pub tx_dropped: u64,
     /// Times the device had no room and left frames in the queue.
     pub tx_full: u64,
+    /// Frames passed to the stacks of other cores.
+    pub handed_over: u64,
+    /// Frames that other cores' stacks have passed to this one.
+    pub taken_over: u64,
+    /// Frames for other cores' stacks for which there was no room on the way.
+    pub hand_over_lost: u64,
 }

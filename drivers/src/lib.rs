@@ -25,6 +25,7 @@ pub mod park;
 pub mod posix;
 mod rng;
 mod sockets;
+pub mod spread;
 pub mod tap;
 pub mod time;
 pub mod transport;

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::device::{Capabilities, Device, DeviceStats, RxChecksum, RxFrame, TxFrame, TxQueue};
 use crate::mem::{Pool, PoolConfig};
 use crate::netdev::{Interface, explain};
+use crate::spread::{self, Hash, Spread};
 use crate::time::Instant;
 use crate::vnet::{self, Gso};
 use ring::{Received, RxRing, Shape, TxRing};
@@ -52,6 +53,22 @@ pub struct PacketConfig {
     pub tx_frames: usize,
     /// Memory for received frames. Without large slots, segments larger than the MTU are dropped.
     pub pool: PoolConfig,
+    /// Which of several, opened in the order of their numbers, receives which frames; `None`: this one receives all.
+    pub fanout: Option<Fanout>,
+}
+
+/// One of several that share what arrives at an interface, each with rings of its own (packet(7), `PACKET_FANOUT`). The kernel spreads
+/// flows by our own hash ([`spread`](crate::spread)), so that where a reply arrives is known beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fanout {
+    /// Names the group: alike for all of it, and unlike those of others at the interface.
+    pub group: u16,
+    /// Counted from 0; the kernel numbers them as they join.
+    pub queue: u16,
+    /// How many there will be.
+    pub queues: u16,
+    /// Alike for all of them, and nobody else's to know.
+    pub seed: u32,
 }
 
 impl PacketConfig {
@@ -63,6 +80,7 @@ impl PacketConfig {
             rx_frames: 2048,
             tx_frames: 1024,
             pool: PoolConfig::default(),
+            fanout: None,
         }
     }
 }
@@ -131,12 +149,24 @@ impl Packet {
         let opened = socket::open(&name, index, rx, tx)?;
         socket::join(opened.socket.as_fd(), index, config.mac.filter(|mac| *mac != own_mac))
             .map_err(|error| explain(&error, &format!("{name}: receive multicast frames"), ""))?;
+        if let Some(fanout) = config.fanout {
+            socket::fan_out(opened.socket.as_fd(), fanout.group, &spread::program(fanout.seed)).map_err(
+                |error| {
+                    explain(&error, &format!("{name}: share the interface among {} cores", fanout.queues), "")
+                },
+            )?;
+        }
         let large = if opened.vnet { Some(socket::open_large(&name, index)?) } else { None };
         let mut capabilities = Capabilities::new(config.mac.unwrap_or(own_mac), mtu);
         capabilities.tx_checksum = opened.vnet;
         capabilities.rx_checksum = true;
         capabilities.tso_max_bytes = if opened.vnet { vnet::TSO_MAX_BYTES } else { 0 };
         capabilities.max_parts = MAX_PARTS;
+        capabilities.spread = config.fanout.map(|fanout| Spread {
+            queue: fanout.queue,
+            queues: fanout.queues,
+            hash: Hash::Mix { seed: fanout.seed },
+        });
         Ok(Packet {
             name,
             interface: config.interface.clone(),

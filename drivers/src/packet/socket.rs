@@ -66,6 +66,24 @@ pub(super) fn open(name: &str, index: i32, rx: Shape, tx: Shape) -> io::Result<R
     Ok(Ringed { socket, rx, tx, vnet })
 }
 
+/// Fanout by a program, and its flag that keeps frames of our own from coming back (linux/if_packet.h).
+const PACKET_FANOUT_CBPF: i32 = 6;
+const PACKET_FANOUT_FLAG_IGNORE_OUTGOING: i32 = 0x4000;
+
+/// Joins a fanout group, with the program that says which of its sockets a frame goes to.
+pub(super) fn fan_out(socket: BorrowedFd<'_>, group: u16, program: &[libc::sock_filter]) -> io::Result<()> {
+    let join = |flags: i32| {
+        set(socket, libc::PACKET_FANOUT, &(i32::from(group) | (PACKET_FANOUT_CBPF | flags) << 16))
+    };
+    // Kernels before 5.17 know no such flag; the stack drops frames from its own address anyway.
+    match join(PACKET_FANOUT_FLAG_IGNORE_OUTGOING) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => join(0)?,
+        joined => joined?,
+    }
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    set(socket, libc::PACKET_FANOUT_DATA, &program)
+}
+
 /// Opens the socket for frames that are too large for the transmit ring; it receives nothing.
 pub(super) fn open_large(name: &str, index: i32) -> io::Result<OwnedFd> {
     let socket = raw_socket(name)?;
