@@ -43,6 +43,9 @@ pub struct StackConfig {
     pub router_discovery: bool,
     /// Lease an IPv4 address from a DHCP server.
     pub dhcp: bool,
+    /// Another stack of the same host, on another queue of the device, answers ARP requests and neighbour solicitations: this one learns
+    /// from them and says nothing; see [`Shared`](crate::Shared).
+    pub silent: bool,
     /// Largest IP packet, in bytes; `None`: the device's. Never more than the device's.
     pub mtu: Option<u16>,
     /// Keys everything that must not be guessed: ports, sequence numbers, tables. Must be random, save where a run is to be
@@ -65,6 +68,7 @@ impl Default for StackConfig {
             detect_duplicates: false,
             router_discovery: false,
             dhcp: false,
+            silent: false,
             mtu: None,
             secret: [0; 16],
             tcp: TcpConfig::default(),

@@ -53,6 +53,8 @@ pub(crate) struct Egress {
     /// Packets to ourselves, without Ethernet header.
     pub(crate) loopback: VecDeque<Buf>,
     loopback_limit: usize,
+    /// Another stack of this host answers for our addresses.
+    pub(crate) silent: bool,
     /// Identifications of packets that are cut.
     pub(crate) idents: Idents,
     pub(crate) stats: Stats,
@@ -132,6 +134,7 @@ impl Egress {
             backlogged: false,
             loopback: VecDeque::new(),
             loopback_limit: limits.loopback_packets.max(1),
+            silent: config.silent,
             idents: Idents::new(random),
             stats: Stats::default(),
             now: Instant::ZERO,
@@ -478,6 +481,9 @@ impl Egress {
 
     /// Answers who has one of our IPv4 addresses.
     pub(crate) fn answer_arp(&mut self, asker: Mac, asker_ip: Ipv4Addr, ours: Ipv4Addr) {
+        if self.silent {
+            return;
+        }
         self.stats.link.out_advertisements += 1;
         let reply = arp::Repr {
             operation: arp::Operation::Reply,

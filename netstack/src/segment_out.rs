@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use demi_drivers::spread::Arrival;
 use demi_drivers::{Buf, Pool};
 
 use crate::egress::{Egress, Upper};
@@ -32,6 +33,18 @@ impl Output for Egress {
 
     fn is_local(&self, addr: IpAddr) -> bool {
         self.routes.is_local(addr)
+    }
+
+    fn arrives_here(&self, flow: &Flow) -> bool {
+        self.capabilities.spread.as_ref().is_none_or(|spread| {
+            spread.is_ours(&Arrival {
+                src: flow.remote,
+                dst: flow.local,
+                src_port: flow.remote_port,
+                dst_port: flow.local_port,
+                udp: false,
+            })
+        })
     }
 
     fn mtu(&self, remote: IpAddr) -> u16 {

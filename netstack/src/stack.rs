@@ -95,7 +95,7 @@ impl Stack {
             reports_own_groups: config.detect_duplicates,
             egress,
             tcp: Tcp::new(config.tcp, random.next_key(), Instant::ZERO),
-            udp: Udp::new(&config.limits, pool_slots, &mut random),
+            udp: Udp::new(&config.limits, pool_slots, device.capabilities().spread.as_ref(), &mut random),
             icmp_limiter: Limiter::new(config.limits.icmp_errors_per_second, &mut random),
             reassembly: Reassembly::new(config.limits.reassembly(pool_slots), Keyed::new(&mut random)),
             parker: Parker::new(),

@@ -87,13 +87,25 @@ impl Transport for Stack {
 
     fn counters(&self) -> Vec<(String, u64)> {
         let tcp = self.tcp_stats().iter().map(|(name, value)| (name.to_owned(), value));
-        self.stats().iter().chain(tcp).collect()
+        let mut counters: Vec<_> = self.stats().iter().chain(tcp).collect();
+        if self.egress.capabilities.spread.is_some() {
+            let device = self.device.stats();
+            counters.push(("DemiHandedOver".to_owned(), device.handed_over));
+            counters.push(("DemiTakenOver".to_owned(), device.taken_over));
+            counters.push(("DemiHandOverLost".to_owned(), device.hand_over_lost));
+        }
+        counters
     }
 
     // ---- streams ----
 
     fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {
         self.check_alive()?;
+        if local.port() == 0 && self.egress.capabilities.spread.is_some() {
+            let message =
+                "port 0 on one of several cores: its connections would arrive at all of them: name a port";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         self.tcp.listen(&self.egress, local, options)
     }
 

@@ -60,7 +60,9 @@ impl Stack {
             // Its fragments were counted, by their ECN bits, too.
             stats.in_receives -= 1;
             stats.discount_ecn(ecn);
-            self.on_ipv4(Link { checksum: RxChecksum::Unknown, ..link }, whole.freeze());
+            if let Some(whole) = self.device.hand_over(whole.freeze()) {
+                self.on_ipv4(Link { checksum: RxChecksum::Unknown, ..link }, whole);
+            }
         }
     }
 
@@ -111,7 +113,9 @@ impl Stack {
             // Its fragments were counted, by their ECN bits, too.
             stats.in_receives -= 1;
             stats.discount_ecn(ecn);
-            self.on_ipv6(Link { checksum: RxChecksum::Unknown, ..link }, whole.freeze());
+            if let Some(whole) = self.device.hand_over(whole.freeze()) {
+                self.on_ipv6(Link { checksum: RxChecksum::Unknown, ..link }, whole);
+            }
         }
     }
 

@@ -83,8 +83,9 @@ impl Stack {
                     solicited: !detection,
                     overriding: true,
                 };
-                egress.stats.link.out_advertisements += 1;
+                egress.stats.link.out_advertisements += u64::from(!egress.silent);
                 match (detection, mac) {
+                    _ if egress.silent => {}
                     // RFC 4861 §7.2.4
                     (true, _) => {
                         egress.send_ndisc(Mac::for_multicast_v6(ALL_NODES), target, ALL_NODES, &answer)

@@ -88,6 +88,13 @@ pub trait Output {
     /// Whether `addr` is one of ours.
     fn is_local(&self, addr: IpAddr) -> bool;
 
+    /// Whether what the peer of `flow` sends arrives at this stack: with several queues, each of which another stack has, that
+    /// depends on the ports.
+    fn arrives_here(&self, flow: &Flow) -> bool {
+        let _ = flow;
+        true
+    }
+
     /// Largest IP packet, in bytes, on the way to `remote`.
     fn mtu(&self, remote: IpAddr) -> u16;
 

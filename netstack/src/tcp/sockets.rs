@@ -156,12 +156,19 @@ impl<P: Default> Tcp<P> {
         let asked = local.map_or(0, |local| local.port());
         let is_local = out.is_local(remote.ip());
         let port = if asked != 0 {
+            if !is_local && !out.arrives_here(&flow_from(asked)) {
+                let message = format!(
+                    "port {asked}: what {remote} sends there arrives at another core: connect from that one, or from any port"
+                );
+                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+            }
             self.is_free(now, &flow_from(asked), is_local).then_some(asked)
         } else {
             let random = self.secret.random();
             ports::pick(self.config.ephemeral_ports, random, |port| {
                 let to_itself = source == remote.ip() && port == remote.port();
-                !to_itself && self.is_free(now, &flow_from(port), is_local)
+                let flow = flow_from(port);
+                !to_itself && (is_local || out.arrives_here(&flow)) && self.is_free(now, &flow, is_local)
             })
         };
         let Some(port) = port else {

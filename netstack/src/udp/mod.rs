@@ -12,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use demi_drivers::spread::Spread;
 use demi_drivers::transport::{DatagramId, DatagramOptions, Handle, Protocol, SocketEntry, TcpState};
 use demi_drivers::{Buf, Instant};
 use slab::Slab;
@@ -52,6 +53,8 @@ pub(crate) struct Udp {
     sockets_limit: usize,
     recv_buffer_bytes: usize,
     ephemeral_ports: (u16, u16),
+    /// Of ephemeral ports, those with this remainder by the second number are ours: others are other cores'.
+    owned_ports: (u16, u16),
     /// Sockets that wait for room below.
     senders: Vec<DatagramId>,
     /// Receivers of a group's datagram: kept for its memory.
@@ -59,7 +62,12 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
-    pub(crate) fn new(limits: &Limits, pool_slots: usize, random: &mut Random) -> Udp {
+    pub(crate) fn new(
+        limits: &Limits,
+        pool_slots: usize,
+        spread: Option<&Spread>,
+        random: &mut Random,
+    ) -> Udp {
         Udp {
             sockets: Slab::new(),
             table: Table::new(random),
@@ -72,6 +80,7 @@ impl Udp {
             sockets_limit: limits.udp_sockets,
             recv_buffer_bytes: limits.udp_recv_buffer_bytes,
             ephemeral_ports: limits.ephemeral_ports,
+            owned_ports: spread.map_or((0, 1), |spread| (spread.queue, spread.queues.max(1))),
             senders: Vec::new(),
             group: Vec::new(),
         }
@@ -282,7 +291,9 @@ impl Udp {
             reuse_port: options.reuse_port,
         };
         if binding.port == 0 {
-            binding.port = self.table.free_port(self.ephemeral_ports).ok_or_else(|| {
+            let (remainder, cores) = self.owned_ports;
+            let is_ours = |port| port % cores == remainder;
+            binding.port = self.table.free_port(self.ephemeral_ports, is_ours).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::AddrInUse, "every port of the ephemeral range is in use")
             })?;
         } else if !self.table.is_free(&binding) {

@@ -136,14 +136,18 @@ impl Table {
         })
     }
 
-    /// A port of the range `first..=last` that nobody uses, chosen at random (RFC 6056 §3.3.1).
-    pub(crate) fn free_port(&mut self, (first, last): (u16, u16)) -> Option<u16> {
+    /// A port of the range `first..=last` that nobody uses and that is ours, chosen at random (RFC 6056 §3.3.1).
+    pub(crate) fn free_port(
+        &mut self,
+        (first, last): (u16, u16),
+        is_ours: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
         let (first, last) = (first.max(1), last.max(1));
         let count = u32::from(last.checked_sub(first)?) + 1;
         let start = self.random.below(count);
         (0..count)
             .map(|step| first + ((start + step) % count) as u16)
-            .find(|port| self.ports.get(usize::from(*port)) == Some(&0))
+            .find(|port| self.ports.get(usize::from(*port)) == Some(&0) && is_ours(*port))
     }
 
     /// Enters `socket`, not connected, under `binding`.
@@ -383,9 +387,9 @@ mod tests {
         let mut table = table();
         let binding = bound(None, 40_000);
         table.bind(5, &binding);
-        assert_eq!(table.free_port((40_000, 40_000)), None);
+        assert_eq!(table.free_port((40_000, 40_000), |_| true), None);
         table.unbind(5, &binding);
-        assert_eq!(table.free_port((40_000, 40_000)), Some(40_000));
+        assert_eq!(table.free_port((40_000, 40_000), |_| true), Some(40_000));
         assert!(table.used.is_empty());
     }
 
@@ -394,12 +398,12 @@ mod tests {
         let mut table = table();
         let mut drawn: Vec<u16> = (0..100)
             .map(|socket| {
-                let port = table.free_port((50_000, 50_099)).unwrap();
+                let port = table.free_port((50_000, 50_099), |_| true).unwrap();
                 table.bind(socket, &bound(None, port));
                 port
             })
             .collect();
-        assert_eq!(table.free_port((50_000, 50_099)), None);
+        assert_eq!(table.free_port((50_000, 50_099), |_| true), None);
         assert!(!drawn.is_sorted());
         drawn.sort_unstable();
         assert_eq!(drawn, (50_000..50_100).collect::<Vec<_>>());
