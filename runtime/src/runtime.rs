@@ -147,7 +147,8 @@ impl Inner {
     }
 
     fn open(&self, config: &Config) -> io::Result<TransportSet> {
-        let transports = TransportSet::open_at(config, self.seed, self.place.queue())?;
+        let transports =
+            TransportSet::open_at(config, self.seed, self.place.queue(), || self.place.take_lanes())?;
         transports.watch(self.executor.bell_fd())?;
         Ok(transports)
     }
@@ -320,7 +321,7 @@ impl Builder {
         if let Some(pinned) = &pinned {
             blocking.set_affinity(placing.beside(pinned.before()));
         }
-        let (place, mail) = placing.settle();
+        let (place, mail, bell) = placing.settle();
         let inner = Inner {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             seed,
@@ -344,6 +345,9 @@ impl Builder {
             warns: config.log >= Log::Warn,
             report_signal: Cell::new(config.report_signal),
         };
+        if let Some(bell) = bell {
+            drop(inner.executor.spawn(crate::cores::listen(bell)));
+        }
         for receiver in mail {
             drop(inner.executor.spawn(crate::cores::attend(receiver)));
         }

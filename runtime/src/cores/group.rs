@@ -49,49 +49,22 @@ where
     Fut: Future + 'static,
     Fut::Output: Send + 'static,
 {
-    let config = alike(&config.load()?)?;
+    let config = config.load()?;
     let (crew, mut placings) = prepare(&config, main, |output| (output, false))?;
     let first = placings.next().ok_or(io::ErrorKind::InvalidInput)?;
     let runtime = Runtime::builder().config(config.clone()).build_at(first)?;
 
-    let (told, tells) = mpsc::channel();
     let mut threads = Vec::new();
     let mut failed = None;
     for placing in placings {
-        let (crew, config, told) = (Arc::clone(&crew), config.clone(), told.clone());
-        let index = placing.index;
-        crew.left.fetch_add(1, Ordering::Relaxed);
-        let body = {
-            let crew = Arc::clone(&crew);
-            move || match Runtime::builder().config(config).build_at(placing) {
-                Ok(runtime) => {
-                    let _ = told.send(Ok(()));
-                    crew.serve(index, runtime);
-                }
-                Err(error) => {
-                    crew.end(index, Ended::Stopped);
-                    let _ = told.send(Err(error));
-                }
-            }
-        };
-        match start(index, body) {
+        match begin(&crew, &config, placing) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
-                crew.end(index, Ended::Stopped);
                 failed = Some(error);
+                crew.stop();
                 break;
             }
         }
-    }
-    drop(told);
-    // Each thread tells once.
-    failed = tells
-        .iter()
-        .take(threads.len())
-        .filter_map(Result::err)
-        .fold(failed, |first, error| first.or(Some(error)));
-    if failed.is_some() {
-        crew.stop();
     }
     crew.serve(0, runtime);
     threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -116,7 +89,6 @@ where
     Fut: Future + 'static,
     R: Send + 'static,
 {
-    let config = &alike(config)?;
     let (crew, mut placings) = prepare(config, main, judge)?;
     let first = placings.next().ok_or(io::ErrorKind::InvalidInput)?;
     let runtime = Runtime::builder().build_late_at(Ok(config.clone()), first)?;
@@ -125,13 +97,7 @@ where
         let (crew, config, threads) = (Arc::clone(&crew), config.clone(), Arc::clone(&threads));
         move || {
             for placing in placings {
-                let (crew, config, index) = (Arc::clone(&crew), config.clone(), placing.index);
-                crew.left.fetch_add(1, Ordering::Relaxed);
-                let body = move || match Runtime::builder().config(config).build_at(placing) {
-                    Ok(runtime) => crew.serve(index, runtime),
-                    Err(error) => end_program(&error),
-                };
-                match start(index, body) {
+                match begin(&crew, &config, placing) {
                     Ok(thread) => lock(&threads).push(thread),
                     Err(error) => end_program(&error),
                 }
@@ -145,25 +111,41 @@ where
     crew.outcome().into_iter().next().ok_or_else(|| io::Error::other("no core has run"))
 }
 
-/// What all cores are told: a peer that comes back, and meets another core, finds its Fast Open cookie valid there, too.
-fn alike(config: &Config) -> io::Result<Config> {
-    let mut config = config.clone();
-    if config.fast_open_key.is_none() && config.seed.is_none() {
-        let mut key = [0; 16];
-        for half in key.chunks_exact_mut(8) {
-            half.copy_from_slice(&random_seed()?.to_le_bytes());
+/// Begins a core: its thread, and its devices, which are open when this returns, for queues are numbered in the order in
+/// which they are opened.
+fn begin<F, Fut, R>(
+    crew: &Arc<Crew<Main<F, Fut, R>, R>>,
+    config: &Config,
+    placing: Placing,
+) -> io::Result<thread::JoinHandle<()>>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future + 'static,
+    R: Send + 'static,
+{
+    let index = placing.index;
+    let (told, tells) = mpsc::channel();
+    let body = {
+        let (crew, config) = (Arc::clone(crew), config.clone());
+        move || match Runtime::builder().config(config).build_at(placing) {
+            Ok(runtime) => {
+                crew.left.fetch_add(1, Ordering::Relaxed);
+                let _ = told.send(Ok(()));
+                crew.serve(index, runtime);
+            }
+            Err(error) => {
+                let _ = told.send(Err(error));
+            }
         }
-        config.fast_open_key = Some(key);
-    }
-    Ok(config)
-}
-
-/// A thread for the core with this index.
-fn start(index: usize, body: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new()
+    };
+    let thread = thread::Builder::new()
         .name(format!("demi-core-{index}"))
         .spawn(body)
-        .map_err(|error| io::Error::new(error.kind(), format!("no thread for core {index}: {error}")))
+        .map_err(|error| io::Error::new(error.kind(), format!("no thread for core {index}: {error}")))?;
+    // A thread that tells nothing has panicked while it opened its devices.
+    let opened =
+        tells.recv().unwrap_or_else(|_| Err(io::Error::other(format!("core {index} did not begin"))));
+    opened.map(|()| thread)
 }
 
 /// What is needed to begin: what the cores will share, and the place of each.
@@ -182,7 +164,12 @@ fn prepare<F, Fut: Future, R>(
     for cpu in cpus.iter().copied().flatten() {
         drop(Pinned::to(cpu)?);
     }
-    let placings = Placing::all(&cpus, &process);
+    let devices = config.device.iter().filter(|device| !device.is_kernel()).count();
+    let secret = match config.seed {
+        Some(seed) => [seed, !seed, seed],
+        None => [random_seed()?, random_seed()?, random_seed()?],
+    };
+    let placings = Placing::all(&cpus, &process, devices, secret);
     let crew = Crew {
         main: Main { make, judge },
         ended: Mutex::new(Vec::new()),

@@ -5,6 +5,7 @@
 //! | `affinity` | which cores a thread runs on |
 //! | `place` | where a runtime stands among its fellows, and its post to each |
 //! | `remote` | a task that one core has spawned on another |
+//! | `lanes` | frames on the way from one core's stack to another's |
 //! | `group` | the threads: begun together, ended together |
 //!
 //! Each core has an executor, timers, transports and memory of its own, and shares none of them. What crosses goes through
@@ -12,6 +13,7 @@
 
 mod affinity;
 mod group;
+mod lanes;
 mod place;
 mod remote;
 
@@ -19,6 +21,7 @@ pub(crate) use affinity::{Affinity, Pinned};
 pub use group::run;
 #[cfg(feature = "macros")]
 pub(crate) use group::run_main;
+pub(crate) use lanes::{Lanes, listen};
 pub(crate) use place::{Place, Placing, attend};
 pub use remote::RemoteHandle;
 

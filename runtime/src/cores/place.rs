@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Affinity;
+use super::lanes::{self, Bell, Lanes};
 use crate::context;
 use crate::mesh::{self, Receiver, Sender, TrySendError};
 use crate::runtime::Inner;
@@ -31,6 +32,11 @@ pub(crate) struct Placing {
     pub(super) cpus: Arc<[Option<usize>]>,
     posts: Vec<Option<Sender<Job>>>,
     mail: Vec<Receiver<Job>>,
+    /// For each device of frames, in the order of the configuration's, the ways to the stacks of the others.
+    lanes: Vec<Lanes>,
+    bell: Option<Arc<Bell>>,
+    /// What all of them share and nobody else knows.
+    secret: [u64; 3],
     /// Where the process may run, for threads that are not pinned.
     pub(super) process: Option<Affinity>,
 }
@@ -38,18 +44,36 @@ pub(crate) struct Placing {
 impl Placing {
     /// The only one.
     pub(crate) fn alone(cpu: Option<usize>) -> Placing {
-        Placing { index: 0, cpus: Arc::new([cpu]), posts: Vec::new(), mail: Vec::new(), process: None }
+        Placing {
+            index: 0,
+            cpus: Arc::new([cpu]),
+            posts: Vec::new(),
+            mail: Vec::new(),
+            lanes: Vec::new(),
+            bell: None,
+            secret: [0; 3],
+            process: None,
+        }
     }
 
-    /// One for each of `cpus`, with a ring from each to each other.
-    pub(super) fn all(cpus: &Arc<[Option<usize>]>, process: &Affinity) -> Vec<Placing> {
+    /// One for each of `cpus`, with a ring from each to each other, for jobs and for the frames of `devices` devices.
+    pub(super) fn all(
+        cpus: &Arc<[Option<usize>]>,
+        process: &Affinity,
+        devices: usize,
+        secret: [u64; 3],
+    ) -> Vec<Placing> {
         let count = cpus.len();
+        let bells: Vec<_> = cpus.iter().map(|_| Bell::new()).collect();
         let mut all: Vec<Placing> = (0..count)
             .map(|index| Placing {
                 index,
                 cpus: Arc::clone(cpus),
                 posts: Vec::with_capacity(count),
                 mail: Vec::with_capacity(count),
+                lanes: Vec::with_capacity(devices),
+                bell: bells.get(index).filter(|_| count > 1 && devices > 0).cloned(),
+                secret,
                 process: Some(process.clone()),
             })
             .collect();
@@ -63,6 +87,11 @@ impl Placing {
                 if let Some(placing) = all.get_mut(to) {
                     placing.mail.extend(mail);
                 }
+            }
+        }
+        for _ in 0..devices {
+            for (placing, lanes) in all.iter_mut().zip(lanes::all(&bells)) {
+                placing.lanes.push(lanes);
             }
         }
         all
@@ -79,7 +108,7 @@ impl Placing {
     }
 
     /// The runtime's own view of its place, and the rings that lead to it.
-    pub(crate) fn settle(self) -> (Place, Vec<Receiver<Job>>) {
+    pub(crate) fn settle(self) -> (Place, Vec<Receiver<Job>>, Option<Arc<Bell>>) {
         let posts = self
             .posts
             .into_iter()
@@ -88,9 +117,11 @@ impl Placing {
             index: self.index,
             cpus: self.cpus,
             posts: RefCell::new(posts.collect()),
+            lanes: RefCell::new(self.lanes.into()),
+            secret: self.secret,
             on_open: Cell::new(None),
         };
-        (place, self.mail)
+        (place, self.mail, self.bell)
     }
 }
 
@@ -99,6 +130,9 @@ pub(crate) struct Place {
     index: usize,
     cpus: Arc<[Option<usize>]>,
     posts: RefCell<Vec<Option<Post>>>,
+    /// Until the devices are opened.
+    lanes: RefCell<VecDeque<Lanes>>,
+    secret: [u64; 3],
     /// What is to be done once the runtime's devices are open: the other cores are begun.
     on_open: Cell<Option<Box<dyn FnOnce()>>>,
 }
@@ -122,7 +156,12 @@ impl Place {
 
     /// The queue of each device that is this runtime's.
     pub(crate) fn queue(&self) -> Queue {
-        Queue { index: self.index, of: self.cpus.len() }
+        Queue { index: self.index, of: self.cpus.len(), secret: self.secret }
+    }
+
+    /// The ways from the next device's stack to the stacks of the other cores.
+    pub(crate) fn take_lanes(&self) -> Option<Lanes> {
+        self.lanes.borrow_mut().pop_front()
     }
 
     pub(super) fn set_on_open(&self, then: Box<dyn FnOnce()>) {

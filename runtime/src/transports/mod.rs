@@ -25,6 +25,7 @@ pub(crate) use cell::{Late, TransportCell};
 pub(crate) use stack::over as stack_over;
 
 use crate::config::Config;
+use crate::cores::Lanes;
 
 /// How long a park may last when a transport other than the first has nothing to wait on.
 const BLIND_PARK: Duration = Duration::from_micros(100);
@@ -50,11 +51,13 @@ pub(crate) struct Queue {
     pub(crate) index: usize,
     /// How many cores there are.
     pub(crate) of: usize,
+    /// What the cores of this program share and nobody else knows.
+    pub(crate) secret: [u64; 3],
 }
 
 impl Queue {
     /// That of a single core.
-    pub(crate) const ONLY: Queue = Queue { index: 0, of: 1 };
+    pub(crate) const ONLY: Queue = Queue { index: 0, of: 1, secret: [0; 3] };
 }
 
 impl TransportSet {
@@ -63,12 +66,19 @@ impl TransportSet {
     /// # Errors
     /// One line that names the device, what is missing, and the cure.
     pub fn open(config: &Config, seed: u64) -> io::Result<TransportSet> {
-        Self::open_at(config, seed, Queue::ONLY)
+        Self::open_at(config, seed, Queue::ONLY, || None)
     }
 
     /// As [`open`](Self::open), of each device that has several the queue that is meant.
-    pub(crate) fn open_at(config: &Config, seed: u64, queue: Queue) -> io::Result<TransportSet> {
-        let mut set = TransportSet::from_vec(open::open(config, seed, queue)?).with_options_of(config);
+    /// `lanes` gives each device of frames, in order, the ways to the other cores' stacks.
+    pub(crate) fn open_at(
+        config: &Config,
+        seed: u64,
+        queue: Queue,
+        lanes: impl Fn() -> Option<Lanes>,
+    ) -> io::Result<TransportSet> {
+        let transports = open::open(config, seed, queue, &lanes)?;
+        let mut set = TransportSet::from_vec(transports).with_options_of(config);
         set.shares_ports = queue.of > 1;
         Ok(set)
     }

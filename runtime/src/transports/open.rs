@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "dpdk")]
 use demi_drivers::dpdk::{Dpdk, DpdkConfig};
-use demi_drivers::packet::{Packet, PacketConfig};
+use demi_drivers::packet::{Fanout, Packet, PacketConfig};
 use demi_drivers::posix::{Posix, PosixConfig};
 use demi_drivers::tap::{Tap, TapConfig};
 #[cfg(feature = "uring")]
@@ -18,20 +18,33 @@ use demi_drivers::uring::{Uring, UringConfig};
 use demi_drivers::wire::{Wire, WireConfig};
 use demi_drivers::wrap::pcap::{Capture, Pcap};
 use demi_drivers::{Device, PoolConfig, Transport};
-use demi_netstack::{Stack, StackConfig};
+use demi_netstack::{Shared, Stack, StackConfig};
 
 use super::Queue;
 use crate::config::{Config, DeviceSpec, Log};
+use crate::cores::Lanes;
 use crate::time::Clock;
 
 /// Opens every device of `config`, in order, and of each that has several the queue that is meant. `seed` keys everything
 /// random.
-pub(super) fn open(config: &Config, seed: u64, queue: Queue) -> io::Result<Vec<Box<dyn Transport>>> {
+pub(super) fn open(
+    config: &Config,
+    seed: u64,
+    queue: Queue,
+    lanes: &dyn Fn() -> Option<Lanes>,
+) -> io::Result<Vec<Box<dyn Transport>>> {
     let capture = capture(config, queue)?;
     let mut transports = Vec::with_capacity(config.device.len());
     for (at, spec) in config.device.iter().enumerate() {
-        let opening =
-            Opening { spec, config, seed: seed.wrapping_add(at as u64), queue, capture: capture.as_ref() };
+        let opening = Opening {
+            spec,
+            at,
+            config,
+            seed: seed.wrapping_add(at as u64),
+            queue,
+            lanes,
+            capture: capture.as_ref(),
+        };
         let transport = opening.open()?;
         if config.log >= Log::Info {
             eprintln!("demi: device {spec}: opened {}", transport.name());
@@ -44,15 +57,18 @@ pub(super) fn open(config: &Config, seed: u64, queue: Queue) -> io::Result<Vec<B
 /// One device about to be opened.
 struct Opening<'a> {
     spec: &'a DeviceSpec,
+    /// Its place in the list.
+    at: usize,
     config: &'a Config,
     seed: u64,
     queue: Queue,
+    lanes: &'a dyn Fn() -> Option<Lanes>,
     capture: Option<&'a Capture>,
 }
 
 impl Opening<'_> {
     fn open(&self) -> io::Result<Box<dyn Transport>> {
-        if self.queue.of > 1 && !self.spec.is_kernel() {
+        if self.queue.of > 1 && !self.has_queues() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("device {}: it has one queue, for one core: give cores one number", self.spec),
@@ -71,6 +87,7 @@ impl Opening<'_> {
             DeviceSpec::Packet { interface } => {
                 let mut packet = PacketConfig::new(interface);
                 (packet.mac, packet.pool) = (self.config.mac, pool);
+                packet.fanout = self.fanout();
                 self.networked(Box::new(Packet::open(&packet)?))
             }
             DeviceSpec::Wire => {
@@ -84,6 +101,19 @@ impl Opening<'_> {
                 Err(self.not_built_in("this version has auto, uring, posix, tap:NAME, packet:IF and wire"))
             }
         }
+    }
+
+    /// Whether several cores can drive the device, a queue each.
+    fn has_queues(&self) -> bool {
+        self.spec.is_kernel() || matches!(self.spec, DeviceSpec::Packet { .. })
+    }
+
+    /// How the kernel is to spread an interface's frames over cores; alike on all of them.
+    fn fanout(&self) -> Option<Fanout> {
+        let Queue { index, of, secret } = self.queue;
+        let [_, _, spread] = secret;
+        let (group, seed) = ((spread >> 32) as u16, spread as u32);
+        (of > 1).then_some(Fanout { group, seed, queue: index as u16, queues: of as u16 })
     }
 
     /// io_uring where the kernel has it and allows it, else epoll.
@@ -159,9 +189,23 @@ impl Opening<'_> {
             None => device,
         };
         // What is captured has its tags.
-        let device = super::stack::on_vlan(device, self.config)?;
+        let mut device = super::stack::on_vlan(device, self.config)?;
         let mut config = super::stack::told(self.config, self.secret()?);
         change(&mut config);
+        if self.queue.of > 1 {
+            if config.dhcp {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("device {name}: several cores lease no address: set address, or one core"),
+                ));
+            }
+            let lanes = (self.lanes)().ok_or(io::ErrorKind::InvalidInput)?;
+            device = Box::new(Shared::new(device, Box::new(lanes))?);
+            if self.queue.index > 0 {
+                // The first one does that for all.
+                (config.silent, config.detect_duplicates) = (true, false);
+            }
+        }
         let stack = Stack::new(device, config)
             .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
         Ok(Box::new(stack))
@@ -170,6 +214,11 @@ impl Opening<'_> {
     /// What keys the stack's sequence numbers, ports and tables: the kernel's randomness, unless a run is to be repeated.
     fn secret(&self) -> io::Result<[u8; 16]> {
         let halves = match self.config.seed {
+            // What one of them has given out (an address made from it, a cookie), the others know.
+            _ if self.queue.of > 1 => {
+                let [first, second, _] = self.queue.secret;
+                [first.wrapping_add(self.at as u64), second]
+            }
             Some(_) => [self.seed, !self.seed],
             None => [crate::runtime::random_seed()?, crate::runtime::random_seed()?],
         };
@@ -227,7 +276,8 @@ mod tests {
     /// What opening says; `pool` small, so that nothing is mapped for long.
     fn opened(config: Config) -> io::Result<Vec<String>> {
         let config = config.pool_slots(256).pool_large_slots(4).huge_pages(false).check()?;
-        open(&config, 7, Queue::ONLY).map(|all| all.iter().map(|one| one.name().to_owned()).collect())
+        open(&config, 7, Queue::ONLY, &|| None)
+            .map(|all| all.iter().map(|one| one.name().to_owned()).collect())
     }
 
     #[test]
@@ -271,9 +321,17 @@ mod tests {
     #[test]
     fn a_given_seed_gives_the_same_secret_and_none_gives_another_each_time() {
         let secret = |config: &Config, seed| {
-            Opening { spec: &DeviceSpec::Wire, config, seed, queue: Queue::ONLY, capture: None }
-                .secret()
-                .unwrap()
+            Opening {
+                spec: &DeviceSpec::Wire,
+                at: 0,
+                config,
+                seed,
+                queue: Queue::ONLY,
+                lanes: &|| None,
+                capture: None,
+            }
+            .secret()
+            .unwrap()
         };
         let (given, drawn) = (Config::new().seed(7), Config::new());
         assert_eq!(secret(&given, 7), secret(&given, 7));
