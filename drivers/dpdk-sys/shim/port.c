@@ -220,6 +220,45 @@ int demi_dpdk_port_xstats(uint16_t port, struct demi_dpdk_xstat *to, unsigned ro
 	return valued;
 }
 
+int demi_dpdk_port_rss_key(uint16_t port, uint8_t *key, uint16_t room)
+{
+	struct rte_eth_dev_info info;
+	int answer = rte_eth_dev_info_get(port, &info);
+	if (answer != 0)
+		return answer;
+	/* Drivers that do not say have the usual key. */
+	uint8_t bytes = info.hash_key_size != 0 ? info.hash_key_size : 40;
+	if (bytes > room)
+		return -ENOTSUP;
+	struct rte_eth_rss_conf conf;
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_key = key;
+	conf.rss_key_len = bytes;
+	answer = rte_eth_dev_rss_hash_conf_get(port, &conf);
+	return answer != 0 ? answer : bytes;
+}
+
+int demi_dpdk_port_rss_table(uint16_t port, uint16_t *queues, uint16_t room)
+{
+	struct rte_eth_dev_info info;
+	int answer = rte_eth_dev_info_get(port, &info);
+	if (answer != 0)
+		return answer;
+	uint16_t count = info.reta_size;
+	if (count == 0 || count > room || count % RTE_ETH_RETA_GROUP_SIZE != 0)
+		return -ENOTSUP;
+	struct rte_eth_rss_reta_entry64 groups[count / RTE_ETH_RETA_GROUP_SIZE];
+	memset(groups, 0, sizeof(groups));
+	for (uint16_t at = 0; at < count / RTE_ETH_RETA_GROUP_SIZE; at++)
+		groups[at].mask = UINT64_MAX;
+	answer = rte_eth_dev_rss_reta_query(port, groups, count);
+	if (answer != 0)
+		return answer;
+	for (uint16_t at = 0; at < count; at++)
+		queues[at] = groups[at / RTE_ETH_RETA_GROUP_SIZE].reta[at % RTE_ETH_RETA_GROUP_SIZE];
+	return count;
+}
+
 int demi_dpdk_port_close(uint16_t port)
 {
 	struct rte_eth_dev_info info;

@@ -87,6 +87,10 @@ int demi_dpdk_port_link(uint16_t port, struct demi_dpdk_link *out);
 int demi_dpdk_port_stats(uint16_t port, struct demi_dpdk_stats *out);
 /* Answers how many there are; fills at most `room`. */
 int demi_dpdk_port_xstats(uint16_t port, struct demi_dpdk_xstat *to, unsigned room);
+/* The key that receive queues are chosen with; answers its bytes. */
+int demi_dpdk_port_rss_key(uint16_t port, uint8_t *key, uint16_t room);
+/* The queue of each value that the hash has after masking; answers how many. */
+int demi_dpdk_port_rss_table(uint16_t port, uint16_t *queues, uint16_t room);
 /* Stops and closes it, and detaches its device once no other port is on it. */
 int demi_dpdk_port_close(uint16_t port);
 bool demi_dpdk_port_exists(uint16_t port);

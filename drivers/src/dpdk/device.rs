@@ -78,6 +78,20 @@ impl Dpdk {
     /// As [`open`](Self::open), with all queues that the device string (`queues=`) or `config` asks for: one for each thread to
     /// [`start`](DpdkQueue::start). The port is closed with the last of them.
     ///
+    /// ```no_run
+    /// use demi_drivers::dpdk::{Dpdk, DpdkConfig};
+    /// let config = DpdkConfig { queues: 4, ..DpdkConfig::new("-a 0000:00:04.0") };
+    /// for queue in Dpdk::open_queues(&config)? {
+    ///     std::thread::spawn(move || {
+    ///         let device = queue.start()?;
+    ///         // …a stack over it, and a loop that polls that.
+    ///         # drop(device);
+    ///         std::io::Result::Ok(())
+    ///     });
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_queues(config: &DpdkConfig) -> io::Result<Vec<DpdkQueue>> {

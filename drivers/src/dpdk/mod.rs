@@ -21,6 +21,10 @@
 //! **Memory.** A received mbuf is a [`Buf`](crate::Buf) where it lies: the pool's slots are DPDK's mbufs (`memory.rs`). What is sent
 //! goes without a copy, too, as many segments as the frame has parts.
 //!
+//! **Cores.** [`Dpdk::open_queues`] answers a [`DpdkQueue`] for each queue pair: send each to its thread and [`start`](DpdkQueue::start) it
+//! there. Each has memory of its own, and what it shares with the others is DPDK's business. The port spreads flows over the
+//! queues by a symmetric hash where it can, and [`DpdkQueue::rss`] says how.
+//!
 //! **Waiting.** A loop that does not spin sleeps until the receive queue's interrupt, where the driver has one (most NICs on vfio-pci,
 //! net_tap); else it looks every 100 µs.
 
@@ -41,11 +45,13 @@ mod port;
 mod queue;
 #[cfg(feature = "dpdk-rings")]
 pub mod rings;
+mod rss;
 mod wait;
 
 pub use device::Dpdk;
 pub use memory::lost_buffers;
 pub use queue::DpdkQueue;
+pub use rss::Rss;
 
 use std::time::Duration;
 

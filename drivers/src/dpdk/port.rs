@@ -11,6 +11,7 @@ use demi_dpdk_sys as sys;
 use super::args::Arguments;
 use super::eal::{self, Eal};
 use super::memory::{Memory, MemoryConfig};
+use super::rss::Rss;
 use super::{DpdkConfig, explain};
 use crate::device::Capabilities;
 use crate::vnet::TSO_MAX_BYTES;
@@ -35,6 +36,7 @@ pub(super) struct Port {
     /// The queues' memory, which the port may write as long as it runs.
     pub(super) memories: Vec<Arc<Memory>>,
     pub(super) interrupts: bool,
+    pub(super) rss: Option<Rss>,
     eal: Eal,
 }
 
@@ -61,6 +63,7 @@ impl Port {
             started: false,
             memories: Vec::new(),
             interrupts: false,
+            rss: None,
             eal,
         };
         port.set_up(config, &arguments)?;
@@ -128,6 +131,7 @@ impl Port {
         // SAFETY: the port is started, and the structure is ours to be written.
         unsafe { sys::demi_dpdk_port_stats(number, &raw mut self.before) };
         self.interrupts = agreed.rx_interrupts;
+        self.rss = if queues > 1 && agreed.rss { Rss::of(number) } else { None };
         self.capabilities = capabilities(mac, &agreed, queues);
         Ok(())
     }

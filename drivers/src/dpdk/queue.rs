@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::device::Dpdk;
 use super::memory::Memory;
 use super::port::Port;
+use super::rss::Rss;
 
 /// A receive and a transmit queue of a started port, with memory of their own.
 #[derive(Debug)]
@@ -33,6 +34,11 @@ impl DpdkQueue {
     /// Position among the port's queues.
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// How the port spreads received flows over its queues, if it says: with one queue there is nothing to spread.
+    pub fn rss(&self) -> Option<&Rss> {
+        self.port.rss.as_ref()
     }
 
     /// Makes the device: from now on the queue belongs to the calling thread.

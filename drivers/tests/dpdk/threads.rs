@@ -79,3 +79,19 @@ fn every_queue_of_a_port_works_on_its_own_thread() {
         assert_eq!(demi_drivers::dpdk::lost_buffers(), 0, "buffers are lost");
     });
 }
+
+#[test]
+fn a_port_says_which_queue_a_flow_comes_to() {
+    case("threads::a_port_says_which_queue_a_flow_comes_to", || {
+        let queues =
+            Dpdk::open_queues(&config(&format!("{SMALL} -l 0,1 --vdev=net_null0 queues=2"))).unwrap();
+        let rss = queues[0].rss().expect("net_null has a key and a table").clone();
+        assert_eq!(queues[1].rss(), Some(&rss));
+        assert!(rss.key().len() >= 40, "{} bytes", rss.key().len());
+        assert!((0..128).all(|hash| rss.queue(hash) < 2));
+        let single = config("port=net_null0");
+        assert!(Dpdk::open_queues(&single).is_err(), "it is open");
+        drop(queues);
+        assert!(Dpdk::open_queues(&single).unwrap()[0].rss().is_none());
+    });
+}

@@ -318,6 +318,17 @@ mod tests {
         }
     }
 
+    #[cfg(not(feature = "dpdk"))]
+    #[test]
+    fn a_device_that_is_not_built_in_names_its_feature() {
+        let error = opened(Config::new().device("dpdk:--no-huge --vdev=net_ring0")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(
+            error.to_string().contains("feature `dpdk`") && error.to_string().contains("libdpdk-dev"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn a_given_seed_gives_the_same_secret_and_none_gives_another_each_time() {
         let secret = |config: &Config, seed| {
