@@ -47,7 +47,12 @@ struct Case {
 impl Case {
     /// Payload delivered, in kB/s: the mean of some seeds where chance has a say.
     fn goodput(&self) -> f64 {
-        let seeds = if self.loss_percent > 0.0 { 3 } else { 1 };
+        let seeds = match (self.loss_percent > 0.0, self.algorithm) {
+            (false, _) => 1,
+            // On a long path the first loss decides, whenever it comes; but not for a model of the path.
+            (true, algorithm) if algorithm != "bbr" && self.round_trip_ms >= 100 => 12,
+            (true, _) => 3,
+        };
         let all: u64 = (0..seeds).map(|seed| self.delivered(seed)).sum();
         all as f64 / seeds as f64 / self.watched.as_secs_f64() / 1000.0
     }
@@ -228,7 +233,7 @@ const HEAD: &str = "\
 
 Payload delivered in kB/s, one sender, over a link of 100 Mbit/s (12,500 kB/s; headers leave 11,900) with a queue of 512 KiB
 that loses so many frames at random in each direction. Ours is the simulation's, on virtual time, the same on every machine:
-the mean of three seeds over 20 s from when the transfer is connected. `DEMI_WRITE=1 cargo test -p demi-runtime --test sim
+the mean of several seeds over 20 s from when the transfer is connected. `DEMI_WRITE=1 cargo test -p demi-runtime --test sim
 goodput` writes this page; a test holds it against what the code does.
 
 ";
