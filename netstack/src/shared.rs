@@ -373,7 +373,8 @@ mod tests {
         let ours = frames.iter().filter(|frame| queue_of(frame) == Some(1)).cloned();
         let mut expected: Vec<_> = ours.chain([arp.clone(), passed]).collect();
         let mut seen = received.clone();
-        (expected.sort(), seen.sort());
+        expected.sort();
+        seen.sort();
         assert_eq!(seen, expected);
         for (to, frame) in sent.borrow().iter().filter(|(_, frame)| *frame != arp) {
             assert_eq!(queue_of(frame), Some(*to));
