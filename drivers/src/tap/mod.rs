@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::device::{Capabilities, Device, DeviceStats, RxFrame, TxFrame, TxQueue};
 use crate::mem::{Pool, PoolConfig};
+use crate::spread::Spread;
 use crate::time::Instant;
 use crate::vnet::{self, Gso};
 
@@ -40,6 +41,10 @@ pub struct TapConfig {
     pub host_address: Option<(IpAddr, u8)>,
     /// Take frames with partial checksums, and TCP segments larger than the MTU.
     pub offload: bool,
+    /// Which of several queues of the interface this is, each opened by itself and all with this field; `None`: the only one. The
+    /// kernel sends a flow to the queue that has sent of it last, and knows nothing of our hash: the first packet of a
+    /// flow may arrive at another queue than the hash says.
+    pub spread: Option<Spread>,
     /// Memory for frames. Without large slots the kernel is not asked for segments larger than the MTU.
     pub pool: PoolConfig,
 }
@@ -53,6 +58,7 @@ impl TapConfig {
             mtu: None,
             host_address: None,
             offload: true,
+            spread: None,
             pool: PoolConfig::default(),
         }
     }

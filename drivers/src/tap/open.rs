@@ -15,7 +15,7 @@ pub(super) fn open(config: &TapConfig) -> io::Result<Tap> {
     let name = format!("tap:{}", config.name);
     let interface = Interface::named(&config.name)?;
     let file = open_tun(&name)?;
-    attach(&file, &name, &mut interface.request())?;
+    attach(&file, &name, &mut interface.request(), config.spread.is_some())?;
     let failed = |doing: &str, error: &io::Error| {
         let cure = match error.kind() {
             io::ErrorKind::PermissionDenied => {
@@ -58,6 +58,7 @@ pub(super) fn open(config: &TapConfig) -> io::Result<Tap> {
     capabilities.rx_checksum = config.offload;
     capabilities.tso_max_bytes = if config.offload { vnet::TSO_MAX_BYTES } else { 0 };
     capabilities.max_parts = MAX_PARTS;
+    capabilities.spread = config.spread.clone();
     Ok(Tap {
         name,
         file,
@@ -86,8 +87,9 @@ fn open_tun(name: &str) -> io::Result<File> {
 }
 
 /// Makes the descriptor one of the interface in `request`, which is created if there is none.
-fn attach(file: &File, name: &str, request: &mut Request) -> io::Result<()> {
-    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
+fn attach(file: &File, name: &str, request: &mut Request, queues: bool) -> io::Result<()> {
+    let several = if queues { libc::IFF_MULTI_QUEUE } else { 0 };
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several) as u16;
     request.value[..2].copy_from_slice(&flags.to_ne_bytes());
     // SAFETY: TUNSETIFF takes a `struct ifreq`, which `Request` is laid out as.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, std::ptr::from_mut(request)) };
@@ -98,9 +100,14 @@ fn attach(file: &File, name: &str, request: &mut Request) -> io::Result<()> {
                 "no CAP_NET_ADMIN: run as root, setcap cap_net_admin+ep the program, \
                  or have root make it yours: ip tuntap add NAME mode tap user YOU"
             }
+            Some(libc::EINVAL) if queues => {
+                "there is such an interface already, and it is no TAP of several queues: \
+                 ip tuntap add NAME mode tap multi_queue, or take another name"
+            }
+            Some(libc::E2BIG) => "it has as many queues as it can have: name fewer cores",
             Some(libc::EBUSY) => "another process holds it: stop that one, or take another name",
             Some(libc::EINVAL) => {
-                "there is such an interface already, and it is no plain TAP: take another name"
+                "there is such an interface already, and it is no plain TAP (of one queue): take another name"
             }
             _ => "",
         };

@@ -41,14 +41,11 @@ impl Bell {
     }
 }
 
-/// Keeps the loop of the core that `bell` is for turning, for ever: a task that is woken ends a sleep.
+/// Has the loop of the core that `bell` is for turn once more when it rings, for ever: a task that is woken ends a sleep, and
+/// a turn in which a task has run is followed by another one, which begins with the devices.
 pub(crate) async fn listen(bell: Arc<Bell>) {
     poll_fn(|cx| {
         bell.core.leave(cx.waker());
-        if bell.rung.load(Ordering::Acquire) {
-            // The next turn takes them: a device is polled first.
-            cx.waker().wake_by_ref();
-        }
         Poll::Pending
     })
     .await

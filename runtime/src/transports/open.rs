@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use demi_drivers::dpdk::{Dpdk, DpdkConfig};
 use demi_drivers::packet::{Fanout, Packet, PacketConfig};
 use demi_drivers::posix::{Posix, PosixConfig};
+use demi_drivers::spread::{Hash, Spread};
 use demi_drivers::tap::{Tap, TapConfig};
 #[cfg(feature = "uring")]
 use demi_drivers::uring::{Uring, UringConfig};
@@ -82,6 +83,11 @@ impl Opening<'_> {
             DeviceSpec::Tap { name } => {
                 let mut tap = TapConfig::new(name);
                 (tap.mac, tap.mtu, tap.pool) = (self.config.mac, self.config.mtu, pool);
+                tap.spread = self.fanout().map(|fanout| Spread {
+                    queue: fanout.queue,
+                    queues: fanout.queues,
+                    hash: Hash::Mix { seed: fanout.seed },
+                });
                 self.networked(Box::new(Tap::open(&tap)?))
             }
             DeviceSpec::Packet { interface } => {
@@ -105,7 +111,7 @@ impl Opening<'_> {
 
     /// Whether several cores can drive the device, a queue each.
     fn has_queues(&self) -> bool {
-        self.spec.is_kernel() || matches!(self.spec, DeviceSpec::Packet { .. })
+        self.spec.is_kernel() || matches!(self.spec, DeviceSpec::Packet { .. } | DeviceSpec::Tap { .. })
     }
 
     /// How the kernel is to spread an interface's frames over cores; alike on all of them.
