@@ -6,11 +6,13 @@
 //! redis-benchmark -t set,get,incr,mset -P 16 -q
 //! ```
 //!
-//! One core, no lock: all connections are tasks of one executor, so the map is in a `RefCell`. Each turn of a connection
-//! answers every command that has arrived with one write, whatever the client pipelines.
+//! No lock: all connections of a core are tasks of one executor, so its map is in a `RefCell`. On several cores
+//! (`DEMI_CORES=0-3`) each has a part of the map, see `shards`. Each turn of a connection answers every command that has arrived
+//! with one write, whatever the client pipelines.
 
 mod commands;
 mod resp;
+mod shards;
 mod store;
 
 use std::cell::RefCell;
@@ -28,6 +30,7 @@ use futures::future::{Either, select};
 
 use commands::{Outcome, Server};
 use resp::{Limits, Request};
+use shards::Pending;
 
 /// Key-value server that speaks RESP2 (redis-cli, redis-benchmark).
 #[derive(Parser)]
@@ -36,7 +39,7 @@ struct Args {
     /// Address and port to listen on.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6379")]
     listen: SocketAddr,
-    /// Connections at most; more are closed as they come.
+    /// Connections at most, on each core; more are closed as they come.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     clients: usize,
     /// Bytes at most of one key or value.
@@ -56,8 +59,10 @@ const WRITE_BATCH: usize = 64 * 1024;
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let listener = TcpListener::bind(args.listen).await?;
-    println!("listening on {} ({})", listener.local_addr()?, listener.device());
-    let server = Rc::new(RefCell::new(Server::new(Instant::now())));
+    if demi::this_core().index() == 0 {
+        println!("listening on {} ({})", listener.local_addr()?, listener.device());
+    }
+    let server = shards::here();
     let limits = Limits { argument_bytes: args.max_value, ..Limits::default() };
     demi::spawn(expire(server.clone()));
 
@@ -96,6 +101,7 @@ async fn serve(mut stream: TcpStream, server: Rc<RefCell<Server>>, limits: Limit
 
 async fn converse(stream: &mut TcpStream, server: &RefCell<Server>, limits: Limits) -> std::io::Result<()> {
     let (mut input, mut output) = (BytesMut::new(), Vec::new());
+    let mut pending = Pending::default();
     // Bytes that the input must have before it is worth a look.
     let mut needed = 1;
     while let Some(received) = stream.pop().await? {
@@ -115,7 +121,9 @@ async fn converse(stream: &mut TcpStream, server: &RefCell<Server>, limits: Limi
                     break;
                 }
                 Ok(Request::Complete { arguments, bytes }) => {
-                    outcome = server.borrow_mut().run(&arguments, Instant::now(), &mut output);
+                    if !pending.send(&arguments, &output) {
+                        outcome = server.borrow_mut().run(&arguments, Instant::now(), &mut output);
+                    }
                     bytes
                 }
                 Err(error) => {
@@ -127,9 +135,13 @@ async fn converse(stream: &mut TcpStream, server: &RefCell<Server>, limits: Limi
             input.advance(taken);
             needed = 1;
             if output.len() >= WRITE_BATCH {
+                pending.settle(&mut output).await;
                 stream.write_all(&output).await?;
                 output.clear();
             }
+        }
+        if !pending.is_empty() {
+            pending.settle(&mut output).await;
         }
         stream.write_all(&output).await?;
         output.clear();
