@@ -175,6 +175,7 @@ fn prepare<F, Fut: Future, R>(
         ended: Mutex::new(Vec::new()),
         left: AtomicUsize::new(1),
         stopped: AtomicBool::new(false),
+        judging: Mutex::new(()),
         waiting: cpus.iter().map(|_| Waiting::new()).collect(),
     };
     Ok((Arc::new(crew), placings.into_iter()))
@@ -204,6 +205,8 @@ struct Crew<M, R> {
     /// Cores begun that have not ended.
     left: AtomicUsize,
     stopped: AtomicBool,
+    /// Held while an output is judged.
+    judging: Mutex<()>,
     /// One a core.
     waiting: Box<[Waiting]>,
 }
@@ -314,11 +317,26 @@ where
         if this.crew.stopped.load(Ordering::Acquire) {
             return Poll::Ready(Ended::Stopped);
         }
-        let judged = || this.main.as_mut().poll(cx).map(this.crew.main.judge);
+        let crew = this.crew;
+        let judged = || {
+            this.main.as_mut().poll(cx).map(|output| {
+                // One after the other, and nobody after a failure: it is told once.
+                let _alone = lock(&crew.judging);
+                if crew.stopped.load(Ordering::Acquire) {
+                    return None;
+                }
+                let (output, failed) = (crew.main.judge)(output);
+                if failed {
+                    crew.stop();
+                }
+                Some((output, failed))
+            })
+        };
         match catch_unwind(AssertUnwindSafe(judged)) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready((output, false))) => Poll::Ready(Ended::Output(output)),
-            Ok(Poll::Ready((output, true))) => Poll::Ready(Ended::Failed(output)),
+            Ok(Poll::Ready(Some((output, false)))) => Poll::Ready(Ended::Output(output)),
+            Ok(Poll::Ready(Some((output, true)))) => Poll::Ready(Ended::Failed(output)),
+            Ok(Poll::Ready(None)) => Poll::Ready(Ended::Stopped),
             Err(payload) => Poll::Ready(Ended::Panicked(payload)),
         }
     }
