@@ -9,6 +9,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use demi_drivers::device::DeviceStats;
 use demi_drivers::spread::{Arrival, Spread};
@@ -210,6 +211,10 @@ impl Device for Shared {
         self.inner.wait_fd()
     }
 
+    fn max_wait(&self) -> Option<Duration> {
+        self.inner.max_wait()
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.inner.deadline()
     }
@@ -364,7 +369,7 @@ mod tests {
         for frame in frames.iter().chain([&arp]) {
             queue.push(buf(far.pool(), frame), demi_drivers::Offload::default());
         }
-        let later = Instant::ZERO + std::time::Duration::from_secs(1);
+        let later = Instant::ZERO + Duration::from_secs(1);
         far.tx_burst(Instant::ZERO, &mut queue).unwrap();
         let mut received = Vec::new();
         while shared.rx_burst(later, &mut received, 64).unwrap() > 0 {}
