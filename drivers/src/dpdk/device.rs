@@ -98,6 +98,15 @@ impl Dpdk {
         Ok(DpdkQueue::all(Port::open(config)?))
     }
 
+    /// As [`open`](Self::open), for one of several threads that share a port: queue `index` of those that `config` asks for. Whichever thread
+    /// comes first opens the port; the others name the same arguments and find theirs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `InvalidInput` when the port has no such queue.
+    pub fn open_shared(config: &DpdkConfig, index: u16) -> io::Result<Dpdk> {
+        super::queue::shared(config, index)?.start()
+    }
+
     pub(super) fn over(queue: DpdkQueue) -> io::Result<Dpdk> {
         let attached = Attached::here();
         let memory = &queue.memory;
@@ -105,6 +114,10 @@ impl Dpdk {
         // SAFETY: the memory's slots are as a pool wants them: behind an mbuf, or pieces of their own, 64-aligned, and headers
         // are mbufs' private areas, which DPDK leaves to us.
         let pool = unsafe { Pool::at_home(memory.homed()?) };
+        let mut capabilities = queue.port.capabilities.clone();
+        if let Some(spread) = &mut capabilities.spread {
+            spread.queue = queue.index;
+        }
         Ok(Dpdk {
             pool,
             number: queue.port.number,
@@ -112,7 +125,7 @@ impl Dpdk {
             small: memory.small(),
             envelopes: memory.envelopes(),
             returns: memory.returns.context(),
-            capabilities: queue.port.capabilities.clone(),
+            capabilities,
             name: queue.port.name.clone(),
             scratch: [null_mut(); BURST],
             frames: Frames { mbufs: [null_mut(); BURST], count: 0, whole: Vec::new(), prepare: false },

@@ -23,7 +23,8 @@
 //!
 //! **Cores.** [`Dpdk::open_queues`] answers a [`DpdkQueue`] for each queue pair: send each to its thread and [`start`](DpdkQueue::start) it
 //! there. Each has memory of its own, and what it shares with the others is DPDK's business. The port spreads flows over the
-//! queues by a symmetric hash where it can, and [`DpdkQueue::rss`] says how.
+//! queues by a symmetric hash where it can, and [`Capabilities::spread`](crate::Capabilities::spread) says how; of a port that does not
+//! say, frames may come to any queue.
 //!
 //! **Waiting.** A loop that does not spin sleeps until the receive queue's interrupt, where the driver has one (most NICs on vfio-pci,
 //! net_tap); else it looks every 100 µs.
@@ -51,7 +52,6 @@ mod wait;
 pub use device::Dpdk;
 pub use memory::lost_buffers;
 pub use queue::DpdkQueue;
-pub use rss::Rss;
 
 use std::time::Duration;
 

@@ -11,9 +11,10 @@ use demi_dpdk_sys as sys;
 use super::args::Arguments;
 use super::eal::{self, Eal};
 use super::memory::{Memory, MemoryConfig};
-use super::rss::Rss;
+use super::rss;
 use super::{DpdkConfig, explain};
 use crate::device::Capabilities;
+use crate::spread::{Hash, Spread};
 use crate::vnet::TSO_MAX_BYTES;
 
 /// Descriptors of each queue unless the device string says otherwise.
@@ -36,7 +37,6 @@ pub(super) struct Port {
     /// The queues' memory, which the port may write as long as it runs.
     pub(super) memories: Vec<Arc<Memory>>,
     pub(super) interrupts: bool,
-    pub(super) rss: Option<Rss>,
     eal: Eal,
 }
 
@@ -63,7 +63,6 @@ impl Port {
             started: false,
             memories: Vec::new(),
             interrupts: false,
-            rss: None,
             eal,
         };
         port.set_up(config, &arguments)?;
@@ -131,8 +130,14 @@ impl Port {
         // SAFETY: the port is started, and the structure is ours to be written.
         unsafe { sys::demi_dpdk_port_stats(number, &raw mut self.before) };
         self.interrupts = agreed.rx_interrupts;
-        self.rss = if queues > 1 && agreed.rss { Rss::of(number) } else { None };
         self.capabilities = capabilities(mac, &agreed, queues);
+        if queues > 1 {
+            let known = if agreed.rss { rss::hash_of(number) } else { None };
+            // Whose a flow is has to be agreed on, also when the port spreads in a way of its own.
+            let own = || Hash::Mix { seed: std::ptr::from_ref(self).addr() as u32 };
+            let hash = known.unwrap_or_else(own);
+            self.capabilities.spread = Some(Spread { queue: 0, queues, hash });
+        }
         Ok(())
     }
 

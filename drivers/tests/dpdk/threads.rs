@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use demi_drivers::dpdk::Dpdk;
 use demi_drivers::dpdk::rings::Rings;
+use demi_drivers::dpdk::{Dpdk, DpdkQueue};
+use demi_drivers::spread::{Hash, Spread};
 use demi_drivers::{Device, Instant, Offload, TxQueue};
 
 use super::support::{SMALL, case, config, frame, receive, send_one};
@@ -83,15 +84,46 @@ fn every_queue_of_a_port_works_on_its_own_thread() {
 #[test]
 fn a_port_says_which_queue_a_flow_comes_to() {
     case("threads::a_port_says_which_queue_a_flow_comes_to", || {
-        let queues =
-            Dpdk::open_queues(&config(&format!("{SMALL} -l 0,1 --vdev=net_null0 queues=2"))).unwrap();
-        let rss = queues[0].rss().expect("net_null has a key and a table").clone();
-        assert_eq!(queues[1].rss(), Some(&rss));
-        assert!(rss.key().len() >= 40, "{} bytes", rss.key().len());
-        assert!((0..128).all(|hash| rss.queue(hash) < 2));
-        let single = config("port=net_null0");
-        assert!(Dpdk::open_queues(&single).is_err(), "it is open");
-        drop(queues);
-        assert!(Dpdk::open_queues(&single).unwrap()[0].rss().is_none());
+        let spreads = |arguments: &str| -> Vec<_> {
+            let queues = Dpdk::open_queues(&config(&format!("{SMALL} -l 0,1 {arguments}"))).unwrap();
+            let spread = |queue: DpdkQueue| queue.start().unwrap().capabilities().spread.clone();
+            queues.into_iter().map(spread).collect()
+        };
+        let devices = "--vdev=net_null0 --vdev=net_ring0";
+        let null = spreads(&format!("{devices} port=net_null0 queues=2"));
+        let first = null[0].as_ref().expect("two queues");
+        let Hash::Toeplitz { key, table } = &first.hash else { panic!("net_null has a key and a table") };
+        assert!(key.len() >= 40 && table.iter().all(|queue| *queue < 2), "{first:?}");
+        assert_eq!(null[1], Some(Spread { queue: 1, ..first.clone() }));
+        let ring = spreads(&format!("{devices} port=net_ring0 queues=2"));
+        let first = ring[0].as_ref().expect("two queues");
+        assert!(matches!(first.hash, Hash::Mix { .. }), "a ring hashes nothing: {first:?}");
+        assert_eq!(ring[1], Some(Spread { queue: 1, ..first.clone() }), "both agree");
+        assert_eq!(spreads(&format!("{devices} port=net_ring0")), [None]);
+    });
+}
+
+#[test]
+fn threads_that_name_the_same_port_share_it() {
+    case("threads::threads_that_name_the_same_port_share_it", || {
+        let config = || {
+            let one = config(&format!("{SMALL} -l 0,1 --vdev=net_ring0"));
+            demi_drivers::dpdk::DpdkConfig { queues: 2, ..one }
+        };
+        for _ in 0..2 {
+            std::thread::scope(|scope| {
+                for index in [1, 0] {
+                    scope.spawn(move || {
+                        let mut device = Dpdk::open_shared(&config(), index).unwrap();
+                        let buf = device.pool().copy_from_slice(&frame(u64::from(index), 64)).unwrap();
+                        send_one(&mut device, buf);
+                        assert_eq!(&receive(&mut device, 1)[0].buf[..], frame(u64::from(index), 64));
+                    });
+                }
+            });
+        }
+        let error = Dpdk::open_shared(&config(), 2).unwrap_err();
+        assert!(error.to_string().contains("no queue 2"), "{error}");
+        drop(Dpdk::open_shared(&config(), 0).unwrap());
     });
 }

@@ -111,7 +111,11 @@ impl Opening<'_> {
 
     /// Whether several cores can drive the device, a queue each.
     fn has_queues(&self) -> bool {
-        self.spec.is_kernel() || matches!(self.spec, DeviceSpec::Packet { .. } | DeviceSpec::Tap { .. })
+        let devices = matches!(
+            self.spec,
+            DeviceSpec::Packet { .. } | DeviceSpec::Tap { .. } | DeviceSpec::Dpdk { .. }
+        );
+        self.spec.is_kernel() || devices
     }
 
     /// How the kernel is to spread an interface's frames over cores; alike on all of them.
@@ -160,7 +164,9 @@ impl Opening<'_> {
     fn dpdk(&self, arguments: &str, pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
         let mut dpdk = DpdkConfig::new(arguments);
         (dpdk.mac, dpdk.mtu, dpdk.pool) = (self.config.mac, self.config.mtu, pool);
-        self.networked(Box::new(Dpdk::open(&dpdk)?))
+        dpdk.queues = u16::try_from(self.queue.of).unwrap_or(u16::MAX).max(1);
+        let index = u16::try_from(self.queue.index).unwrap_or(u16::MAX);
+        self.networked(Box::new(Dpdk::open_shared(&dpdk, index)?))
     }
 
     #[cfg(not(feature = "dpdk"))]
