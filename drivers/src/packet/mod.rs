@@ -58,7 +58,7 @@ pub struct PacketConfig {
 }
 
 /// One of several that share what arrives at an interface, each with rings of its own (packet(7), `PACKET_FANOUT`). The kernel spreads
-/// flows by our own hash ([`spread`]), so that where a reply arrives is known beforehand.
+/// flows by our own hash ([`crate::spread`]), so that where a reply arrives is known beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fanout {
     /// Names the group: alike for all of it, and unlike those of others at the interface.

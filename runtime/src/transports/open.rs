@@ -111,10 +111,8 @@ impl Opening<'_> {
 
     /// Whether several cores can drive the device, a queue each.
     fn has_queues(&self) -> bool {
-        let devices = matches!(
-            self.spec,
-            DeviceSpec::Packet { .. } | DeviceSpec::Tap { .. } | DeviceSpec::Dpdk { .. }
-        );
+        let devices =
+            matches!(self.spec, DeviceSpec::Packet { .. } | DeviceSpec::Tap { .. } | DeviceSpec::Dpdk { .. });
         self.spec.is_kernel() || devices
     }
 
