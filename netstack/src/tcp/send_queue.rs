@@ -113,7 +113,9 @@ impl SendQueue {
         }
         while !bytes.is_empty() {
             // A whole segment's room each, so that later writes fill it up.
-            let some = pool.alloc_spare(mss).or_else(|| pool.alloc_spare(bytes.len().min(mss)));
+            // Without large slots small ones do: a device may keep those it has sent for as long as it sends nothing more.
+            let fits = |most: usize| pool.alloc_spare(bytes.len().min(most));
+            let some = pool.alloc_spare(mss).or_else(|| fits(mss)).or_else(|| fits(pool.small_capacity()));
             let Some(mut slot) = some else { break };
             let copied = slot.put_slice(&bytes[..bytes.len().min(mss)]);
             if copied == 0 {
@@ -268,6 +270,19 @@ mod tests {
         assert!(slots <= 70, "{slots} slots of 1,792 bytes for 100,000");
         let parts = segment(&mut queue, SeqNumber::new(148), 48, &pool).unwrap();
         assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), 48);
+    }
+
+    #[test]
+    fn without_large_slots_small_ones_do() {
+        let pool =
+            Pool::new(&PoolConfig { large_slots: 1, huge_pages: false, slots: 512, ..PoolConfig::default() });
+        let pool = pool.unwrap();
+        let held = pool.alloc(pool.max_capacity()).expect("the only one");
+        let mut queue = SendQueue::new(SeqNumber::new(100));
+        let bytes = vec![7; 100_000];
+        assert_eq!(queue.write(&bytes, &pool, SeqNumber::new(100), 60_000), bytes.len());
+        drop(held);
+        assert_eq!(pool.stats().large_slots_out, 0);
     }
 
     fn segment(queue: &mut SendQueue, seq: SeqNumber, len: u32, pool: &Pool) -> Option<Vec<Buf>> {
