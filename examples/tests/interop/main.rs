@@ -8,6 +8,8 @@
 
 mod addressing;
 mod algorithms;
+#[cfg(feature = "dpdk")]
+mod card;
 mod datagrams;
 mod echo;
 mod ends;

@@ -38,6 +38,9 @@ pub(crate) enum Nic {
 impl Nic {
     pub(crate) const ALL: [Nic; 4] = [Nic::Igb, Nic::E1000e, Nic::Virtio, Nic::Vmxnet3];
 
+    /// Those whose tests are part of the guest tier.
+    pub(crate) const TESTED: [Nic; 3] = [Nic::Igb, Nic::E1000e, Nic::Virtio];
+
     /// What `--nic` calls it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
 # The first process of the guest, once the machine's files are mounted.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8 DEMI_GUEST=1
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8 XTASK_GUEST=1
 stty -opost 2>/dev/null
 mkdir -p /lib/modules
 mount --bind @MODULES@/lib/modules /lib/modules

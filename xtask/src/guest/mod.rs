@@ -72,6 +72,11 @@ fn prepare(workspace: &Workspace) -> Result<Prepared, String> {
     Ok(Prepared { qemu, vmlinux: kernel.vmlinux, initramfs, modules: kernel.modules })
 }
 
+/// What a machine lacks for a guest, if that could not be installed.
+pub(crate) fn obstacle(workspace: &Workspace) -> Option<String> {
+    prepare(workspace).err()
+}
+
 /// Runs the command in a guest; its exit code, or 1 when there was no guest to run it in.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> u8 {
     let shared = std::env::temp_dir().join(format!("demi-guest-{}", std::process::id()));

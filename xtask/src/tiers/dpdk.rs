@@ -12,13 +12,17 @@ const PACKAGES: &str = "-p demi-dpdk-sys -p demi-drivers -p demi-runtime -p demi
 /// The feature in each of them, and the ports that only tests have.
 const FEATURES: &str = "--features demi-drivers/dpdk-rings,demi-runtime/dpdk,demi-examples/dpdk,demi-runtime/dns,demi-runtime/hyper,demi-runtime/tokio";
 
+/// A command on all that is built with DPDK.
+pub(super) fn dpdk(line: &str) -> Invocation {
+    Invocation::new(line).args(PACKAGES).args(FEATURES)
+}
+
 /// Lints, the programs under test, the suites.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     let targets = targets_of(workspace, Tier::Dpdk);
     if targets.is_empty() {
         return Vec::new();
     }
-    let dpdk = |line: &str| Invocation::new(line).args(PACKAGES).args(FEATURES);
     let tests = |line: &str| dpdk(line).env("DEMI_TIER", "dpdk").limit_s(40 * 60);
     let bench = Invocation::new(
         "cargo run --profile tier -p demi-benches --no-default-features --features dpdk --bin dpdk",

@@ -4,6 +4,7 @@
 pub(crate) mod bench;
 pub(crate) mod dpdk;
 pub(crate) mod fuzz;
+pub(crate) mod guest;
 pub(crate) mod kernel;
 pub(crate) mod sim;
 pub(crate) mod unit;
@@ -79,7 +80,7 @@ impl Tier {
             Tier::Kernel => packages::KERNEL,
             Tier::Bench => packages::BENCH,
             Tier::Fuzz => packages::FUZZ,
-            Tier::Dpdk => packages::DPDK,
+            Tier::Dpdk | Tier::Guest => packages::DPDK,
             _ => &[],
         }
     }
@@ -93,7 +94,8 @@ impl Tier {
             Tier::Bench => bench::steps(workspace),
             Tier::Fuzz => fuzz::steps(workspace),
             Tier::Dpdk => dpdk::steps(workspace),
-            Tier::Guest | Tier::Rdma => Vec::new(),
+            Tier::Guest => guest::steps(workspace),
+            Tier::Rdma => Vec::new(),
         }
     }
 
@@ -103,10 +105,15 @@ impl Tier {
             return Some("needs root, for network namespaces".to_owned());
         }
         if self == Tier::Unit {
-            packages::ensure_components(workspace).err()
-        } else {
-            packages::ensure(workspace, self.tools()).err()
+            return packages::ensure_components(workspace).err();
         }
+        let missing = packages::ensure(workspace, self.tools()).err();
+        if self == Tier::Guest {
+            // Its clients are the kernel tier's.
+            let clients = || packages::ensure(workspace, packages::KERNEL).err();
+            return missing.or_else(clients).or_else(|| crate::guest::obstacle(workspace));
+        }
+        missing
     }
 }
 

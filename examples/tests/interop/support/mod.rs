@@ -4,6 +4,8 @@
 //! program runs in it until it is dropped, a [`Client`] until it ends or its time is up. All of them clean up when dropped, a panic
 //! included; what a killed run left behind goes when the next one starts.
 
+#[cfg(feature = "dpdk")]
+pub(crate) mod card;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod files;
