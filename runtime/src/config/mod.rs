@@ -167,6 +167,59 @@ keys! {
     mtu_probing: MtuProbing = MtuProbing::OnBlackHole, mtu_probing;
     /// Key of a stack's Fast Open cookies, 32 hexadecimal digits: hosts behind one name share it. A random one when not given.
     fast_open_key: Option<[u8; 16]> = None, fast_open_key;
+    /// The next ones have the names and the values of Linux's sysctls, for a stack's connections; kernel sockets have the
+    /// kernel's. Timestamps are offered and used (RFC 7323).
+    tcp_timestamps: bool = true, value::switch;
+    /// Windows beyond 64 KiB are offered and used (RFC 7323).
+    tcp_window_scaling: bool = true, value::switch;
+    /// Selective acknowledgements are offered and used (RFC 2018).
+    tcp_sack: bool = true, value::switch;
+    /// The peer is told what arrived twice (RFC 2883).
+    tcp_dsack: bool = true, value::switch;
+    /// How losses are found, a sum of bits. 1: by time (RFC 8985), else three segments behind a hole tell (RFC 6675). 2: the wait
+    /// for what may be reordered does not adapt. 4: it is waited for even where reordering was never seen.
+    tcp_recovery: u8 = 1, value::number::<u8, 0, 7>;
+    /// 3 or 4: a lost tail is probed for before the retransmission timeout (RFC 8985 §7). Less: it is not.
+    tcp_early_retrans: u8 = 3, value::number::<u8, 0, 4>;
+    /// Whether a retransmission timeout was spurious is found out (RFC 5682): 0 for no, 1 or 2 for yes.
+    tcp_frto: u8 = 2, value::number::<u8, 0, 2>;
+    /// Segments that may overtake another before that is taken for lost, to begin with.
+    tcp_reordering: u32 = 3, value::number::<u32, 1, 300>;
+    /// The most that this adapts to.
+    tcp_max_reordering: u32 = 300, value::number::<u32, 1, 65535>;
+    /// A congestion window that was not used for a timeout begins anew (RFC 2861).
+    tcp_slow_start_after_idle: bool = true, value::switch;
+    /// Rate at which paced data is sent, in percent of a window a round trip: in slow start.
+    tcp_pacing_ss_ratio: u32 = 200, value::number::<u32, 1, 1000>;
+    /// And after it.
+    tcp_pacing_ca_ratio: u32 = 120, value::number::<u32, 1, 1000>;
+    /// Receive buffers grow to what is read in a round trip.
+    tcp_moderate_rcvbuf: bool = true, value::switch;
+    /// Smallest retransmission timeout, in microseconds, at most a second.
+    tcp_rto_min_us: Duration = Duration::from_millis(200), value::time_within::<1_000, 1_000, 1_000_000_000>;
+    /// Largest retransmission timeout, in milliseconds, from one second to 120.
+    tcp_rto_max_ms: Duration = Duration::from_secs(120), value::time_within::<1_000_000, 1_000_000_000, 120_000_000_000>;
+    /// SYNs sent again before a connect fails.
+    tcp_syn_retries: u32 = 6, value::number::<u32, 0, 127>;
+    /// SYN-ACKs sent again before a handshake is forgotten.
+    tcp_synack_retries: u32 = 5, value::number::<u32, 0, 127>;
+    /// Timeouts in a row before a connection is given up.
+    tcp_retries2: u32 = 15, value::number::<u32, 0, 255>;
+    /// As `tcp_retries2`, for connections that the program has closed; 0: 8.
+    tcp_orphan_retries: u32 = 0, value::number::<u32, 0, 255>;
+    /// How long a closed connection waits for the peer to close, too, in seconds.
+    tcp_fin_timeout: Duration = Duration::from_secs(60), value::time_within::<1_000_000_000, 0, 86_400_000_000_000>;
+    /// A SYN that is sent again no longer asks for ECN (RFC 3168 §6.1.1.1).
+    tcp_ecn_fallback: bool = true, value::switch;
+    /// Whether a connect may follow on a connection in TIME-WAIT (RFC 6191): 0 no, 1 yes, 2 to addresses of this host.
+    tcp_tw_reuse: u8 = 1, value::number::<u8, 0, 2>;
+    /// Connections remembered in TIME-WAIT; for more, the oldest is forgotten.
+    tcp_max_tw_buckets: usize = 1 << 18, value::number::<usize, 0, { 1 << 26 }>;
+    /// Fast Open (RFC 7413), a sum of bits: 1 connects may, 2 listeners may; 4 connects send data even without a cookie, 0x200
+    /// listeners take it even so; 0x400 every listener does.
+    tcp_fastopen: u32 = 3, fast_open_bits;
+    /// A handshake that ends while too many connections wait to be accepted is answered with a RST, not with silence.
+    tcp_abort_on_overflow: bool = false, value::switch;
     /// File that every frame of a stack's device is written to, as pcapng.
     pcap: Option<PathBuf> = None, value::path;
     /// Seed of everything random; drawn from the kernel when not given. A stack's secrets come from it: give one in tests
@@ -340,6 +393,17 @@ fn fast_open_key(value: &Setting) -> value::Parsed<Option<[u8; 16]>> {
     }
 }
 
+/// The bits of Linux's `tcp_fastopen` that mean something here, in decimal or as `0x…`.
+fn fast_open_bits(value: &Setting) -> value::Parsed<u32> {
+    let text = value.text();
+    let bits = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    bits.filter(|bits| bits & !0x607 == 0)
+        .ok_or_else(|| "no such bits: write a sum of 1, 2, 4, 0x200 and 0x400".into())
+}
+
 /// A slot's bytes: what a pool can be cut into.
 fn slot_bytes(value: &Setting) -> value::Parsed<usize> {
     let bytes = value::bytes::<512, { 1 << 24 }>(value)?;
@@ -389,6 +453,27 @@ mod tests {
         assert_eq!((config.ecn, config.recv_buffer_max_bytes), (EcnMode::On, 1 << 20));
         assert_eq!(config.congestion, CongestionControl::Bbr);
         assert!(Config::new().ecn("maybe").check().is_err());
+    }
+
+    #[test]
+    fn knobs_of_tcp_have_the_values_of_their_sysctls() {
+        let config =
+            Config::new().tcp_recovery(7).tcp_fastopen("0x403").tcp_fin_timeout(5).tcp_rto_min_us(500);
+        let config = config.tcp_rto_max_ms("2s").tcp_sack("off").check().unwrap();
+        assert_eq!((config.tcp_recovery, config.tcp_fastopen, config.tcp_sack), (7, 0x403, false));
+        assert_eq!(config.tcp_fin_timeout, Duration::from_secs(5));
+        assert_eq!(config.tcp_rto_min_us, Duration::from_micros(500));
+        assert_eq!(config.tcp_rto_max_ms, Duration::from_secs(2));
+        for (key, wrong) in [
+            ("tcp_recovery", "8"),
+            ("tcp_fastopen", "8"),
+            ("tcp_rto_max_ms", "500"),
+            ("tcp_rto_min_us", "0"),
+            ("tcp_reordering", "0"),
+            ("tcp_tw_reuse", "3"),
+        ] {
+            assert!(Config::new().set(key, wrong).check().is_err(), "{key} = {wrong}");
+        }
     }
 
     #[test]

@@ -203,6 +203,18 @@ pub(super) fn time<const UNIT_NS: u64>(value: &Setting) -> Parsed<Duration> {
     Err("not a time: write a whole number, alone or with ns, us, ms or s".into())
 }
 
+/// [`time`], from `MIN_NS` to `MAX_NS` nanoseconds.
+pub(super) fn time_within<const UNIT_NS: u64, const MIN_NS: u64, const MAX_NS: u64>(
+    value: &Setting,
+) -> Parsed<Duration> {
+    let (least, most) = (Duration::from_nanos(MIN_NS), Duration::from_nanos(MAX_NS));
+    let time = time::<UNIT_NS>(value)?;
+    if !(least..=most).contains(&time) {
+        return Err(format!("out of range: write a time from {least:?} to {most:?}"));
+    }
+    Ok(time)
+}
+
 /// Interface addresses: each with its prefix length, or how to come by one.
 pub(super) fn interface(value: &Setting) -> Parsed<Vec<Address>> {
     value.items().iter().map(|item| item.parse()).collect()
