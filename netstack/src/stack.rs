@@ -141,6 +141,18 @@ impl Stack {
         self.tcp.set_fast_open(listener, queue)
     }
 
+    /// How long a listener waits for data with the end of a handshake (`TCP_DEFER_ACCEPT`), from now on.
+    ///
+    /// # Errors
+    /// `NotConnected` when it is closed.
+    pub fn set_defer_accept(
+        &mut self,
+        listener: demi_drivers::transport::ListenerId,
+        wait: Option<Duration>,
+    ) -> io::Result<()> {
+        self.tcp.set_defer_accept(listener, wait)
+    }
+
     /// TCP's counters since the stack was made.
     pub fn tcp_stats(&self) -> &TcpStats {
         self.tcp.stats()

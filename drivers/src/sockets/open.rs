@@ -27,6 +27,13 @@ pub(crate) fn listener(local: SocketAddr, options: &ListenOptions) -> io::Result
         options::set_number(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
             .map_err(|e| explain(e, "cannot set TCP_FASTOPEN"))?;
     }
+    if let Some(wait) = options.defer_accept {
+        // In whole seconds, of which the kernel makes retransmissions; a part of one is one.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+        options::set_number(&socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+            .map_err(|e| explain(e, "cannot set TCP_DEFER_ACCEPT"))?;
+    }
     socket.bind(&local.into()).map_err(|e| explain(e, format!("cannot listen on {local}")))?;
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
     socket.listen(backlog).map_err(|e| explain(e, format!("cannot listen on {local}")))?;

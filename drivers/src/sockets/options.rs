@@ -60,6 +60,13 @@ pub(crate) fn apply_stream(
     if old.user_timeout != new.user_timeout {
         sock.set_tcp_user_timeout(new.user_timeout).map_err(|e| explain(e, "cannot set TCP_USER_TIMEOUT"))?;
     }
+    if old.syn_retries != new.syn_retries {
+        apply_syn_retries(socket, new.syn_retries)?;
+    }
+    if old.fin_wait_2 != new.fin_wait_2 {
+        set_number(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, linger2(new.fin_wait_2)?)
+            .map_err(|e| explain(e, "cannot set TCP_LINGER2"))?;
+    }
     if old.congestion != new.congestion
         && let Some(congestion) = new.congestion
     {
@@ -75,6 +82,28 @@ pub(crate) fn apply_stream(
         })?;
     }
     Ok(())
+}
+
+/// `TCP_SYNCNT`. The kernel has no word for its own choice, so that it cannot be gone back to.
+fn apply_syn_retries(socket: &impl AsFd, retries: Option<u32>) -> io::Result<()> {
+    let retries = retries.and_then(|retries| libc::c_int::try_from(retries).ok()).unwrap_or(0);
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_SYNCNT, retries)
+        .map_err(|e| explain(e, "cannot set TCP_SYNCNT: write 1 to 127"))
+}
+
+/// What `TCP_LINGER2` is for `wait`: -1 for not at all, 0 for the kernel's own choice.
+fn linger2(wait: Option<Duration>) -> io::Result<libc::c_int> {
+    /// The kernel's `TCP_FIN_TIMEOUT_MAX`; for more it would silently take its own choice.
+    const MOST: Duration = Duration::from_secs(120);
+    match wait {
+        None => Ok(0),
+        Some(wait) if wait.is_zero() => Ok(-1),
+        Some(wait) if wait <= MOST => Ok(whole_seconds(wait).as_secs() as libc::c_int),
+        Some(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the kernel waits 120 s for a peer's FIN at most: write a shorter time",
+        )),
+    }
 }
 
 /// As [`apply_stream`], for a UDP socket.

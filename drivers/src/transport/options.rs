@@ -85,6 +85,12 @@ pub struct StreamOptions {
     pub recv_buffer_bytes: Option<usize>,
     /// Give the connection up when sent bytes stay unacknowledged this long (RFC 5482).
     pub user_timeout: Option<Duration>,
+    /// SYNs that are sent again before a connect fails, and a listener's SYN-ACKs before a handshake is forgotten (Linux's
+    /// `TCP_SYNCNT`): 1 to 127. `None`: the transport's default.
+    pub syn_retries: Option<u32>,
+    /// How long a connection that has been closed waits for the peer to close, too, once everything is acknowledged (Linux's
+    /// `TCP_LINGER2`): zero resets it at once. The kernel counts whole seconds up to 120. `None`: the transport's default.
+    pub fin_wait_2: Option<Duration>,
     /// Congestion control; `None`: the transport's default.
     pub congestion: Option<CongestionControl>,
     /// Send at this rate at most, in bytes a second, and spread data over time rather than a window at a time (Linux's
@@ -114,6 +120,10 @@ pub struct ListenOptions {
     ///
     /// A request may then be taken twice: the SYN's data counts before anybody has shown that the client exists.
     pub fast_open: Option<u32>,
+    /// Accept a connection only when it has brought data, or has not for this long (Linux's `TCP_DEFER_ACCEPT`): until then only
+    /// a half-open record is kept, and the client believes itself connected. Rounded up to the times at which a SYN-ACK is sent
+    /// again: 1 s, 3 s, 7 s, ... `None`: don't wait.
+    pub defer_accept: Option<Duration>,
     /// What accepted connections start with. `reuse_address` and `reuse_port` are the listener's own.
     pub stream: StreamOptions,
 }
@@ -122,7 +132,7 @@ impl Default for ListenOptions {
     /// A backlog of 1,024, and an address that can be bound again at once after a restart.
     fn default() -> Self {
         let stream = StreamOptions { reuse_address: true, ..StreamOptions::default() };
-        ListenOptions { backlog: 1024, only_v6: false, fast_open: None, stream }
+        ListenOptions { backlog: 1024, only_v6: false, fast_open: None, defer_accept: None, stream }
     }
 }
 

@@ -21,6 +21,7 @@ suite![
     five_hundred_connections_leave_nothing_behind,
     a_connection_we_opened_waits_for_a_peer_that_reads_late,
     options_are_taken_and_reported,
+    who_says_nothing_is_accepted_after_who_does,
     tcp_info_describes_the_connection,
 ];
 
@@ -180,6 +181,7 @@ fn options_are_taken_and_reported(open: Open) {
     let mut net = open(Limits::default());
     let mut listen_options = ListenOptions::default();
     listen_options.stream.nodelay = true;
+    listen_options.stream.syn_retries = Some(3);
     let listener = net.transport.listen(V4.parse().unwrap(), &listen_options).unwrap();
     let peer = TcpStream::connect(net.transport.listener_addr(listener).unwrap()).unwrap();
     let stream = accept(&mut net, listener);
@@ -190,8 +192,18 @@ fn options_are_taken_and_reported(open: Open) {
     options.tos = 0x10;
     options.keepalive = Some(Default::default());
     options.user_timeout = Some(Duration::from_secs(3));
+    options.fin_wait_2 = Some(Duration::from_secs(7));
+    options.syn_retries = Some(5);
     net.transport.set_stream_options(stream, &options).unwrap();
     assert_eq!(net.transport.stream_options(stream).unwrap(), options);
+    options.fin_wait_2 = Some(Duration::ZERO);
+    net.transport.set_stream_options(stream, &options).unwrap();
+    for (wait, retries) in [(Some(Duration::from_secs(121)), Some(5)), (Some(Duration::ZERO), Some(128))] {
+        let mut wrong = options.clone();
+        (wrong.fin_wait_2, wrong.syn_retries) = (wait, retries);
+        let error = net.transport.set_stream_options(stream, &wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
     options.congestion = Some(CongestionControl::None);
     let error = net.transport.set_stream_options(stream, &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -205,6 +217,23 @@ fn options_are_taken_and_reported(open: Open) {
     net.transport.close(stream);
     net.transport.close_listener(listener);
     net.transport.close_datagram(datagram);
+    net.settle();
+}
+
+fn who_says_nothing_is_accepted_after_who_does(open: Open) {
+    let mut net = open(Limits::default());
+    let mut options = ListenOptions::default();
+    options.defer_accept = Some(Duration::from_secs(60));
+    let listener = net.transport.listen(V4.parse().unwrap(), &options).unwrap();
+    let address = net.transport.listener_addr(listener).unwrap();
+    let mute = TcpStream::connect(address).unwrap();
+    let mut talker = TcpStream::connect(address).unwrap();
+    talker.write_all(b"first").unwrap();
+    let stream = accept(&mut net, listener);
+    assert_eq!(pop_exactly(&mut net, stream, 5), b"first");
+    drop(mute);
+    net.transport.close(stream);
+    net.transport.close_listener(listener);
     net.settle();
 }
 

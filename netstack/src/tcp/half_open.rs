@@ -31,6 +31,8 @@ pub(crate) struct HalfOpen {
     sack: bool,
     /// ECN was agreed on.
     pub(crate) ecn: bool,
+    /// The handshake is done, but for the data that the listener waits for.
+    pub(crate) acked: bool,
     /// Transmissions of the SYN-ACK.
     pub(crate) sent: u8,
     /// Hash of `flow` in the flow table.
@@ -98,6 +100,7 @@ impl HalfOpen {
             timestamps: options.timestamps.is_some(),
             sack: options.sack_permitted,
             ecn,
+            acked: false,
             sent: 0,
             hash,
             listener,

@@ -11,6 +11,7 @@ use super::config::SynCookies;
 use super::connection::{self, Connection, Start, nanos};
 use super::flow_table::Owner;
 use super::half_open::{Answer, HalfOpen};
+use super::listener::Listener;
 use super::output::{Flow, Output, Refused, SegmentOut};
 use super::rto::{clock_ms, elapsed_ns};
 use super::seq::SeqNumber;
@@ -303,16 +304,45 @@ impl<P: Default> Tcp<P> {
         if half_open.sent == 0 {
             return self.retry_syn_ack(now, out, index);
         }
-        half_open.timeouts = half_open.timeouts.saturating_add(1);
-        let timeouts = half_open.timeouts;
+        let (before, acked) = (half_open.timeouts, half_open.acked);
+        let timeouts = before.saturating_add(1);
+        half_open.timeouts = timeouts;
+        let listener = self.listeners.slots.get(half_open.listener);
+        let own = listener.and_then(|listener| listener.options.stream.syn_retries);
+        let deferred = self.deferred_timeouts(listener);
         self.stats.timeouts += 1;
-        if u32::from(timeouts) > self.config.syn_ack_retries {
+        let tired = u32::from(before) >= own.unwrap_or(self.config.syn_ack_retries);
+        // As Linux, whoever has only to send data may be late.
+        if tired && !(acked && before < deferred) {
             self.stats.attempt_fails += 1;
             self.forget_half_open(index);
             return;
         }
-        self.repeat_syn_ack(now, out, index);
+        // And is not asked again before the last moment, whose acknowledgement makes a connection even without data.
+        if !acked || before.saturating_add(1) >= deferred {
+            self.repeat_syn_ack(now, out, index);
+        }
         self.arm_half_open(now, index, timeouts);
+    }
+
+    /// Timeouts of a SYN-ACK for which a listener waits for data with the end of the handshake.
+    fn deferred_timeouts(&self, listener: Option<&Listener>) -> u8 {
+        let initial_ns = nanos(self.config.initial_rto);
+        listener.map_or(0, |listener| listener.deferred_timeouts(initial_ns, self.bounds.max_ns))
+    }
+
+    /// Whether a listener would rather have data with the end of a handshake, and waits for it; noted, if so. `bare`: there is neither
+    /// data nor a FIN.
+    fn defers(&mut self, index: u32, bare: bool, timestamps: Option<Timestamps>) -> bool {
+        let Some(half_open) = self.half_open.slots.at(index).filter(|_| bare) else { return false };
+        let deferred = self.deferred_timeouts(self.listeners.slots.get(half_open.listener));
+        let defers = half_open.timeouts < deferred;
+        if defers && let Some(half_open) = self.half_open.slots.at_mut(index) {
+            half_open.acked = true;
+            half_open.ts_recent = timestamps.map_or(half_open.ts_recent, |timestamps| timestamps.value);
+            self.stats.defer_accept_drop += 1;
+        }
+        defers
     }
 
     /// Takes a half-open connection out of all tables.
@@ -408,7 +438,12 @@ impl<P: Default> Tcp<P> {
                 self.stats.attempt_fails += 1;
                 self.forget_half_open(index);
             }
-            Answer::Complete => self.complete(now, out, index, arrived),
+            Answer::Complete => {
+                let bare = arrived.len() == 0 && arrived.header.flags & flags::FIN == 0;
+                if !self.defers(index, bare, timestamps) {
+                    self.complete(now, out, index, arrived);
+                }
+            }
         }
     }
 

@@ -47,6 +47,20 @@ impl Listener {
         self.ready.len() < self.options.backlog.max(1) as usize
     }
 
+    /// Timeouts of a SYN-ACK for which the end of a handshake has to bring data (Linux counts `TCP_DEFER_ACCEPT` so); 0: it has
+    /// not. The first timeout comes after `initial_ns`, the others after twice the one before, at most `max_ns`.
+    pub(crate) fn deferred_timeouts(&self, initial_ns: u64, max_ns: u64) -> u8 {
+        let Some(wait) = self.options.defer_accept.filter(|wait| !wait.is_zero()) else { return 0 };
+        let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        let (mut timeouts, mut step_ns, mut passed_ns) = (1u8, initial_ns, initial_ns);
+        while wait_ns > passed_ns && timeouts < u8::MAX {
+            timeouts += 1;
+            step_ns = step_ns.saturating_mul(2).min(max_ns);
+            passed_ns = passed_ns.saturating_add(step_ns);
+        }
+        timeouts
+    }
+
     /// Whether another SYN's data may be taken, of at most `limit` at a time.
     pub(crate) fn takes_fast_open(&mut self, limit: u32, now: Instant) -> bool {
         while self.fast_open_resets.front().is_some_and(|&end| end <= now) {
@@ -147,6 +161,8 @@ impl Listeners {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use demi_drivers::transport::StreamOptions;
 
     use super::*;
@@ -158,6 +174,21 @@ mod tests {
         options.stream.reuse_port = reuse_port;
         let local = local.parse().unwrap();
         if all.clashes(local, &options) { None } else { all.insert(local, &options) }
+    }
+
+    #[test]
+    fn a_wait_for_data_is_a_number_of_timeouts() {
+        let mut all = Listeners::new(10);
+        let place = add(&mut all, "0.0.0.0:80", false, false).unwrap();
+        let timeouts = |wait: Option<Duration>, all: &mut Listeners| {
+            let listener = all.slots.get_mut(place).unwrap();
+            listener.options.defer_accept = wait;
+            listener.deferred_timeouts(1_000_000_000, 120_000_000_000)
+        };
+        assert_eq!(timeouts(None, &mut all), 0);
+        for (secs, expected) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (7, 3), (8, 4), (1 << 40, 255)] {
+            assert_eq!(timeouts(Some(Duration::from_secs(secs)), &mut all), expected, "{secs} s");
+        }
     }
 
     #[test]

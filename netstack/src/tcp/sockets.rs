@@ -3,6 +3,7 @@
 use core::task::{Context, Poll};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::time::Duration;
 
 use demi_drivers::transport::{
     ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions, TcpInfo, TcpState, TransportUsage,
@@ -116,6 +117,15 @@ impl<P: Default> Tcp<P> {
     /// `NotConnected` when it is closed.
     pub fn set_fast_open(&mut self, listener: ListenerId, queue: Option<u32>) -> io::Result<()> {
         self.listeners.slots.get_mut(listener.0).ok_or_else(stale)?.options.fast_open = queue;
+        Ok(())
+    }
+
+    /// How long a listener waits for data with the end of a handshake (`TCP_DEFER_ACCEPT`).
+    ///
+    /// # Errors
+    /// `NotConnected` when it is closed.
+    pub fn set_defer_accept(&mut self, listener: ListenerId, wait: Option<Duration>) -> io::Result<()> {
+        self.listeners.slots.get_mut(listener.0).ok_or_else(stale)?.options.defer_accept = wait;
         Ok(())
     }
 

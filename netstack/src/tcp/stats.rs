@@ -40,6 +40,8 @@ counters! {
     listen_overflows => "TcpExtListenOverflows",
     /// SYNs and handshakes dropped by listeners for any reason.
     listen_drops => "TcpExtListenDrops",
+    /// Handshakes whose end was not looked at, since data was to come with it (`TCP_DEFER_ACCEPT`).
+    defer_accept_drop => "TcpExtTCPDeferAcceptDrop",
     /// SYNs dropped because too many handshakes were under way.
     req_queue_full_drop => "TcpExtTCPReqQFullDrop",
     /// SYNs answered with a cookie because of that.

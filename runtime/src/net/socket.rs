@@ -33,6 +33,7 @@ pub struct TcpSocket {
     local: std::cell::Cell<Option<SocketAddr>>,
     only_v6: std::cell::Cell<bool>,
     fast_open: std::cell::Cell<Option<u32>>,
+    defer_accept: std::cell::Cell<Option<Duration>>,
     options: std::cell::RefCell<StreamOptions>,
 }
 
@@ -66,6 +67,7 @@ impl TcpSocket {
             local: None.into(),
             only_v6: false.into(),
             fast_open: None.into(),
+            defer_accept: None.into(),
             options: options.into(),
         }
     }
@@ -113,6 +115,7 @@ impl TcpSocket {
         options.backlog = backlog;
         options.only_v6 = self.only_v6.get();
         options.fast_open = self.fast_open.get();
+        options.defer_accept = self.defer_accept.get();
         options.stream = self.options.into_inner();
         TcpListener::bind_on(&super::current(), local, &options)
     }
@@ -186,6 +189,15 @@ fn some_size(bytes: u32) -> io::Result<Option<usize>> {
     Ok((bytes > 0).then_some(bytes as usize))
 }
 
+fn checked_syn_retries(retries: Option<u32>) -> io::Result<Option<u32>> {
+    match retries {
+        Some(0 | 128..) => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "SYNs sent again: write 1 to 127, or None"))
+        }
+        retries => Ok(retries),
+    }
+}
+
 options! {
     /// Whether an address that an old connection still occupies in TIME_WAIT can be bound (`SO_REUSEADDR`).
     reuseaddr set_reuseaddr reuse_address: bool, |v| v, Ok::<_, io::Error>;
@@ -217,6 +229,12 @@ options! {
     /// A connect that waits counts as done; what is wrong shows with the first write or read. The network may bring what
     /// goes with a SYN to the server twice: write what may be done twice. On the kernel's sockets write before you read.
     fastopen_connect set_fastopen_connect fast_open_connect: bool, |v| v, Ok::<_, io::Error>;
+    /// SYNs that are sent again before a connect fails, 1 to 127, and a listener's SYN-ACKs before a handshake is forgotten
+    /// (`TCP_SYNCNT`); `None`: the transport's default.
+    syn_retries set_syn_retries syn_retries: Option<u32>, |v| v, checked_syn_retries;
+    /// How long a connection that was closed waits for the peer to close, too (`TCP_LINGER2`); zero resets it at once, `None` is
+    /// the transport's default. The kernel counts in seconds, up to 120.
+    fin_wait_2 set_fin_wait_2 fin_wait_2: Option<Duration>, |v| v, Ok::<_, io::Error>;
     /// Congestion control; `None`: the transport's default.
     congestion set_congestion congestion: Option<CongestionControl>, |v| v, Ok::<_, io::Error>;
     /// The most bytes a second to send at, spread over time (`SO_MAX_PACING_RATE`); `None`: no limit.
@@ -253,6 +271,37 @@ impl TcpSocket {
     /// ```
     pub fn set_fastopen(&self, queue: Option<u32>) -> io::Result<()> {
         self.fast_open.set(queue.filter(|&queue| queue > 0));
+        Ok(())
+    }
+
+    /// How long the listener waits for data before it accepts a connection (`TCP_DEFER_ACCEPT`); `None`: it does not.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn defer_accept(&self) -> io::Result<Option<Duration>> {
+        Ok(self.defer_accept.get())
+    }
+
+    /// Accepts a connection only when it has brought data, or has brought none for about this long (`TCP_DEFER_ACCEPT`): who
+    /// connects and says nothing costs no more than a half-open record. For protocols whose client speaks first. `None`: doesn't.
+    ///
+    /// The time is rounded up to those at which a SYN-ACK is sent again: 1 s, 3 s, 7 s, ...
+    ///
+    /// # Errors
+    /// None today.
+    ///
+    /// ```
+    /// # demi::Runtime::new(demi::Config::new())?.block_on(async {
+    /// let socket = demi::net::TcpSocket::new_v4()?;
+    /// socket.set_defer_accept(Some(std::time::Duration::from_secs(3)))?;
+    /// socket.bind("127.0.0.1:0".parse().unwrap())?;
+    /// let listener = socket.listen(1024)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_defer_accept(&self, wait: Option<Duration>) -> io::Result<()> {
+        self.defer_accept.set(wait.filter(|wait| !wait.is_zero()));
         Ok(())
     }
 

@@ -74,6 +74,8 @@ struct Tcp {
     options: StreamOptions,
     /// Connections at a time whose data may come with the SYN (`TCP_FASTOPEN`).
     fast_open: Option<u32>,
+    /// How long connections wait for data before they are accepted (`TCP_DEFER_ACCEPT`).
+    defer_accept: Option<Duration>,
     /// What keepalive is to be like when it is turned on.
     keepalive: KeepAlive,
     /// Connections taken from the listener to see whether there are any.
@@ -268,6 +270,7 @@ impl Host {
                 local: None,
                 options: StreamOptions::default(),
                 fast_open: None,
+                defer_accept: None,
                 keepalive: self.keepalive,
                 accepted: VecDeque::new(),
                 error: None,
@@ -365,6 +368,7 @@ impl Host {
         options.backlog = u32::try_from(backlog).map_or(4096, |backlog| backlog.min(4096)) + 1;
         options.only_v6 = tcp.only_v6;
         options.fast_open = tcp.fast_open;
+        options.defer_accept = tcp.defer_accept;
         options.stream = tcp.options.clone();
         let local = tcp.local.unwrap_or(Host::any(tcp.v6));
         let id = self.stack.listen(canonical(local), &options)?;

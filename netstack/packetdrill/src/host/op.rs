@@ -296,6 +296,7 @@ impl Host {
             local: None,
             options,
             fast_open: None,
+            defer_accept: None,
             keepalive,
             accepted: Default::default(),
             error: None,

@@ -53,6 +53,17 @@ fn seconds(value: i32) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0))
 }
 
+/// `TCP_DEFER_ACCEPT` as Linux tells it: the time that so many timeouts take.
+fn deferred_seconds(wait: Option<Duration>) -> i32 {
+    let Some(wait) = wait else { return 0 };
+    let (mut step, mut period) = (1, 1);
+    while wait > Duration::from_secs(period) && period < 1 << 16 {
+        step = (step * 2).min(120);
+        period += step;
+    }
+    period as i32
+}
+
 fn buffer(value: i32) -> Option<usize> {
     Some(usize::try_from(value).unwrap_or(0).max(1152))
 }
@@ -95,8 +106,9 @@ impl Host {
         }
         tcp.options = options.clone();
         if let State::Listening(id) = tcp.state {
-            let fast_open = tcp.fast_open;
+            let (fast_open, defer_accept) = (tcp.fast_open, tcp.defer_accept);
             self.stack.set_fast_open(id, fast_open)?;
+            self.stack.set_defer_accept(id, defer_accept)?;
             return Ok(());
         }
         match tcp.stream() {
@@ -189,6 +201,11 @@ impl Host {
             }
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => options.nodelay.into(),
             (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => tcp.fast_open.unwrap_or(0) as i32,
+            (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => deferred_seconds(tcp.defer_accept),
+            (libc::IPPROTO_TCP, libc::TCP_SYNCNT) => options.syn_retries.unwrap_or(6) as i32,
+            (libc::IPPROTO_TCP, libc::TCP_LINGER2) => {
+                options.fin_wait_2.map_or(60, |wait| if wait.is_zero() { -1 } else { wait.as_secs() as i32 })
+            }
             (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => options.fast_open_connect.into(),
             (libc::IPPROTO_TCP, libc::TCP_CORK) => options.cork.into(),
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => keepalive.idle.as_secs() as i32,
@@ -277,6 +294,18 @@ fn set_tcp_option(tcp: &mut Tcp, options: &mut StreamOptions, name: i32, value: 
         libc::TCP_USER_TIMEOUT => {
             let millis = u64::try_from(value.int()?).map_err(|_| Errno(libc::EINVAL))?;
             options.user_timeout = (millis > 0).then(|| Duration::from_millis(millis));
+        }
+        libc::TCP_SYNCNT => options.syn_retries = Some(value.within(1, 127)? as u32),
+        // Below zero is not at all; none, or too long, is the system's.
+        libc::TCP_LINGER2 => {
+            options.fin_wait_2 = match value.int()? {
+                time if time < 0 => Some(Duration::ZERO),
+                time @ 1..=120 => Some(seconds(time)),
+                _ => None,
+            }
+        }
+        libc::TCP_DEFER_ACCEPT => {
+            tcp.defer_accept = Some(seconds(value.int()?)).filter(|wait| !wait.is_zero());
         }
         libc::TCP_FASTOPEN => {
             let queue = u32::try_from(value.int()?).map_err(|_| Errno(libc::EINVAL))?;

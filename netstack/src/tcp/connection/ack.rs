@@ -105,6 +105,7 @@ impl<P> Connection<P> {
         }
         if acked > 0 {
             self.take_fin_ack(env);
+            return self.state != TcpState::Closed;
         }
         true
     }
@@ -128,7 +129,7 @@ impl<P> Connection<P> {
     }
 
     /// Whether the acknowledgement covers our FIN, and what follows (RFC 9293 §3.10.7.4).
-    pub(super) fn take_fin_ack<O>(&mut self, env: &mut Env<'_, O>) {
+    pub(super) fn take_fin_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         if !self.fin_acked() {
             if self.write_waker.is_some() && self.tx.len() == 0 {
                 self.wake_writer();
@@ -139,7 +140,11 @@ impl<P> Connection<P> {
         match self.state {
             TcpState::FinWait1 => {
                 self.set_state(TcpState::FinWait2);
-                if self.orphan {
+                if self.orphan && self.waits_for_no_fin() {
+                    env.stats.abort_on_data += 1;
+                    self.reject(env, self.snd_una);
+                    self.finish();
+                } else if self.orphan {
                     self.start_fin_wait_2(env);
                 }
             }

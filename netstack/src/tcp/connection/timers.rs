@@ -54,11 +54,12 @@ impl<P> Connection<P> {
 
     /// The SYN or SYN-ACK was not answered.
     fn on_syn_timeout<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
+        let own = self.cold.options.syn_retries;
         let retries = match self.state {
-            TcpState::SynSent => env.config.syn_retries,
+            TcpState::SynSent => own.unwrap_or(env.config.syn_retries),
             // As Linux: somebody's data is at stake.
-            _ if self.is_embryo() => env.config.syn_ack_retries + 1,
-            _ => env.config.syn_ack_retries,
+            _ if self.is_embryo() => own.unwrap_or(env.config.syn_ack_retries).saturating_add(1),
+            _ => own.unwrap_or(env.config.syn_ack_retries),
         };
         env.stats.timeouts += 1;
         self.cold.timeouts += 1;
@@ -237,9 +238,17 @@ impl<P> Connection<P> {
             .min(self.path_size_at());
     }
 
-    /// A closed connection waits for the peer's FIN, but not for ever (Linux's `tcp_fin_timeout`).
+    /// Whether the application wants a closed connection not to wait for the peer's FIN (`TCP_LINGER2` below zero).
+    pub(super) fn waits_for_no_fin(&self) -> bool {
+        self.cold.options.fin_wait_2.is_some_and(|wait| wait.is_zero())
+    }
+
+    /// A closed connection waits for the peer's FIN, but not for ever (Linux's `tcp_fin_timeout` and `TCP_LINGER2`).
     pub(super) fn start_fin_wait_2<O>(&mut self, env: &Env<'_, O>) {
-        self.cold.fin_wait_2_until = env.now.plus_nanos(nanos(env.config.fin_wait_2));
+        let wait = self.cold.options.fin_wait_2.unwrap_or(env.config.fin_wait_2);
+        // As Linux, long enough for a FIN that is lost once.
+        let wait_ns = nanos(wait).max(self.rtt.rto_ns().saturating_mul(7) / 2);
+        self.cold.fin_wait_2_until = env.now.plus_nanos(wait_ns);
         self.update_rare_timer();
     }
 }

@@ -284,7 +284,7 @@ impl<P> Connection<P> {
         let counter = if !self.rx.is_empty() {
             // RFC 2525 §2.17: a FIN would say that all has been read.
             &mut env.stats.abort_on_close
-        } else if no_linger {
+        } else if no_linger || (self.state == TcpState::FinWait2 && self.waits_for_no_fin()) {
             &mut env.stats.abort_on_linger
         } else if too_many {
             &mut env.stats.abort_on_memory
