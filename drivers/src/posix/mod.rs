@@ -23,14 +23,15 @@ use self::epoll::{Epoll, Ready, Token};
 use self::stream::{Phase, Stream};
 use crate::mem::{Buf, Pool, PoolConfig};
 use crate::sockets::closing::Closing;
+use crate::sockets::listing::{self, Held};
 use crate::sockets::table::Table;
 use crate::sockets::{
     address, calls, explain, info, open, options, reach, remember, stale, too_many_sockets, would_block,
 };
 use crate::time::Instant;
 use crate::transport::{
-    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, Membership, ReadCursor, StreamId,
-    StreamOptions, TcpInfo, Transport, TransportUsage,
+    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, Membership, ReadCursor, SocketEntry,
+    StreamId, StreamOptions, TcpInfo, Transport, TransportUsage,
 };
 
 /// How a [`Posix`] transport is set up.
@@ -120,12 +121,12 @@ impl Posix {
         })
     }
 
-    fn sockets(&self) -> usize {
+    fn open_sockets(&self) -> usize {
         self.listeners.len() + self.streams.len() + self.datagrams.len()
     }
 
     fn room_for_socket(&self) -> io::Result<()> {
-        if self.sockets() < self.max_sockets { Ok(()) } else { Err(too_many_sockets(self.max_sockets)) }
+        if self.open_sockets() < self.max_sockets { Ok(()) } else { Err(too_many_sockets(self.max_sockets)) }
     }
 
     /// The stream of a handle that has not been given up.
@@ -306,9 +307,21 @@ impl Transport for Posix {
             datagrams: self.datagrams.len(),
             closing: self.closing_streams,
             time_wait: 0,
-            descriptors: self.sockets(),
+            descriptors: self.open_sockets(),
             in_flight: 0,
         }
+    }
+
+    fn sockets(&self) -> Vec<SocketEntry> {
+        let listeners =
+            self.listeners.iter().map(|listener| listing::listener(&listener.socket, Held::default()));
+        let streams = self.streams.iter().map(|stream| {
+            let held = Held { received: 0, to_send: stream.rest.as_ref().map_or(0, |rest| rest.len()) };
+            listing::stream(&stream.socket, held, stream.phase == Phase::Closing)
+        });
+        let datagrams =
+            self.datagrams.iter().map(|socket| listing::datagram(&socket.socket, Held::default()));
+        listeners.chain(streams).chain(datagrams).flatten().collect()
     }
 
     fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {

@@ -7,6 +7,7 @@ pub(crate) mod address;
 pub(crate) mod calls;
 pub(crate) mod closing;
 pub(crate) mod info;
+pub(crate) mod listing;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod reach;

@@ -30,7 +30,6 @@ impl<T> Table<T> {
     }
 
     /// The entries, in no particular order.
-    #[cfg(feature = "uring")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref())
     }

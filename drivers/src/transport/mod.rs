@@ -148,8 +148,8 @@ pub trait Transport {
     /// What the transport still holds.
     fn usage(&self) -> TransportUsage;
 
-    /// All sockets, TIME_WAIT records and half-open connections included, as `ss` lists them. Empty for the kernel's sockets: `ss`
-    /// itself lists those.
+    /// All sockets as `ss` lists them: TIME_WAIT records and half-open connections included where the transport has them; those of
+    /// the kernel's, `ss` itself lists.
     ///
     /// Looks at each socket: not for the datapath.
     fn sockets(&self) -> Vec<SocketEntry> {

@@ -16,8 +16,9 @@ use super::stream::Shots;
 use crate::mem::{Buf, Pool};
 use crate::sockets::address::{RAW_ADDRESS_BYTES, RawAddress};
 use crate::sockets::calls::{self, empty_message};
+use crate::sockets::listing::{self, Held};
 use crate::sockets::{remember, would_block};
-use crate::transport::{DatagramOptions, Handle};
+use crate::transport::{DatagramOptions, Handle, SocketEntry};
 
 /// Datagrams that may wait here; more wait in the kernel's receive buffer, which drops what it cannot hold.
 const INBOX_LIMIT: usize = 64;
@@ -44,6 +45,12 @@ pub(super) struct Datagram {
 }
 
 impl Datagram {
+    /// The socket as `ss` lists it, if it is anybody's.
+    pub(super) fn entry(&self) -> Option<SocketEntry> {
+        let held = Held { received: self.inbox.iter().map(|(buf, _)| buf.len()).sum(), to_send: 0 };
+        self.is_held().then(|| listing::datagram(&self.socket, held)).flatten()
+    }
+
     pub(super) fn new(socket: OwnedFd, v6: bool, options: DatagramOptions) -> Datagram {
         Datagram {
             socket,

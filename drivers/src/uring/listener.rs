@@ -11,8 +11,9 @@ use io_uring::{opcode, types::Fd};
 
 use super::ring::{Completion, Op, Ring};
 use super::stream::Shots;
+use crate::sockets::listing::{self, Held};
 use crate::sockets::{calls, options};
-use crate::transport::{Handle, StreamOptions};
+use crate::transport::{Handle, SocketEntry, StreamOptions};
 
 /// Connections that may wait here; more wait in the kernel's queue, where the backlog counts them.
 const QUEUE_LIMIT: usize = 128;
@@ -29,6 +30,12 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// The listener as `ss` lists it, if it is anybody's.
+    pub(super) fn entry(&self) -> Option<SocketEntry> {
+        let held = Held { received: self.queue.len(), to_send: 0 };
+        self.is_held().then(|| listing::listener(&self.socket, held)).flatten()
+    }
+
     pub(super) fn new(socket: OwnedFd, address: SocketAddr, options: Rc<StreamOptions>) -> Listener {
         Listener {
             socket,

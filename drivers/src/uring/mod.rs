@@ -39,8 +39,8 @@ use crate::sockets::table::Table;
 use crate::sockets::{address, explain, info, open, options, reach, remember, stale, too_many_sockets};
 use crate::time::Instant;
 use crate::transport::{
-    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, Membership, ReadCursor, StreamId,
-    StreamOptions, TcpInfo, Transport, TransportUsage,
+    DatagramId, DatagramOptions, Handle, ListenOptions, ListenerId, Membership, ReadCursor, SocketEntry,
+    StreamId, StreamOptions, TcpInfo, Transport, TransportUsage,
 };
 
 /// Buffer group of small slots, that streams receive into.
@@ -327,6 +327,13 @@ impl Transport for Uring {
                 + self.listeners.iter().map(Listener::descriptors).sum::<usize>(),
             in_flight: self.ring.in_flight() - watching,
         }
+    }
+
+    fn sockets(&self) -> Vec<SocketEntry> {
+        let listeners = self.listeners.iter().map(Listener::entry);
+        let streams = self.streams.iter().map(Stream::entry);
+        let datagrams = self.datagrams.iter().map(Datagram::entry);
+        listeners.chain(streams).chain(datagrams).flatten().collect()
     }
 
     fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {

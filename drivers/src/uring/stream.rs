@@ -16,8 +16,9 @@ use super::message::{Message, Messages};
 use super::ring::{Completion, Op, Ring};
 use super::{LARGE_GROUP, SMALL_GROUP};
 use crate::mem::{Buf, BufMut, Pool};
+use crate::sockets::listing::{self, Held};
 use crate::sockets::{calls, explain, options, remember, would_block, write_after_shutdown};
-use crate::transport::{Handle, ReadCursor, StreamOptions};
+use crate::transport::{Handle, ReadCursor, SocketEntry, StreamOptions};
 
 /// Views, and bytes in them, that may wait to be read; the kernel's own receive buffer, and so the peer's window, holds what
 /// is beyond.
@@ -95,6 +96,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// The connection as `ss` lists it.
+    pub(super) fn entry(&self) -> Option<SocketEntry> {
+        let held = Held { received: self.inbox_bytes, to_send: self.queued_bytes };
+        listing::stream(&self.socket, held, matches!(self.phase, Phase::Closing | Phase::Aborting))
+    }
+
     pub(super) fn new(
         socket: OwnedFd,
         remote: SocketAddr,

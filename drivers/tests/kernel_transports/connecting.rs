@@ -4,7 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use demi_drivers::transport::{CongestionControl, DatagramOptions, ListenOptions, StreamOptions, TcpState};
+use demi_drivers::transport::{
+    CongestionControl, DatagramOptions, ListenOptions, Protocol, StreamOptions, TcpState,
+};
 
 use crate::shapes::{
     V4, V6, accept, bind, drains_once_the_peer_reads, listen, pair, pop, pop_exactly, push, read, write_all,
@@ -21,6 +23,7 @@ suite![
     five_hundred_connections_leave_nothing_behind,
     a_connection_we_opened_waits_for_a_peer_that_reads_late,
     options_are_taken_and_reported,
+    the_listing_has_every_socket_and_what_waits_in_it,
     who_says_nothing_is_accepted_after_who_does,
     tcp_info_describes_the_connection,
 ];
@@ -235,6 +238,36 @@ fn who_says_nothing_is_accepted_after_who_does(open: Open) {
     net.transport.close(stream);
     net.transport.close_listener(listener);
     net.settle();
+}
+
+fn the_listing_has_every_socket_and_what_waits_in_it(open: Open) {
+    let mut net = open(Limits::default());
+    assert!(net.transport.sockets().is_empty());
+    let (listener, address) = listen(&mut net, V4);
+    let mut peer = TcpStream::connect(address).unwrap();
+    let stream = accept(&mut net, listener);
+    let (datagram, udp) = bind(&mut net, V6);
+    peer.write_all(&[7; 1000]).unwrap();
+    let ours = net.transport.sockets();
+    assert_eq!(ours.len(), 3, "{ours:?}");
+    let one = |protocol, state| {
+        let found = ours.iter().find(|entry| (entry.protocol, entry.state) == (protocol, state));
+        found.unwrap_or_else(|| panic!("{protocol:?} {state:?} in {ours:?}"))
+    };
+    let entry = one(Protocol::Tcp, TcpState::Listen);
+    assert_eq!((entry.local, entry.remote, entry.recv_queue, entry.send_queue), (address, None, 0, 1024));
+    let entry = one(Protocol::Tcp, TcpState::Established);
+    assert_eq!((entry.local, entry.remote), (address, Some(peer.local_addr().unwrap())));
+    assert_eq!((entry.recv_queue, entry.send_queue, entry.orphan), (1000, 0, false));
+    assert!(entry.congestion.is_some() && entry.info.is_some(), "{entry:?}");
+    let entry = one(Protocol::Udp, TcpState::Closed);
+    assert_eq!((entry.local, entry.remote, entry.recv_queue), (udp, None, 0));
+    net.transport.close(stream);
+    net.transport.close_listener(listener);
+    net.transport.close_datagram(datagram);
+    drop(peer);
+    net.settle();
+    assert!(net.transport.sockets().is_empty());
 }
 
 fn tcp_info_describes_the_connection(open: Open) {

@@ -6,7 +6,7 @@ use demi_drivers::transport::SocketEntry;
 
 use crate::transports::TransportSet;
 
-/// The sockets of a runtime's stacks at one moment. Printed, it reads as `ss -tuanoi` does, a part a device.
+/// The sockets of a runtime at one moment. Printed, it reads as `ss -tuanoi` does, a part a device.
 #[derive(Clone, Debug, Default)]
 pub struct Sockets {
     /// Devices, and their sockets.
@@ -74,8 +74,8 @@ impl fmt::Display for Counters {
     }
 }
 
-/// All sockets of the current runtime's stacks, TIME-WAIT records and half-open connections included. The kernel's sockets are not
-/// among them: `ss` lists those.
+/// All sockets of the current runtime: those of its stacks, TIME-WAIT records and half-open connections included, and those it has
+/// from the kernel, without.
 ///
 /// It looks at each socket: for people and tests, not for a datapath.
 ///

@@ -254,15 +254,14 @@ impl TransportSet {
         sum
     }
 
-    /// The sockets of each stack, by device. The kernel's are not ours to list.
+    /// The sockets of each stack, by device, and those of the kernel's that the runtime has.
     pub(crate) fn sockets(&self) -> Vec<(String, Vec<SocketEntry>)> {
-        let stacks = self.cells.iter().filter(|cell| !cell.is_kernel());
-        stacks
-            .filter_map(|cell| {
-                let sockets = cell.look(|transport| Ok(transport.sockets())).ok()?;
-                Some((cell.name().to_owned(), sockets))
-            })
-            .collect()
+        let sockets = self.cells.iter().filter_map(|cell| {
+            let sockets = cell.look(|transport| Ok(transport.sockets())).ok()?;
+            Some((cell.name().to_owned(), sockets))
+                .filter(|(_, sockets)| !cell.is_kernel() || !sockets.is_empty())
+        });
+        sockets.collect()
     }
 
     /// The counters of each stack, by device.
