@@ -106,6 +106,8 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         min_rtt_us: raw.min_rtt_us,
         send_mss_bytes: raw.snd_mss,
         recv_mss_bytes: raw.rcv_mss,
+        advertised_mss_bytes: raw.advmss,
+        ack_timeout_us: raw.ato_us,
         path_mtu_bytes: raw.pmtu,
         cwnd_bytes: u64::from(raw.snd_cwnd) * mss,
         ssthresh_bytes: u64::from(raw.snd_ssthresh).saturating_mul(mss),
@@ -136,6 +138,8 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         ecn: raw.options & OPTION_ECN != 0,
         ecn_seen: raw.options & OPTION_ECN_SEEN != 0,
         bytes_acked_ce: u64::from(raw.delivered_ce) * mss,
+        // The kernel counts segments, and the SYN among them.
+        bytes_delivered: u64::from(raw.delivered.saturating_sub(1)) * mss,
         bytes_received: raw.bytes_received,
         segments_out: u64::from(raw.segs_out),
         segments_in: u64::from(raw.segs_in),

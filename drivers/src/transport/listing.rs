@@ -221,11 +221,18 @@ impl SocketEntry {
         if info.rtt_us > 0 {
             write!(f, " rtt:{}/{}", millis(info.rtt_us), millis(info.rttvar_us))?;
         }
+        if info.ack_timeout_us > 0 {
+            write!(f, " ato:{}", millis(info.ack_timeout_us))?;
+        }
         write!(f, " mss:{mss}")?;
         if info.path_mtu_bytes > 0 {
             write!(f, " pmtu:{}", info.path_mtu_bytes)?;
         }
-        write!(f, " rcvmss:{} cwnd:{}", info.recv_mss_bytes, info.cwnd_bytes / mss)?;
+        write!(f, " rcvmss:{}", info.recv_mss_bytes)?;
+        if info.advertised_mss_bytes > 0 {
+            write!(f, " advmss:{}", info.advertised_mss_bytes)?;
+        }
+        write!(f, " cwnd:{}", info.cwnd_bytes / mss)?;
         // No threshold is a very large one.
         if info.ssthresh_bytes < 1 << 30 {
             write!(f, " ssthresh:{}", info.ssthresh_bytes / mss)?;
@@ -250,6 +257,9 @@ impl SocketEntry {
             if bytes_a_second > 0 && bytes_a_second < u64::MAX {
                 write!(f, " {name} {}", show_rate(bytes_a_second as f64 * 8.0))?;
             }
+        }
+        if info.bytes_delivered > 0 {
+            write!(f, " delivered:{}", segments(info.bytes_delivered))?;
         }
         if info.delivery_rate_app_limited {
             f.write_str(" app_limited")?;
@@ -299,12 +309,13 @@ mod tests {
         (info.cwnd_bytes, info.ssthresh_bytes) = (14_480, u64::MAX);
         (info.unacked_bytes, info.bytes_acked, info.segments_out) = (2000, 100, 4);
         (info.retransmitted_segments, info.backoff) = (3, 1);
+        (info.ack_timeout_us, info.advertised_mss_bytes, info.bytes_delivered) = (40_000, 1460, 1500);
         entry.info = Some(info);
         assert_eq!(
             entry.to_string(),
             "tcp   ESTAB      0      2000               10.0.0.1:7000            10.0.0.2:40000 timer:(on,204ms,0)\n\t \
-             ts sack cubic wscale:7,8 rto:204 backoff:1 rtt:4.25/1 mss:1448 pmtu:1500 rcvmss:536 cwnd:10 \
-             bytes_acked:100 segs_out:4 send 27.3Mbps unacked:2 retrans:1/3 minrtt:4 snd_wnd:0 rcv_wnd:0"
+             ts sack cubic wscale:7,8 rto:204 backoff:1 rtt:4.25/1 ato:40 mss:1448 pmtu:1500 rcvmss:536 advmss:1460 cwnd:10 \
+             bytes_acked:100 segs_out:4 send 27.3Mbps delivered:2 unacked:2 retrans:1/3 minrtt:4 snd_wnd:0 rcv_wnd:0"
         );
     }
 

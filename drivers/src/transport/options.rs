@@ -280,6 +280,10 @@ pub struct TcpInfo {
     pub send_mss_bytes: u32,
     /// Largest payload seen from the peer.
     pub recv_mss_bytes: u32,
+    /// Largest payload that we told the peer we take.
+    pub advertised_mss_bytes: u32,
+    /// How long a delayed acknowledgement waits at present (`tcpi_ato`).
+    pub ack_timeout_us: u32,
     /// Largest IP packet on the path, as far as it is known.
     pub path_mtu_bytes: u32,
     /// Congestion window.
@@ -325,6 +329,8 @@ pub struct TcpInfo {
     pub bytes_acked: u64,
     /// Payload bytes acknowledged by segments that echoed a mark of the network (RFC 3168), ever.
     pub bytes_acked_ce: u64,
+    /// Payload bytes that the peer is known to have received, out of order, too, and each time (`tcpi_delivered`, in bytes), ever.
+    pub bytes_delivered: u64,
     /// Payload bytes received in order, ever.
     pub bytes_received: u64,
     /// Segments sent, ever.

@@ -190,6 +190,7 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
     let threshold = if info.ssthresh_bytes >= 1 << 30 { 0x7fff_ffff } else { info.ssthresh_bytes / mss };
     for (at, value) in [
         (8, u64::from(info.rto_us)),
+        (12, info.ack_timeout_us.into()),
         (16, info.send_mss_bytes.into()),
         (20, info.recv_mss_bytes.into()),
         (24, info.unacked_segments.into()),
@@ -201,7 +202,7 @@ pub(super) fn tcp_info(info: &TcpInfo) -> Vec<u8> {
         (72, info.rttvar_us.into()),
         (76, threshold),
         (80, info.cwnd_bytes / mss),
-        (84, info.send_mss_bytes.into()),
+        (84, info.advertised_mss_bytes.into()),
         (88, info.reordering_segments.into()),
         (100, info.retransmitted_segments),
         (136, info.segments_out),

@@ -185,6 +185,8 @@ impl<P> Connection<P> {
         info.min_rtt_us = self.rtt.min_rtt_ns().map_or(0, micros);
         info.send_mss_bytes = mss;
         info.recv_mss_bytes = u32::from(self.rcv_mss);
+        info.advertised_mss_bytes = u32::from(self.cold.local_mss);
+        info.ack_timeout_us = micros(self.cold.ack_delay_ns);
         info.path_mtu_bytes = u32::from(self.path_mtu_bytes());
         info.cwnd_bytes = u64::from(self.window.cwnd);
         info.ssthresh_bytes = u64::from(self.window.ssthresh);
@@ -227,6 +229,7 @@ impl<P> Connection<P> {
         info.recv_space_bytes = recv_space_bytes;
         (info.ecn, info.ecn_seen) = self.ecn_in_use();
         info.bytes_acked_ce = self.cold.ecn.delivered_ce;
+        info.bytes_delivered = self.delivered();
         info.bytes_received = self.bytes_received;
         info.segments_out = self.segments_out;
         info.segments_in = self.segments_in;
