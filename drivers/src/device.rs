@@ -4,6 +4,7 @@
 //! more of a frame than its own offloads need. A wrapper (capture, fault injection) is a device too.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -139,6 +140,16 @@ pub trait Device {
     /// back if it is ours.
     fn hand_over(&mut self, packet: Buf) -> Option<Buf> {
         Some(packet)
+    }
+
+    /// Says which addresses are the stack's from now on, and which groups it is in, its addresses' own ones included: for devices that
+    /// receive nothing else. Called when they change, which is rare.
+    ///
+    /// # Errors
+    /// The device cannot tell frames to those from others.
+    fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        let _ = addresses;
+        Ok(())
     }
 
     /// A file descriptor that polls readable when a frame has arrived, for devices that have one.

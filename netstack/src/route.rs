@@ -53,6 +53,8 @@ struct Route {
 pub(crate) struct Routes {
     /// How often an address of ours has come or gone.
     pub(crate) changes: u32,
+    /// How often a group has been joined or left, those of our addresses included.
+    pub(crate) group_changes: u32,
     own_v4: Vec<Ipv4Addr>,
     own_v6: Vec<Ipv6Addr>,
     broadcasts: Vec<Ipv4Addr>,
@@ -75,6 +77,7 @@ impl Routes {
     pub(crate) fn new(config: &StackConfig, mac: Mac) -> io::Result<Routes> {
         let mut routes = Routes {
             changes: 0,
+            group_changes: 0,
             own_v4: Vec::new(),
             own_v6: Vec::new(),
             broadcasts: Vec::new(),
@@ -172,6 +175,7 @@ impl Routes {
 
     /// Takes packets to the solicited-node group of `address`, ours or about to become so.
     pub(crate) fn listen(&mut self, address: Ipv6Addr) {
+        self.group_changes = self.group_changes.wrapping_add(1);
         let group = solicited_node(address);
         match self.groups_v6.iter_mut().find(|(other, _)| *other == group) {
             Some((_, members)) => *members += 1,
@@ -181,6 +185,7 @@ impl Routes {
 
     /// Undoes [`listen`](Self::listen).
     pub(crate) fn unlisten(&mut self, address: Ipv6Addr) {
+        self.group_changes = self.group_changes.wrapping_add(1);
         let group = solicited_node(address);
         for (other, members) in &mut self.groups_v6 {
             *members -= u32::from(*other == group);
@@ -253,6 +258,12 @@ impl Routes {
         self.own_v4.iter().copied().map(IpAddr::V4).chain(self.own_v6.iter().copied().map(IpAddr::V6))
     }
 
+    /// Our addresses and the groups we are in, but for those that everybody is in.
+    pub(crate) fn listened_to(&self) -> Vec<IpAddr> {
+        let groups = self.address_groups().map(IpAddr::V6).filter(|group| !self.has_joined(*group));
+        self.addresses().chain(groups).chain(self.joined.iter().copied()).collect()
+    }
+
     /// Whether `address` is configured on the interface.
     #[inline]
     pub(crate) fn is_own(&self, address: IpAddr) -> bool {
@@ -305,6 +316,7 @@ impl Routes {
 
     /// Takes packets to `group`.
     pub(crate) fn join(&mut self, group: IpAddr) {
+        self.group_changes = self.group_changes.wrapping_add(1);
         if let Err(at) = self.joined.binary_search(&group) {
             self.joined.insert(at, group);
         }
@@ -312,6 +324,7 @@ impl Routes {
 
     /// Undoes [`join`](Self::join).
     pub(crate) fn leave(&mut self, group: IpAddr) {
+        self.group_changes = self.group_changes.wrapping_add(1);
         if let Ok(at) = self.joined.binary_search(&group) {
             self.joined.remove(at);
         }

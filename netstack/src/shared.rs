@@ -8,6 +8,7 @@
 //! It knows nothing of threads: [`Lanes`] carries the copies.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -207,6 +208,10 @@ impl Device for Shared {
         }
     }
 
+    fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.inner.set_addresses(addresses)
+    }
+
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.wait_fd()
     }
@@ -319,7 +324,7 @@ mod tests {
     fn each_frame_goes_to_whom_it_concerns() {
         let spread = spread();
         let home = |src_port, udp| {
-            let [src, dst] = [[10, 0, 0, 9], [10, 0, 0, 2]].map(std::net::IpAddr::from);
+            let [src, dst] = [[10, 0, 0, 9], [10, 0, 0, 2]].map(IpAddr::from);
             Fate::One(spread.queue_of(&Arrival { src, dst, src_port, dst_port: 7000, udp }))
         };
         let v4 = |protocol, flags, payload: &[u8]| ethernet(0x0800, &ip(9, 2, protocol, flags, payload));

@@ -49,6 +49,8 @@ pub struct Stack {
     pub(crate) reassembly: Reassembly,
     pub(crate) autoconf: Autoconf,
     pub(crate) groups: Groups,
+    /// How often addresses and groups had changed when the device was told of them.
+    told: Option<(u32, u32)>,
     /// The groups of our addresses are reported.
     reports_own_groups: bool,
     pub(crate) parker: Parker,
@@ -92,6 +94,7 @@ impl Stack {
         let mut stack = Stack {
             autoconf,
             groups: Groups::new(&mut random),
+            told: None,
             reports_own_groups: config.detect_duplicates,
             egress,
             tcp: Tcp::new(config.tcp, random.next_key(), Instant::ZERO),
@@ -105,6 +108,7 @@ impl Stack {
             gone: None,
             device,
         };
+        stack.tell_device()?;
         stack.set_alarm();
         Ok(stack)
     }
@@ -211,8 +215,21 @@ impl Stack {
         events
     }
 
+    /// Tells the device which addresses and groups are ours, if others are than it was told last.
+    fn tell_device(&mut self) -> io::Result<()> {
+        let routes = &self.egress.routes;
+        let now = Some((routes.changes, routes.group_changes));
+        if self.told != now {
+            self.device.set_addresses(&routes.listened_to())?;
+            self.told = now;
+        }
+        Ok(())
+    }
+
     /// Sees that [`poll_rare`](Self::poll_rare) runs when something of it is due: called by whoever sets a deadline of it.
     pub(crate) fn set_alarm(&mut self) {
+        // What the device cannot take now (its kernel is short of memory), it is told again next time.
+        let _ = self.tell_device();
         let alarm = self.reassembly.deadline().min(self.autoconf.deadline()).min(self.groups.deadline());
         self.egress.neighbors.set_alarm(alarm);
     }

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -339,6 +340,10 @@ impl Device for Fault {
             self.inner.0.tx_burst(now, &mut self.out)?;
         }
         Ok(taken)
+    }
+
+    fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.inner.0.set_addresses(addresses)
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -253,6 +254,10 @@ impl Device for Pcap {
             inner.write();
         }
         Ok(count)
+    }
+
+    fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.inner.set_addresses(addresses)
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {

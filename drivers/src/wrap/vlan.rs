@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -185,6 +186,10 @@ impl Device for Vlan {
             self.inner.tx_burst(now, &mut self.out)?;
         }
         Ok(taken)
+    }
+
+    fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.inner.set_addresses(addresses)
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,6 +38,10 @@ impl Device for Skewed {
 
     fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {
         self.device.tx_burst(now - self.ahead.get(), queue)
+    }
+
+    fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.device.set_addresses(addresses)
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
