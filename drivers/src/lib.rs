@@ -35,6 +35,8 @@ pub mod uring;
 mod vnet;
 pub mod wire;
 pub mod wrap;
+#[cfg(feature = "xdp")]
+pub mod xdp;
 
 pub use device::{Capabilities, Device, Offload, RxFrame, TxQueue};
 pub use mem::{Buf, BufMut, Pool, PoolConfig};

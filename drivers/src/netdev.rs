@@ -85,6 +85,24 @@ impl Interface {
         Ok([value[2], value[3], value[4], value[5], value[6], value[7]])
     }
 
+    /// Whether there is no hardware behind it: its driver names no bus (ethtool -i).
+    #[cfg(feature = "xdp")]
+    pub(crate) fn is_virtual(&self) -> bool {
+        const GET_DRIVER_INFO: u32 = 3;
+        const BUS_AT: usize = 4 + 3 * 32;
+        // `struct ethtool_drvinfo`: a command, five texts of 32 bytes of which the bus is the fourth, and numbers.
+        let mut info = [0u32; 49];
+        info[0] = GET_DRIVER_INFO;
+        let mut request = self.request();
+        request.value[..8].copy_from_slice(&(info.as_mut_ptr().addr() as u64).to_ne_bytes());
+        // SAFETY: SIOCETHTOOL takes a `struct ifreq` that points to what the command asks for, which is as large as `info`.
+        let answer = unsafe {
+            info.as_mut_ptr().expose_provenance();
+            libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, std::ptr::from_mut(&mut request))
+        };
+        answer < 0 || info[BUS_AT / 4].to_ne_bytes()[0] == 0
+    }
+
     /// Its `IFF_…` flags.
     fn flags(&self) -> io::Result<i16> {
         let value = self.get(libc::SIOCGIFFLAGS)?;

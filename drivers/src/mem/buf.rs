@@ -167,7 +167,7 @@ impl Buf {
     }
 
     /// Where the slot begins: its header.
-    #[cfg(feature = "dpdk")]
+    #[cfg(any(feature = "dpdk", feature = "xdp"))]
     #[inline]
     pub(crate) fn slot_start(&self) -> NonNull<u8> {
         self.slot.cast()
@@ -185,7 +185,7 @@ impl Buf {
     ///
     /// # Safety
     /// The slot is out, and one of the views that its count tells of is this one from now on.
-    #[cfg(feature = "dpdk")]
+    #[cfg(any(feature = "dpdk", feature = "xdp"))]
     #[inline]
     pub(super) unsafe fn of_slot(start: NonNull<u8>) -> Buf {
         Buf { slot: start.cast(), offset: 0, len: 0, _not_send: PhantomData }
@@ -420,6 +420,16 @@ impl BufMut {
 }
 
 impl RawSlot {
+    /// The slot that begins at `start`.
+    ///
+    /// # Safety
+    /// A slot begins there, has been made a `RawSlot`, and is not taken back by more than one of them.
+    #[cfg(feature = "xdp")]
+    #[inline]
+    pub(super) unsafe fn at(start: NonNull<u8>) -> RawSlot {
+        RawSlot { slot: start.cast() }
+    }
+
     /// Address of byte `offset` of the data area.
     #[inline]
     pub fn address(&self, offset: usize) -> *mut u8 {

@@ -13,15 +13,26 @@ pub(crate) struct Lent(NonNull<u8>);
 
 impl Buf {
     /// Makes one more view for a device to hold. Its slot stays out until [`Lent::end`].
+    #[cfg(feature = "dpdk")]
     #[inline]
     pub(crate) fn lend(&self) -> Lent {
         core::mem::forget(self.clone());
         Lent(self.slot_start())
     }
+
+    /// Leaves this view to a device. Its slot stays out until [`Lent::end`].
+    #[cfg(feature = "xdp")]
+    #[inline]
+    pub(crate) fn into_lent(self) -> Lent {
+        let lent = Lent(self.slot_start());
+        core::mem::forget(self);
+        lent
+    }
 }
 
 impl Lent {
     /// The view as one word, to pass through foreign code.
+    #[cfg(feature = "dpdk")]
     #[inline]
     pub(crate) fn into_raw(self) -> *mut u8 {
         self.0.as_ptr()

@@ -25,10 +25,12 @@
 mod buf;
 #[cfg(feature = "dpdk")]
 pub(crate) mod home;
-#[cfg(feature = "dpdk")]
+#[cfg(any(feature = "dpdk", feature = "xdp"))]
 pub(crate) mod lend;
 mod pool;
 mod region;
+#[cfg(feature = "xdp")]
+pub(crate) mod umem;
 
 pub use buf::{Buf, BufMut, RawSlot};
 pub use pool::{Pool, PoolConfig, PoolStats};

@@ -510,6 +510,37 @@ impl PoolInner {
     }
 }
 
+#[cfg(feature = "xdp")]
+impl Pool {
+    /// Takes a small slot, and no large one in its place.
+    #[inline]
+    pub(super) fn take_small(&self) -> Option<NonNull<SlotHeader>> {
+        let inner = self.inner();
+        inner.take(&inner.small, self.inner)
+    }
+}
+
+#[cfg(feature = "xdp")]
+impl PoolInner {
+    /// The large slots.
+    pub(super) fn large(&self) -> &Class {
+        &self.large
+    }
+}
+
+#[cfg(feature = "xdp")]
+impl Class {
+    /// Where the first slot begins.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.first
+    }
+
+    /// Bytes from one slot to the next.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+}
+
 impl Class {
     /// Takes a slot off the free list.
     #[cfg(feature = "dpdk")]

@@ -25,6 +25,8 @@ use crate::spread::{self, Hash, Spread};
 use crate::time::Instant;
 use crate::vnet::{self, Gso};
 use ring::{Received, RxRing, Shape, TxRing};
+#[cfg(feature = "xdp")]
+pub(crate) use socket::member;
 
 /// Bytes the kernel puts before a received frame in its ring frame, at most: headers, padding, address, virtio header.
 const RX_RESERVE: usize = 112;

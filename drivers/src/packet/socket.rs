@@ -165,6 +165,15 @@ pub(super) fn join(socket: BorrowedFd<'_>, index: i32, mac: Option<[u8; 6]>) -> 
     }
 }
 
+/// As [`join`], for who receives by other means: ends with the descriptor.
+#[cfg(feature = "xdp")]
+pub(crate) fn member(name: &str, index: i32, mac: Option<[u8; 6]>) -> io::Result<OwnedFd> {
+    let socket = raw_socket(name)?;
+    join(socket.as_fd(), index, mac)
+        .map_err(|error| explain(&error, &format!("{name}: receive multicast frames"), ""))?;
+    Ok(socket)
+}
+
 fn set_membership(socket: BorrowedFd<'_>, membership: &Membership) -> io::Result<()> {
     let bytes = size_of::<Membership>() as libc::socklen_t;
     // SAFETY: `membership` is laid out as `struct packet_mreq`, is that long, and is only read.
