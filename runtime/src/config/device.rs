@@ -32,12 +32,14 @@ pub enum DeviceSpec {
         /// The interface.
         interface: String,
     },
-    /// `xdp:IF[@QUEUE]`: our stack on a queue of an existing interface, through AF_XDP.
+    /// `xdp:IF[@QUEUE][,busy]`: our stack on a queue of an existing interface, through AF_XDP.
     Xdp {
         /// The interface.
         interface: String,
-        /// Its receive queue.
+        /// Its receive queue; with several cores, that of the first.
         queue: u32,
+        /// The driver looks for frames only when the loop asks it to (`SO_PREFER_BUSY_POLL`).
+        busy: bool,
     },
     /// `dpdk:EAL ARGS`: our stack on a DPDK port.
     Dpdk {
@@ -59,7 +61,7 @@ const MAX_INTERFACE_NAME: usize = 15;
 impl DeviceSpec {
     /// Every form of a device string, for messages.
     pub const FORMS: &'static str =
-        "auto, uring, posix, tap:NAME, packet:IF, xdp:IF[@QUEUE], dpdk:EAL ARGS, rdma:DEV, wire";
+        "auto, uring, posix, tap:NAME, packet:IF, xdp:IF[@QUEUE][,busy], dpdk:EAL ARGS, rdma:DEV, wire";
 
     /// Whether the kernel's own sockets carry the traffic.
     pub fn is_kernel(&self) -> bool {
@@ -108,9 +110,16 @@ impl FromStr for DeviceSpec {
 }
 
 fn xdp(operand: &str) -> Result<DeviceSpec, String> {
+    let (operand, busy) = match operand.split_once(',') {
+        None => (operand, false),
+        Some((operand, "busy")) => (operand, true),
+        Some((operand, other)) => {
+            return Err(format!("`{other}` is nothing xdp knows: write xdp:{operand} or xdp:{operand},busy"));
+        }
+    };
     let (interface, queue) = operand.split_once('@').unwrap_or((operand, "0"));
     let queue = queue.parse().map_err(|_| format!("`{queue}` is no queue: write xdp:{interface}@0"))?;
-    Ok(DeviceSpec::Xdp { interface: interface_name(interface.to_owned())?, queue })
+    Ok(DeviceSpec::Xdp { interface: interface_name(interface.to_owned())?, queue, busy })
 }
 
 /// Holds an interface's name to Linux's rules (`dev_valid_name`).
@@ -133,8 +142,13 @@ impl fmt::Display for DeviceSpec {
             DeviceSpec::Posix => f.write_str("posix"),
             DeviceSpec::Tap { name } => write!(f, "tap:{name}"),
             DeviceSpec::Packet { interface } => write!(f, "packet:{interface}"),
-            DeviceSpec::Xdp { interface, queue: 0 } => write!(f, "xdp:{interface}"),
-            DeviceSpec::Xdp { interface, queue } => write!(f, "xdp:{interface}@{queue}"),
+            DeviceSpec::Xdp { interface, queue, busy } => {
+                write!(f, "xdp:{interface}")?;
+                if *queue > 0 {
+                    write!(f, "@{queue}")?;
+                }
+                f.write_str(if *busy { ",busy" } else { "" })
+            }
             DeviceSpec::Dpdk { arguments } => write!(f, "dpdk:{arguments}"),
             DeviceSpec::Rdma { device } => write!(f, "rdma:{device}"),
             DeviceSpec::Wire => f.write_str("wire"),
@@ -157,6 +171,8 @@ mod tests {
             "packet:eth1",
             "xdp:eth1",
             "xdp:eth1@3",
+            "xdp:eth1@3,busy",
+            "xdp:eth1,busy",
             "dpdk:--no-huge -m 64 --vdev=net_ring0",
             "dpdk:-a 0000:00:04.0",
             "rdma:rxe0",
@@ -175,6 +191,7 @@ mod tests {
             ("tap:a-name-that-is-too-long", "15 bytes"),
             ("packet:a/b", "cannot name"),
             ("xdp:eth0@x", "no queue"),
+            ("xdp:eth0,lazy", "write xdp:eth0 or xdp:eth0,busy"),
             ("uring:0", "write uring"),
         ] {
             let error = text.parse::<DeviceSpec>().unwrap_err();

@@ -87,7 +87,7 @@ macro_rules! keys {
 }
 
 keys! {
-    /// What carries the sockets: `auto` (uring, else posix), `uring`, `posix`, `tap:NAME`, `packet:IF`, `xdp:IF[@QUEUE]`,
+    /// What carries the sockets: `auto` (uring, else posix), `uring`, `posix`, `tap:NAME`, `packet:IF`, `xdp:IF[@QUEUE][,busy]`,
     /// `dpdk:EAL ARGS`, `rdma:DEV`, `wire`; or a list of them (in one string: with `;` between them).
     device: Vec<DeviceSpec> = vec![DeviceSpec::Auto], value::devices;
     /// Addresses of a stack's interface, each with its prefix length: `10.0.0.2/24`. `dhcp` leases one of IPv4, `auto` takes

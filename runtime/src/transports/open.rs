@@ -18,6 +18,8 @@ use demi_drivers::tap::{Tap, TapConfig};
 use demi_drivers::uring::{Uring, UringConfig};
 use demi_drivers::wire::{Wire, WireConfig};
 use demi_drivers::wrap::pcap::{Capture, Pcap};
+#[cfg(feature = "xdp")]
+use demi_drivers::xdp::{Xdp, XdpConfig};
 use demi_drivers::{Device, PoolConfig, Transport};
 use demi_netstack::{Shared, Stack, StackConfig};
 
@@ -25,6 +27,10 @@ use super::Queue;
 use crate::config::{Config, DeviceSpec, Log};
 use crate::cores::Lanes;
 use crate::time::Clock;
+
+/// The longest that a driver is asked to look for frames at a time, with `busy`: as long as nothing of a burst is missed, no longer.
+#[cfg(feature = "xdp")]
+const BUSY_POLL_US: u32 = 20;
 
 /// Opens every device of `config`, in order, and of each that has several the queue that is meant. `seed` keys everything
 /// random.
@@ -83,11 +89,7 @@ impl Opening<'_> {
             DeviceSpec::Tap { name } => {
                 let mut tap = TapConfig::new(name);
                 (tap.mac, tap.mtu, tap.pool) = (self.config.mac, self.config.mtu, pool);
-                tap.spread = self.fanout().map(|fanout| Spread {
-                    queue: fanout.queue,
-                    queues: fanout.queues,
-                    hash: Hash::Mix { seed: fanout.seed },
-                });
+                tap.spread = self.spread();
                 self.networked(Box::new(Tap::open(&tap)?))
             }
             DeviceSpec::Packet { interface } => {
@@ -103,17 +105,46 @@ impl Opening<'_> {
                 self.stack(Box::new(end.ok_or(io::ErrorKind::NotFound)?))
             }
             DeviceSpec::Dpdk { arguments } => self.dpdk(arguments, pool),
-            DeviceSpec::Xdp { .. } | DeviceSpec::Rdma { .. } => {
-                Err(self.not_built_in("this version has auto, uring, posix, tap:NAME, packet:IF and wire"))
-            }
+            DeviceSpec::Xdp { interface, queue, busy } => self.xdp(interface, *queue, *busy, pool),
+            DeviceSpec::Rdma { .. } => Err(self.not_built_in(
+                "this version has auto, uring, posix, tap:NAME, packet:IF, xdp:IF, dpdk: and wire",
+            )),
         }
     }
 
     /// Whether several cores can drive the device, a queue each.
     fn has_queues(&self) -> bool {
-        let devices =
-            matches!(self.spec, DeviceSpec::Packet { .. } | DeviceSpec::Tap { .. } | DeviceSpec::Dpdk { .. });
+        let devices = matches!(
+            self.spec,
+            DeviceSpec::Packet { .. }
+                | DeviceSpec::Tap { .. }
+                | DeviceSpec::Xdp { .. }
+                | DeviceSpec::Dpdk { .. }
+        );
         self.spec.is_kernel() || devices
+    }
+
+    /// A queue of an interface a core, from the one that is named on.
+    #[cfg(feature = "xdp")]
+    fn xdp(
+        &self,
+        interface: &str,
+        queue: u32,
+        busy: bool,
+        pool: PoolConfig,
+    ) -> io::Result<Box<dyn Transport>> {
+        let mut xdp = XdpConfig::new(interface);
+        (xdp.mac, xdp.vlan, xdp.pool) = (self.config.mac, self.config.vlan, pool);
+        xdp.queue = queue.saturating_add(u32::try_from(self.queue.index).unwrap_or(u32::MAX));
+        xdp.autoconfigure = self.config.address.is_empty();
+        xdp.busy_poll_us = if busy { BUSY_POLL_US } else { 0 };
+        xdp.spread = self.spread();
+        self.networked(Box::new(Xdp::open(&xdp)?))
+    }
+
+    #[cfg(not(feature = "xdp"))]
+    fn xdp(&self, _: &str, _: u32, _: bool, _: PoolConfig) -> io::Result<Box<dyn Transport>> {
+        Err(self.not_built_in("build with the feature `xdp`"))
     }
 
     /// How the kernel is to spread an interface's frames over cores; alike on all of them.
@@ -122,6 +153,15 @@ impl Opening<'_> {
         let [_, _, spread] = secret;
         let (group, seed) = ((spread >> 32) as u16, spread as u32);
         (of > 1).then_some(Fanout { group, seed, queue: index as u16, queues: of as u16 })
+    }
+
+    /// The same, as devices say it that leave it to us to pass on what comes to another core's queue.
+    fn spread(&self) -> Option<Spread> {
+        self.fanout().map(|fanout| Spread {
+            queue: fanout.queue,
+            queues: fanout.queues,
+            hash: Hash::Mix { seed: fanout.seed },
+        })
     }
 
     /// io_uring where the kernel has it and allows it, else epoll.
@@ -302,7 +342,6 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_is_said_in_one_line_with_the_cure() {
         for (config, kind, says) in [
-            (Config::new().device("xdp:eth0"), io::ErrorKind::Unsupported, "device xdp:eth0: not built in: "),
             (Config::new().device("rdma:rxe0"), io::ErrorKind::Unsupported, "tap:NAME"),
             (Config::new().pcap("/tmp/x.pcapng"), io::ErrorKind::InvalidInput, "tcpdump"),
             (
@@ -326,6 +365,14 @@ mod tests {
             assert_eq!(error.kind(), kind, "{text}");
             assert!(text.contains(says) && !text.contains('\n'), "{text}");
         }
+    }
+
+    #[cfg(feature = "xdp")]
+    #[test]
+    fn an_interface_that_is_not_there_is_not_opened_through_af_xdp_either() {
+        let error = opened(Config::new().device("xdp:no-such-if@1,busy").address("10.0.0.2/24")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("xdp:no-such-if@1: there is no such interface"), "{error}");
     }
 
     #[cfg(not(feature = "dpdk"))]
