@@ -208,8 +208,8 @@ fn who_configures_itself_hears_servers_and_routers_and_who_is_in_a_vlan_hears_th
     in_namespace("autoconfigure", || {
         let _pair = pair_of(1);
         let vlan = Some(7);
-        let mut xdp =
-            Xdp::open(&XdpConfig { addresses: Vec::new(), autoconfigure: true, vlan, ..config() }).unwrap();
+        let own = XdpConfig { addresses: Vec::new(), dhcp: true, router_discovery: true, vlan, ..config() };
+        let mut xdp = Xdp::open(&own).unwrap();
         let tagged = |kind: [u8; 2], packet: &[u8], id: u8| {
             frame(ALL, [0x81, 0], &[&[0x60, id], &kind[..], packet].concat())
         };

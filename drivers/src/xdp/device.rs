@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ring::{CONTINUED, Descriptor};
 use super::socket::{self, Binding, Bound};
-use super::steering::{MAX_QUEUES, Steering, Wanted};
+use super::steering::{Awaited, MAX_QUEUES, Steering, Wanted};
 use super::umem::{PACKET_HEADROOM, Umem};
 use super::{Mode, Verdict, XdpConfig};
 use crate::checksum;
@@ -38,7 +38,8 @@ pub struct Xdp {
     interface: String,
     index: i32,
     queue: u32,
-    autoconfigure: bool,
+    /// What the program is to send us while the stack looks for addresses.
+    awaited: Awaited,
     busy_poll: bool,
     /// Senders within this machine leave checksums to a link that needs none.
     partial_checksums: bool,
@@ -152,7 +153,7 @@ impl Xdp {
             interface: config.interface.clone(),
             index,
             queue: config.queue,
-            autoconfigure: config.autoconfigure,
+            awaited: Awaited { dhcp: config.dhcp, routers: config.router_discovery },
             busy_poll: config.busy_poll_us > 0,
             partial_checksums,
             capabilities,
@@ -489,7 +490,7 @@ impl Device for Xdp {
     }
 
     fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
-        self.steering.set_addresses(self.queue, addresses, self.autoconfigure).map_err(|error| {
+        self.steering.set_addresses(self.queue, addresses, self.awaited).map_err(|error| {
             explain(&error, &format!("{}: have the program steer to our addresses", self.name), "")
         })
     }

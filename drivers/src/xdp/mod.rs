@@ -64,8 +64,10 @@ pub struct XdpConfig {
     /// Addresses and groups that are ours from the start; others come with
     /// [`Device::set_addresses`](crate::Device::set_addresses).
     pub addresses: Vec<IpAddr>,
-    /// The stack leases an address and listens to routers.
-    pub autoconfigure: bool,
+    /// The stack leases an IPv4 address: what DHCP servers answer is ours until it has one.
+    pub dhcp: bool,
+    /// The stack configures itself by what routers advertise: their advertisements are ours.
+    pub router_discovery: bool,
     /// Frames of the rings that are received into: a power of two.
     pub rx_frames: u32,
     /// Frames of the rings that are sent from: a power of two.
@@ -93,7 +95,8 @@ impl XdpConfig {
             mac: None,
             vlan: None,
             addresses: Vec::new(),
-            autoconfigure: false,
+            dhcp: false,
+            router_discovery: false,
             rx_frames: 2048,
             tx_frames: 2048,
             native: true,

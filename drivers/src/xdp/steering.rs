@@ -35,6 +35,15 @@ pub(super) struct Wanted {
     pub(super) generic: bool,
 }
 
+/// Which answers a stack waits for that come to no address of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Awaited {
+    /// DHCP servers', as long as it has no IPv4 address.
+    pub(super) dhcp: bool,
+    /// Routers'.
+    pub(super) routers: bool,
+}
+
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -171,9 +180,9 @@ impl Steering {
         let _ = self.tell(|queues| queues.retain(|told| told.queue != queue));
     }
 
-    /// Has the addresses and groups of a queue's stack come to us; `autoconfigure`: it leases one, and listens to routers.
-    pub(super) fn set_addresses(&self, queue: u32, all: &[IpAddr], autoconfigure: bool) -> io::Result<()> {
-        let (keys, state) = (keys(all), state(all, autoconfigure));
+    /// Has the addresses and groups of a queue's stack come to us, and what it awaits.
+    pub(super) fn set_addresses(&self, queue: u32, all: &[IpAddr], awaited: Awaited) -> io::Result<()> {
+        let (keys, state) = (keys(all), state(all, awaited));
         self.tell(|queues| {
             for told in queues.iter_mut().filter(|told| told.queue == queue) {
                 (told.keys, told.state) = (keys.clone(), state);
@@ -257,13 +266,10 @@ fn keys(all: &[IpAddr]) -> HashSet<[u8; 16]> {
     keys
 }
 
-fn state(all: &[IpAddr], autoconfigure: bool) -> u32 {
+fn state(all: &[IpAddr], awaited: Awaited) -> u32 {
     let leased = all.iter().any(|address| address.is_ipv4() && !address.is_multicast());
-    match (autoconfigure, leased) {
-        (false, _) => 0,
-        (true, true) => program::ROUTERS,
-        (true, false) => program::ROUTERS | program::DHCP,
-    }
+    let leases = if awaited.dhcp && !leased { program::DHCP } else { 0 };
+    leases | if awaited.routers { program::ROUTERS } else { 0 }
 }
 
 #[cfg(test)]
@@ -286,9 +292,11 @@ mod tests {
 
     #[test]
     fn leases_are_awaited_until_there_is_one() {
-        assert_eq!(state(&addresses(&["fe80::1"]), true), program::DHCP | program::ROUTERS);
-        assert_eq!(state(&addresses(&["fe80::1", "10.0.0.2"]), true), program::ROUTERS);
-        assert_eq!(state(&[], false), 0);
+        let both = Awaited { dhcp: true, routers: true };
+        assert_eq!(state(&addresses(&["fe80::1"]), both), program::DHCP | program::ROUTERS);
+        assert_eq!(state(&addresses(&["fe80::1", "10.0.0.2"]), both), program::ROUTERS);
+        assert_eq!(state(&[], Awaited { dhcp: true, routers: false }), program::DHCP);
+        assert_eq!(state(&[], Awaited::default()), 0);
     }
 
     #[test]

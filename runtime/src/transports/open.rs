@@ -24,6 +24,8 @@ use demi_drivers::{Device, PoolConfig, Transport};
 use demi_netstack::{Shared, Stack, StackConfig};
 
 use super::Queue;
+#[cfg(feature = "xdp")]
+use crate::config::Address;
 use crate::config::{Config, DeviceSpec, Log};
 use crate::cores::Lanes;
 use crate::time::Clock;
@@ -136,7 +138,8 @@ impl Opening<'_> {
         let mut xdp = XdpConfig::new(interface);
         (xdp.mac, xdp.vlan, xdp.pool) = (self.config.mac, self.config.vlan, pool);
         xdp.queue = queue.saturating_add(u32::try_from(self.queue.index).unwrap_or(u32::MAX));
-        xdp.autoconfigure = self.config.address.is_empty();
+        let told = |what| self.config.address.is_empty() || self.config.address.contains(&what);
+        (xdp.dhcp, xdp.router_discovery) = (told(Address::Dhcp), told(Address::Auto));
         xdp.busy_poll_us = if busy { BUSY_POLL_US } else { 0 };
         xdp.spread = self.spread();
         self.networked(Box::new(Xdp::open(&xdp)?))
