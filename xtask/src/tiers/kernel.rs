@@ -1,5 +1,5 @@
 //! The kernel tier: our devices and examples against the running kernel and foreign clients, in network namespaces that
-//! the tests make and remove. Its suites are the test targets called `tap*`, `packet*` and `interop*`; each
+//! the tests make and remove. Its suites are the test targets called `tap*`, `packet*`, `xdp*` and `interop*`; each
 //! sees `DEMI_TIER=kernel`, without which it does not touch the machine.
 
 use super::{FEATURES, PACKAGES, Step, Tier, targets_of};

@@ -279,7 +279,7 @@ fn tier_of_target(name: &str) -> Tier {
     let first_word = name.split('_').next().unwrap_or(name);
     match first_word {
         "sim" => Tier::Sim,
-        "interop" | "tap" | "packet" => Tier::Kernel,
+        "interop" | "tap" | "packet" | "xdp" => Tier::Kernel,
         "dpdk" => Tier::Dpdk,
         _ => Tier::Unit,
     }
@@ -308,6 +308,7 @@ mod tests {
             ("interop", Tier::Kernel),
             ("kernel_transports", Tier::Unit),
             ("tap", Tier::Kernel),
+            ("xdp", Tier::Kernel),
             ("dpdk_rings", Tier::Dpdk),
             ("simple", Tier::Unit),
             ("wire", Tier::Unit),
