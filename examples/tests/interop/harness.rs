@@ -11,7 +11,7 @@ use crate::support::{Case, Device, Ip, Lab, Namespace, Running, machine_is_ours,
 
 /// A kernel that answers pings and echoes what it is sent, in place of a program under test.
 fn kernel_echo(lab: &Lab) {
-    if matches!(lab.case.device, Device::Tap | Device::Packet | Device::Dpdk) {
+    if matches!(lab.case.device, Device::Tap | Device::Packet | Device::Xdp | Device::Dpdk) {
         return frames_reach_the_device(lab);
     }
     let address = lab.case.server_ip();

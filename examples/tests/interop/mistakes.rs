@@ -61,7 +61,9 @@ fn without_the_capability_the_cure_is_told_and_no_tap_is_left() {
         return;
     }
     let lab = Lab::new(Case::new(Device::Packet, Ip::V4, 0));
-    for (device, capability) in [("packet:eth0", "CAP_NET_RAW"), ("tap:demi7", "CAP_NET_ADMIN")] {
+    for (device, capability) in
+        [("packet:eth0", "CAP_NET_RAW"), ("xdp:eth0", "CAP_NET_RAW"), ("tap:demi7", "CAP_NET_ADMIN")]
+    {
         let ended = Client::new(lab.host(), "setpriv")
             .args("--bounding-set -all --inh-caps -all")
             .args(&format!("{} --listen 10.77.0.1:7000", example("echo")))

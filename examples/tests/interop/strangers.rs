@@ -50,7 +50,7 @@ fn telling_which_system_this_is_does_no_harm() {
     if !machine_is_ours() {
         return;
     }
-    for device in [Device::Tap, Device::Packet] {
+    for device in [Device::Tap, Device::Packet, Device::Xdp] {
         let lab = Lab::new(Case::new(device, Ip::V4, 0));
         let mut server = lab.serve("echo", 7000, "");
         let (_, link) = lab.ends();
@@ -85,7 +85,7 @@ fn malformed_packets_leave_the_server_serving() {
     if !machine_is_ours() {
         return;
     }
-    for device in [Device::Tap, Device::Packet] {
+    for device in [Device::Tap, Device::Packet, Device::Xdp] {
         for ip in [Ip::V4, Ip::V6] {
             malformed_packets(&Lab::new(Case::new(device, ip, 0)));
         }
@@ -97,7 +97,7 @@ fn a_capture_of_a_clean_transfer_has_nothing_to_complain_of() {
     if !machine_is_ours() {
         return;
     }
-    for device in [Device::Tap, Device::Packet] {
+    for device in [Device::Tap, Device::Packet, Device::Xdp] {
         let lab = Lab::new(Case::new(device, Ip::V4, 0));
         let capture =
             std::env::temp_dir().join(format!("demi-tcptrace-{}-{device:?}.pcapng", std::process::id()));

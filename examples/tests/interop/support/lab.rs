@@ -33,7 +33,7 @@ impl Lab {
                 host.ip(&format!("tuntap add dev {TAP} mode tap"));
                 Lab { case, host, behind: None }
             }
-            Device::Packet | Device::Dpdk | Device::Uring | Device::Posix => {
+            Device::Packet | Device::Xdp | Device::Dpdk | Device::Uring | Device::Posix => {
                 let (switch, foreign) = (Namespace::new("switch"), Namespace::new("foreign"));
                 switch.ip("link add bridge type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
                 switch.ip("link set bridge up");
@@ -46,7 +46,7 @@ impl Lab {
         };
         match case.device {
             Device::Tap => assign(&lab.host, TAP, 2),
-            Device::Packet | Device::Dpdk => {
+            Device::Packet | Device::Xdp | Device::Dpdk => {
                 // The kernel of this host has no address here, so that it answers nothing in our stack's place.
                 lab.host.sysctl("net.ipv6.conf.eth0.disable_ipv6=1");
                 lab.host.ip("link set eth0 up");
@@ -77,6 +77,7 @@ impl Lab {
         match self.case.device {
             Device::Tap => (format!("tap:{TAP}"), TAP),
             Device::Packet => ("packet:eth0".to_owned(), "eth0"),
+            Device::Xdp => ("xdp:eth0".to_owned(), "eth0"),
             Device::Dpdk => (DPDK.to_owned(), "eth0"),
             Device::Uring => ("uring".to_owned(), "eth0"),
             Device::Posix => ("posix".to_owned(), "eth0"),
@@ -128,6 +129,7 @@ impl Lab {
         let device = match self.case.device {
             Device::Tap => format!("tap:{TAP}"),
             Device::Packet => "packet:eth0".to_owned(),
+            Device::Xdp => "xdp:eth0".to_owned(),
             Device::Dpdk => DPDK.to_owned(),
             Device::Uring => return vec![("DEMI_DEVICE", "uring".to_owned())],
             Device::Posix => return vec![("DEMI_DEVICE", "posix".to_owned())],
@@ -142,7 +144,7 @@ impl Lab {
             // As the namespaces do: addresses are usable at once.
             ("DEMI_DETECT_DUPLICATES", "false".to_owned()),
         ];
-        if self.case.device == Device::Dpdk {
+        if matches!(self.case.device, Device::Xdp | Device::Dpdk) {
             // Several programs on the cores of one machine: a loop that spins would keep its own peer from running.
             environment.push(("DEMI_IDLE", "adaptive".to_owned()));
         }

@@ -10,6 +10,8 @@ pub(crate) enum Device {
     Tap,
     /// Our stack on AF_PACKET over a veth; the peer is the kernel of another namespace, behind a switch.
     Packet,
+    /// Our stack on AF_XDP over a veth, peer behind a switch.
+    Xdp,
     /// Our stack on a DPDK port, DPDK's own driver of AF_PACKET over a veth, peer behind a switch.
     #[cfg_attr(not(feature = "dpdk"), allow(dead_code))]
     Dpdk,
@@ -98,6 +100,7 @@ macro_rules! matrix {
         mod $scenario {
             $crate::support::matrix!(@lossy $check, tap Tap);
             $crate::support::matrix!(@lossy $check, packet Packet);
+            $crate::support::matrix!(@lossy $check, xdp Xdp);
             #[cfg(feature = "dpdk")]
             $crate::support::matrix!(@lossy $check, dpdk Dpdk);
             $crate::support::matrix!(@lossy $check, uring Uring);
@@ -108,6 +111,7 @@ macro_rules! matrix {
         mod $scenario {
             $crate::support::matrix!(@lossless $check, tap Tap);
             $crate::support::matrix!(@lossless $check, packet Packet);
+            $crate::support::matrix!(@lossless $check, xdp Xdp);
             #[cfg(feature = "dpdk")]
             $crate::support::matrix!(@lossless $check, dpdk Dpdk);
             $crate::support::matrix!(@lossless $check, uring Uring);
@@ -118,6 +122,7 @@ macro_rules! matrix {
         mod $scenario {
             $crate::support::matrix!(@lossless $check, tap Tap);
             $crate::support::matrix!(@lossless $check, packet Packet);
+            $crate::support::matrix!(@lossless $check, xdp Xdp);
             #[cfg(feature = "dpdk")]
             $crate::support::matrix!(@lossless $check, dpdk Dpdk);
         }
