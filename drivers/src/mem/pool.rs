@@ -72,7 +72,7 @@ impl PoolConfig {
 pub struct PoolStats {
     /// Small slots in all.
     pub slots: usize,
-    /// Small slots that are out.
+    /// Small slots that are out, but for those that a device keeps to fill them.
     pub slots_out: usize,
     /// Large slots in all.
     pub large_slots: usize,
@@ -132,6 +132,9 @@ pub(super) struct PoolInner {
     waiting: Cell<bool>,
     waiters: RefCell<Vec<Waker>>,
     exhausted: Cell<u64>,
+    /// Small slots that are out to be filled by a device.
+    #[cfg(feature = "xdp")]
+    to_fill: Cell<u32>,
     pub(super) memory: Memory,
 }
 
@@ -209,6 +212,8 @@ impl Pool {
             waiting: Cell::new(false),
             waiters: RefCell::new(Vec::new()),
             exhausted: Cell::new(0),
+            #[cfg(feature = "xdp")]
+            to_fill: Cell::new(0),
             memory: Memory::Mapped(region),
         };
         Ok(Pool { inner: NonNull::from(Box::leak(Box::new(inner))) })
@@ -237,6 +242,8 @@ impl Pool {
             waiting: Cell::new(false),
             waiters: RefCell::new(Vec::new()),
             exhausted: Cell::new(0),
+            #[cfg(feature = "xdp")]
+            to_fill: Cell::new(0),
             memory: Memory::Homed(home),
         };
         let pool = Pool { inner: NonNull::from(Box::leak(Box::new(inner))) };
@@ -392,7 +399,7 @@ impl Pool {
         let inner = self.inner();
         PoolStats {
             slots: inner.small.total as usize,
-            slots_out: inner.small.out.get() as usize,
+            slots_out: inner.slots_out(),
             large_slots: inner.large.total as usize,
             large_slots_out: inner.large.out.get() as usize,
             exhausted: inner.exhausted.get(),
@@ -520,8 +527,25 @@ impl Pool {
     }
 }
 
+impl PoolInner {
+    /// Small slots that somebody uses.
+    fn slots_out(&self) -> usize {
+        let out = self.small.out.get();
+        #[cfg(feature = "xdp")]
+        let out = out - self.to_fill.get();
+        out as usize
+    }
+}
+
 #[cfg(feature = "xdp")]
 impl PoolInner {
+    /// A device has one small slot more to fill, or one less.
+    #[inline]
+    pub(super) fn count_to_fill(&self, more: bool) {
+        let count = self.to_fill.get();
+        self.to_fill.set(if more { count + 1 } else { count.saturating_sub(1) });
+    }
+
     /// The large slots.
     pub(super) fn large(&self) -> &Class {
         &self.large

@@ -51,6 +51,14 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Says that a device has one small slot more to fill, or one less: such slots are nobody's use of the pool.
+    #[inline]
+    pub(crate) fn count_to_fill(&self, more: bool) {
+        self.inner().count_to_fill(more);
+    }
+}
+
 impl Layout {
     /// Where the slot begins that the byte at `offset` of the area belongs to; `None` when there is none.
     #[inline]
