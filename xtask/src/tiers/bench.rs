@@ -8,8 +8,8 @@ use crate::workspace::Workspace;
 /// Programs among the benchmarks that measure nothing by themselves: what `kernel_echo` and the gate run, and the gate.
 const HELPERS: [&str; 4] = ["echo_server", "loadgen", "icount", "icount_gate"];
 
-/// A benchmark that needs DPDK: its tier runs it.
-const FOREIGN: &str = "dpdk";
+/// Benchmarks that need DPDK, and network namespaces: their tiers run them.
+const FOREIGN: [&str; 2] = ["dpdk", "devices"];
 
 /// One build, the tests of the measuring kit, the gate, then a run of each benchmark.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
@@ -28,7 +28,8 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
             Invocation::new("cargo run --bin icount_gate").args(tier),
         ));
     }
-    let measures = |program: &String| program != FOREIGN && !HELPERS.contains(&program.as_str());
+    let measures =
+        |program: &String| !FOREIGN.contains(&program.as_str()) && !HELPERS.contains(&program.as_str());
     for program in programs.into_iter().filter(measures) {
         let path = workspace.target().join("tier").join(&program).display().to_string();
         let run = Invocation::new(&path).args("--json --seconds 0.2").limit_s(10 * 60);

@@ -2,7 +2,7 @@
 //! the tests make and remove. Its suites are the test targets called `tap*`, `packet*`, `xdp*` and `interop*`; each
 //! sees `DEMI_TIER=kernel`, without which it does not touch the machine.
 
-use super::{FEATURES, PACKAGES, Step, Tier, targets_of};
+use super::{Action, FEATURES, PACKAGES, Step, Tier, targets_of};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
@@ -24,5 +24,10 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
         .args("-- --show-output")
         .env("DEMI_TIER", "kernel");
     steps.push(Step::tests("real peers", suites));
+    let bench =
+        Invocation::new("cargo run --profile tier -p demi-benches --no-default-features --bin devices")
+            .args("-- --json --samples 1 --sample-ms 100")
+            .limit_s(20 * 60);
+    steps.push(Step { name: "numbers".to_owned(), action: Action::Benchmark(bench) });
     steps
 }

@@ -1,0 +1,220 @@
+//! One TCP echo server over each device in turn, the kernel's sockets at the other end of a veth: round trips of one connection,
+//! and requests a second of many. Makes its own network namespaces, so it takes root; they end with it.
+//!
+//! Server and load generator run on a core each. The kernel's end is the same for all, so what differs is the server's side; the
+//! row `kernel` is that of ordinary sockets and threads.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use demi::{Config, Runtime};
+use demi_benches::kit::json::Object;
+use demi_benches::kit::{Args, Flag, machine, report::number};
+use demi_benches::load::{Load, LoadConfig};
+
+const FLAGS: &[Flag] = &[
+    Flag { name: "devices", value: Some("DEV,..."), help: "devices to compare (kernel,packet:dv1,xdp:dv1)" },
+    Flag { name: "connections", value: Some("N,N,..."), help: "connections, one case for each (1,64)" },
+    Flag { name: "payload", value: Some("BYTES"), help: "bytes a request (64)" },
+    Flag { name: "samples", value: Some("N"), help: "samples a device (5)" },
+    Flag { name: "sample-ms", value: Some("MS"), help: "time of a sample (500)" },
+    Flag { name: "server-core", value: Some("N"), help: "core of the servers (0)" },
+    Flag { name: "load-core", value: Some("N"), help: "core of the load generator (1)" },
+    Flag { name: "serve", value: Some("DEV"), help: "be the server (for the benchmark's own use)" },
+];
+
+const SERVER: &str = "10.79.0.2";
+const PORT: u16 = 7000;
+
+fn main() {
+    let args = Args::parse("Echo over each device, the kernel at the other end of a veth.", FLAGS);
+    let done = match args.text("serve") {
+        Some(device) => serve(device, &args),
+        None => compare(&args),
+    };
+    if let Err(error) = done {
+        eprintln!("devices: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(line: &str) -> io::Result<()> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap_or_default()).args(words).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+fn own_network() -> io::Result<()> {
+    // SAFETY: changes this thread's namespace, and no memory; no other thread has been made.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+        let error = io::Error::last_os_error();
+        return Err(io::Error::new(error.kind(), format!("make a network namespace: {error}: run as root")));
+    }
+    run("ip link set lo up")
+}
+
+/// The server's process: has a namespace of its own, says so, and serves once its end of the veth is there.
+fn serve(device: &str, args: &Args) -> io::Result<()> {
+    own_network()?;
+    println!("ready");
+    io::stdin().lock().read_line(&mut String::new())?;
+    machine::pin(args.number("server-core", 0))?;
+    run("sysctl -qw net.ipv6.conf.dv1.disable_ipv6=1")?;
+    run("ip link set dv1 up")?;
+    if device == "kernel" {
+        run(&format!("ip addr add {SERVER}/24 dev dv1"))?;
+        return kernel();
+    }
+    let config = Config::default()
+        .device(device)
+        .address([format!("{SERVER}/24").as_str()])
+        .detect_duplicates(false)
+        .idle("spin");
+    Runtime::new(config)?.block_on(async {
+        let listener = demi::net::TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await?;
+        println!("serving");
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            demi::spawn(async move {
+                while let Ok(Some(buf)) = stream.pop().await {
+                    if stream.push(buf).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// Ordinary sockets, a thread each.
+fn kernel() -> io::Result<()> {
+    let listener = TcpListener::bind((SERVER, PORT))?;
+    println!("serving");
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        stream.set_nodelay(true)?;
+        std::thread::spawn(move || {
+            let mut bytes = [0; 16 * 1024];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                if stream.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A server's process, which ends with this value, and with it the veth.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that is gone already is all we want.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let _ = run("ip link del dv0");
+    }
+}
+
+fn start(device: &str, args: &Args) -> io::Result<Server> {
+    let core = args.number("server-core", 0usize).to_string();
+    let process = Command::new(std::env::current_exe()?)
+        .args(["--serve", device, "--server-core", &core])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut server = Server(process);
+    let (Some(mut input), Some(output)) = (server.0.stdin.take(), server.0.stdout.take()) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let mut lines = BufReader::new(output).lines();
+    let mut wait = |what: &str| match lines.next() {
+        Some(Ok(line)) if line == what => Ok(()),
+        _ => Err(io::Error::other(format!("the server over {device} did not start"))),
+    };
+    wait("ready")?;
+    run(&format!("ip link add dv0 type veth peer name dv1 netns {}", server.0.id()))?;
+    run("ip addr add 10.79.0.1/24 dev dv0")?;
+    run("ip link set dv0 up")?;
+    input.write_all(b"\n")?;
+    wait("serving")?;
+    Ok(server)
+}
+
+fn connect(config: &LoadConfig) -> io::Result<Load> {
+    let begin = Instant::now();
+    loop {
+        match Load::connect(config.clone()) {
+            Ok(load) => return Ok(load),
+            Err(error) if begin.elapsed() > Duration::from_secs(5) => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn compare(args: &Args) -> io::Result<()> {
+    own_network()?;
+    machine::raise_descriptor_limit();
+    machine::pin(args.number("load-core", 1))?;
+    let time = Duration::from_millis(args.number("sample-ms", 500));
+    let samples: usize = args.number("samples", 5).max(1);
+    if !args.has("json") {
+        println!(
+            "{:>11} {:<12} {:>12} {:>9} {:>9}",
+            "connections", "device", "requests/s", "p50 us", "p99 us"
+        );
+    }
+    for connections in args.numbers("connections", &[1, 64]) {
+        let devices = args.text("devices").unwrap_or("kernel,packet:dv1,xdp:dv1");
+        for device in devices.split(',').filter(|device| args.wants_peer(device)) {
+            let server = start(device, args)?;
+            let config = LoadConfig {
+                address: SocketAddr::new(SERVER.parse().map_err(io::Error::other)?, PORT),
+                connections,
+                payload_bytes: args.number("payload", 64),
+                depth: 1,
+                rate: None,
+                spin: true,
+            };
+            let mut load = connect(&config)?;
+            load.run(time / 5)?;
+            let results = (0..samples).map(|_| load.run(time)).collect::<io::Result<Vec<_>>>()?;
+            let rate = median(results.iter().map(|result| result.rate()).collect());
+            let [p50, p99] = [50.0, 99.0]
+                .map(|percent| median(results.iter().map(|result| result.percentile_us(percent)).collect()));
+            drop((load, server));
+            if !args.has("json") {
+                println!(
+                    "{connections:>11} {device:<12} {:>12} {:>9} {:>9}",
+                    number(rate),
+                    number(p50),
+                    number(p99)
+                );
+                continue;
+            }
+            for (what, unit, value) in [("rate", "requests/s", rate), ("p50", "us", p50), ("p99", "us", p99)]
+            {
+                let line = Object::default()
+                    .text("bench", "devices")
+                    .text("peer", device)
+                    .text("case", &format!("{connections} connections, {what}"))
+                    .text("unit", unit)
+                    .number("median", value)
+                    .number("samples", samples as f64);
+                println!("{}", line.finish());
+            }
+        }
+    }
+    Ok(())
+}
