@@ -120,7 +120,7 @@ impl<P> Connection<P> {
     }
 
     /// Whether `more` bytes may be queued, or some of them: `Ready(Ok)` with room, an error when there is no sending any more.
-    #[inline]
+    #[inline(never)]
     fn poll_room(&mut self, cx: &mut Context<'_>, pool: &Pool, more: usize) -> Poll<io::Result<u32>> {
         match self.state {
             TcpState::Established | TcpState::CloseWait if !self.fin_queued => {
@@ -157,7 +157,15 @@ impl<P> Connection<P> {
         pool: &Pool,
         buf: &mut Option<Buf>,
     ) -> Poll<io::Result<()>> {
-        match self.poll_room(cx, pool, buf.as_ref().map_or(0, |buf| buf.len())) {
+        let more = buf.as_ref().map_or(0, |buf| buf.len());
+        if self.has_room_for(more) {
+            if let Some(buf) = buf.take() {
+                self.tx.push(buf, self.snd_max);
+                self.flush_due = true;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_room(cx, pool, more) {
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
@@ -170,6 +178,14 @@ impl<P> Connection<P> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether so little is queued on an open connection that `more` bytes have room whatever the pool is like: the short way of
+    /// [`poll_room`](Self::poll_room).
+    #[inline(always)]
+    fn has_room_for(&self, more: usize) -> bool {
+        let open = matches!(self.state, TcpState::Established | TcpState::CloseWait) && !self.fin_queued;
+        open && self.tx.len() as usize + more <= self.send_cap.min(UNSHARED_BYTES) as usize
     }
 
     pub(crate) fn poll_write(
