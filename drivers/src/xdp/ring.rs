@@ -190,29 +190,44 @@ impl<T: Copy> Ring<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::UnsafeCell;
+
     use super::*;
 
-    /// Both ends of a ring in ordinary memory.
-    fn ends(entries: u32) -> (Ring<u64>, Ring<u64>) {
-        let indices: &'static [AtomicU32; 3] = Box::leak(Box::new([const { AtomicU32::new(0) }; 3]));
-        let places: &'static mut [u64] = Box::leak(vec![0; entries as usize].into_boxed_slice());
-        let descriptors = NonNull::from(places).cast();
-        let end = || Ring {
-            producer: NonNull::from(&indices[0]),
-            consumer: NonNull::from(&indices[1]),
-            flags: NonNull::from(&indices[2]),
-            descriptors,
-            mask: entries - 1,
-            ours: 0,
-            theirs: 0,
-            _mapping: None,
-        };
-        (end(), end())
+    /// A ring's parts in ordinary memory.
+    struct Memory {
+        indices: [AtomicU32; 3],
+        places: Box<[UnsafeCell<u64>]>,
+    }
+
+    impl Memory {
+        fn new(entries: u32) -> Memory {
+            Memory {
+                indices: [const { AtomicU32::new(0) }; 3],
+                places: (0..entries).map(|_| UnsafeCell::new(0)).collect(),
+            }
+        }
+
+        /// Both ends, which must not be used when the memory is gone.
+        fn ends(&self) -> (Ring<u64>, Ring<u64>) {
+            let end = || Ring {
+                producer: NonNull::from(&self.indices[0]),
+                consumer: NonNull::from(&self.indices[1]),
+                flags: NonNull::from(&self.indices[2]),
+                descriptors: NonNull::from(&*self.places).cast(),
+                mask: self.places.len() as u32 - 1,
+                ours: 0,
+                theirs: 0,
+                _mapping: None,
+            };
+            (end(), end())
+        }
     }
 
     #[test]
     fn what_is_put_comes_out_in_order_and_only_once_it_is_published() {
-        let (mut to, mut from) = ends(4);
+        let memory = Memory::new(4);
+        let (mut to, mut from) = memory.ends();
         for value in 0..3 {
             assert!(to.room(1) > 0);
             to.put(value);
@@ -224,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_full_ring_has_room_again_when_the_other_side_has_released() {
-        let (mut to, mut from) = ends(2);
+        let memory = Memory::new(2);
+        let (mut to, mut from) = memory.ends();
         for round in 0..1000u64 {
             assert_eq!(to.room(2), 2, "round {round}");
             to.put(round);
@@ -240,7 +256,8 @@ mod tests {
 
     #[test]
     fn indices_wrap() {
-        let (mut to, mut from) = ends(4);
+        let memory = Memory::new(4);
+        let (mut to, mut from) = memory.ends();
         for ring in [&mut to, &mut from] {
             (ring.ours, ring.theirs) = (u32::MAX - 1, u32::MAX - 1);
         }
