@@ -60,18 +60,28 @@ impl SendQueue {
     }
 
     /// Appends a buffer, of which bytes up to `sent` have been sent: those stay where they are.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, buf: Buf, sent: SeqNumber) {
+        if self.chunks.is_empty() && !buf.is_empty() {
+            self.append(buf);
+        } else {
+            self.push_behind(buf, sent);
+        }
+    }
+
+    #[inline(always)]
+    fn append(&mut self, buf: Buf) {
         let len = buf.len() as u32;
-        if len == 0 {
-            return;
-        }
-        let joins = buf.len() <= COPY_MAX_BYTES && !self.chunks.is_empty();
-        if joins && self.append_to_tail(&buf, sent, buf.len()) == buf.len() {
-            return;
-        }
         self.chunks.push_back(Chunk { start: self.end, buf });
         self.end += len;
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, buf: Buf, sent: SeqNumber) {
+        let joins = buf.len() <= COPY_MAX_BYTES && self.append_to_tail(&buf, sent, buf.len()) == buf.len();
+        if !joins {
+            self.append(buf);
+        }
     }
 
     /// Copies `bytes` to the end of the last chunk if that is not shared, nothing behind `sent` begins in it, and all (or, when
