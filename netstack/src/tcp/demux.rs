@@ -24,9 +24,9 @@ impl<P: Default> Tcp<P> {
         meta: &IpMeta,
         segment: Buf,
     ) {
-        self.stats.in_segs += 1;
+        self.common.stats.in_segs += 1;
         let Ok(header) = Header::parse(&segment) else {
-            self.stats.in_errs += 1;
+            self.common.stats.in_errs += 1;
             return;
         };
         let flow = Flow {
@@ -100,7 +100,7 @@ impl<P: Default> Tcp<P> {
         segment: &Incoming,
         payload: Buf,
     ) {
-        self.stats.in_segs += 1;
+        self.common.stats.in_segs += 1;
         if let Some(connection) = self.connections.at_mut(index) {
             connection.take_expected(&mut env!(self, now, out), segment, payload);
             // The flush at the end of the turn sends what this has caused, or arms the timer of the acknowledgement that nothing
@@ -135,7 +135,7 @@ impl<P: Default> Tcp<P> {
         if rest.is_empty() {
             return self.take_plain(now, out, index, whole, first);
         }
-        self.stats.in_segs += 1 + rest.len() as u64;
+        self.common.stats.in_segs += 1 + rest.len() as u64;
         if let Some(connection) = self.connections.at_mut(index) {
             connection.take_train(&mut env!(self, now, out), whole, mss, first, rest);
             if !connection.flush_queued {
@@ -198,7 +198,7 @@ impl<P: Default> Tcp<P> {
                 // Data and FINs are no part of two ends' answers to each other (as Linux).
                 let has = |flag: u8| header.flags & flag != 0;
                 let sent = (len > 0 || has(flags::FIN)) && !has(flags::SYN);
-                if sent || self.time_wait.may_answer(index, now, self.config.challenge_ack_interval) {
+                if sent || self.time_wait.may_answer(index, now, self.common.config.challenge_ack_interval) {
                     self.acknowledge_from_time_wait(now, out, index);
                 }
             }
@@ -212,7 +212,7 @@ impl<P: Default> Tcp<P> {
                 if self.listeners.find(flow.local, flow.local_port, hash).is_none() {
                     return self.acknowledge_from_time_wait(now, out, index);
                 }
-                self.stats.time_wait_recycled += 1;
+                self.common.stats.time_wait_recycled += 1;
                 self.remove_time_wait(index);
                 let arrived = Arrived { flow, hash, header, tos, segment };
                 self.for_listener(now, out, arrived, Some(beyond));
@@ -238,7 +238,7 @@ impl<P: Default> Tcp<P> {
             gso_bytes: 0,
         };
         if out.send(&record.flow, &mut P::default(), &segment, &mut []).is_ok() {
-            self.stats.out_segs += 1;
+            self.common.stats.out_segs += 1;
         }
     }
 
@@ -293,7 +293,7 @@ impl<P: Default> Tcp<P> {
         header: &Header,
         segment_len: usize,
     ) {
-        let secret = &mut self.secret;
+        let secret = &mut self.common.secret;
         if !self.resets.allow(now, || secret.random()) {
             return;
         }
@@ -316,8 +316,8 @@ impl<P: Default> Tcp<P> {
             gso_bytes: 0,
         };
         if out.send(flow, &mut P::default(), &segment, &mut []).is_ok() {
-            self.stats.out_segs += 1;
-            self.stats.out_rsts += 1;
+            self.common.stats.out_segs += 1;
+            self.common.stats.out_rsts += 1;
         }
     }
 }

@@ -68,31 +68,31 @@ impl<P: Default> Tcp<P> {
         let queue_full = self.half_open.slots.is_full() || !listener.takes_syn();
         // As Linux, one that follows a connection in TIME-WAIT is known not to be forged.
         let cookie = beyond.is_none()
-            && match self.config.syn_cookies {
+            && match self.common.config.syn_cookies {
                 SynCookies::Never => false,
                 SynCookies::OnOverflow => queue_full,
                 SynCookies::Always => true,
             };
         if queue_full && !cookie && (beyond.is_none() || self.half_open.slots.is_full()) {
-            self.stats.req_queue_full_drop += 1;
-            self.stats.listen_drops += 1;
+            self.common.stats.req_queue_full_drop += 1;
+            self.common.stats.listen_drops += 1;
             return;
         }
-        self.stats.req_queue_full_cookies += u64::from(cookie);
+        self.common.stats.req_queue_full_cookies += u64::from(cookie);
         let connections = self.connections.len() + self.half_open.slots.len();
-        if !listener.takes_connection() || connections >= self.config.max_connections {
-            self.stats.listen_overflows += u64::from(!listener.takes_connection());
-            self.stats.listen_drops += 1;
+        if !listener.takes_connection() || connections >= self.common.config.max_connections {
+            self.common.stats.listen_overflows += u64::from(!listener.takes_connection());
+            self.common.stats.listen_drops += 1;
             return;
         }
-        let options = self.config.agreed(&arrived.options());
+        let options = self.common.config.agreed(&arrived.options());
         let (flow, irs) = (arrived.flow, SeqNumber::new(arrived.header.seq));
-        let ts_offset = self.secret.timestamp_offset(flow);
-        let offered = connection::first_window(&listener.options.stream, &self.config);
+        let ts_offset = self.common.secret.timestamp_offset(flow);
+        let offered = connection::first_window(&listener.options.stream, &self.common.config);
         let ecn = connection::agrees_to_ecn(
             (arrived.header.flags, arrived.tos),
             &listener.options.stream,
-            &self.config,
+            &self.common.config,
         );
         let record = |options: &Options, iss, ecn| {
             let numbers = (iss, ts_offset, offered);
@@ -105,19 +105,19 @@ impl<P: Default> Tcp<P> {
         let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
         if cookie {
             listener.cookies_at = Some(now);
-            self.stats.syncookies_sent += 1;
+            self.common.stats.syncookies_sent += 1;
             // What the timestamp has to keep is lost without one.
             let bare = Options { window_scale: None, sack_permitted: false, ..options };
             let kept = if options.timestamps.is_some() { options } else { bare };
             let mss = connection::believed_mss(flow, &kept);
-            let iss = syn_cookie::make(&self.secret, flow, irs, mss, now);
+            let iss = syn_cookie::make(&self.common.secret, flow, irs, mss, now);
             // What is agreed on without a timestamp is forgotten (as Linux).
             let ecn = ecn && kept.timestamps.is_some();
             let value = syn_cookie::timestamp(clock_ms(now), &kept, ecn);
             let _ = self.send_syn_ack(out, &record(&kept, iss, ecn), value, None);
             return;
         }
-        let mut iss = self.secret.isn(flow, now);
+        let mut iss = self.common.secret.isn(flow, now);
         if let Some(beyond) = beyond.filter(|beyond| iss.before(*beyond)) {
             iss = beyond;
         }
@@ -151,9 +151,9 @@ impl<P: Default> Tcp<P> {
     #[cold]
     fn retry_syn_ack<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32) {
         let Some(half_open) = self.half_open.slots.at(index).cloned() else { return };
-        if elapsed_ns(now, half_open.sent_at) > nanos(self.config.initial_rto) {
+        if elapsed_ns(now, half_open.sent_at) > nanos(self.common.config.initial_rto) {
             // As if the SYN had been lost: its sender tries again.
-            self.stats.listen_drops += 1;
+            self.common.stats.listen_drops += 1;
             self.forget_half_open(index);
             return;
         }
@@ -168,10 +168,10 @@ impl<P: Default> Tcp<P> {
 
     /// What Fast Open makes of a SYN (RFC 7413 §4.2.2); `None`: nothing, it is an ordinary one.
     fn fast_open(&mut self, now: Instant, handle: Handle, arrived: &Arrived<'_>) -> Option<Offer> {
-        let config = &self.config.fast_open;
+        let config = &self.common.config.fast_open;
         let asked = arrived.options().fast_open;
         if asked.is_some_and(|option| option.cookie().is_empty()) {
-            self.stats.fast_open_cookie_reqd += 1;
+            self.common.stats.fast_open_cookie_reqd += 1;
         }
         let listener = self.listeners.slots.get_mut(handle)?;
         let own = listener.options.fast_open;
@@ -180,25 +180,25 @@ impl<P: Default> Tcp<P> {
             return None;
         }
         if !listener.takes_fast_open(limit, now) {
-            self.stats.fast_open_listen_overflow += 1;
+            self.common.stats.fast_open_listen_overflow += 1;
             return None;
         }
         if config.server_without_cookie {
             return Some(Offer::Take);
         }
         let option = asked?;
-        let give = self.fast_opens.cookie_for(arrived.flow)?;
+        let give = self.common.fast_opens.cookie_for(arrived.flow)?;
         let give = Some(Offer::Give(give.as_experiment(option.experimental)));
         if option.cookie().is_empty() {
             return give;
         }
-        match self.fast_opens.check(arrived.flow, &option) {
+        match self.common.fast_opens.check(arrived.flow, &option) {
             Some(in_force) => {
-                self.stats.fast_open_passive_alt_key += u64::from(!in_force);
+                self.common.stats.fast_open_passive_alt_key += u64::from(!in_force);
                 Some(Offer::Take)
             }
             None => {
-                self.stats.fast_open_passive_fail += 1;
+                self.common.stats.fast_open_passive_fail += 1;
                 give
             }
         }
@@ -215,7 +215,7 @@ impl<P: Default> Tcp<P> {
         let handle = half_open.listener;
         let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
         let start = start_of(now, out, half_open, &listener.options.stream);
-        let mut connection = Connection::accepting(&start, &self.config, half_open);
+        let mut connection = Connection::accepting(&start, &self.common.config, half_open);
         let mut payload = arrived.segment.clone();
         payload.advance(usize::from(arrived.header.header_bytes));
         connection.take_syn_data(handle, payload);
@@ -225,15 +225,15 @@ impl<P: Default> Tcp<P> {
         if let Some(waker) = listener.waker.take() {
             waker.wake();
         }
-        self.stats.fast_open_passive += 1;
+        self.common.stats.fast_open_passive += 1;
         self.flows.insert(half_open.hash, Owner::Connection(place.index));
         self.settle(now, place.index);
     }
 
     /// Arms the timer of a SYN-ACK that has timed out so many times (RFC 6298 §5.5).
     fn arm_half_open(&mut self, now: Instant, index: u32, timeouts: u8) {
-        let rto_ns = nanos(self.config.initial_rto).saturating_mul(1 << timeouts.min(32));
-        let at = now.plus_nanos(rto_ns.min(self.bounds.max_ns));
+        let rto_ns = nanos(self.common.config.initial_rto).saturating_mul(1 << timeouts.min(32));
+        let at = now.plus_nanos(rto_ns.min(self.common.bounds.max_ns));
         self.half_open.wheel.arm(index, at);
         self.note_records();
     }
@@ -254,7 +254,7 @@ impl<P: Default> Tcp<P> {
         });
         let flow = &half_open.flow;
         let mss = connection::local_mss(out.mtu(flow.remote), flow);
-        let scale = syn.window_scale.and(connection::offered_scale(&self.config));
+        let scale = syn.window_scale.and(connection::offered_scale(&self.common.config));
         let mut options = OptionBytes::for_syn(mss, syn.sack_permitted, timestamps, scale);
         if let Some(fast_open) = &fast_open {
             options = options.with_fast_open(fast_open);
@@ -273,10 +273,10 @@ impl<P: Default> Tcp<P> {
         };
         out.send(flow, &mut P::default(), &segment, &mut [])?;
         if half_open.sent == 0 {
-            self.stats.out_segs += 1;
+            self.common.stats.out_segs += 1;
         } else {
-            self.stats.retrans_segs += 1;
-            self.stats.syn_retrans += 1;
+            self.common.stats.retrans_segs += 1;
+            self.common.stats.syn_retrans += 1;
         }
         Ok(())
     }
@@ -310,11 +310,11 @@ impl<P: Default> Tcp<P> {
         let listener = self.listeners.slots.get(half_open.listener);
         let own = listener.and_then(|listener| listener.options.stream.syn_retries);
         let deferred = self.deferred_timeouts(listener);
-        self.stats.timeouts += 1;
-        let tired = u32::from(before) >= own.unwrap_or(self.config.syn_ack_retries);
+        self.common.stats.timeouts += 1;
+        let tired = u32::from(before) >= own.unwrap_or(self.common.config.syn_ack_retries);
         // As Linux, whoever has only to send data may be late.
         if tired && !(acked && before < deferred) {
-            self.stats.attempt_fails += 1;
+            self.common.stats.attempt_fails += 1;
             self.forget_half_open(index);
             return;
         }
@@ -327,8 +327,8 @@ impl<P: Default> Tcp<P> {
 
     /// Timeouts of a SYN-ACK for which a listener waits for data with the end of the handshake.
     fn deferred_timeouts(&self, listener: Option<&Listener>) -> u8 {
-        let initial_ns = nanos(self.config.initial_rto);
-        listener.map_or(0, |listener| listener.deferred_timeouts(initial_ns, self.bounds.max_ns))
+        let initial_ns = nanos(self.common.config.initial_rto);
+        listener.map_or(0, |listener| listener.deferred_timeouts(initial_ns, self.common.bounds.max_ns))
     }
 
     /// Whether a listener would rather have data with the end of a handshake, and waits for it; noted, if so. `bare`: there is neither
@@ -340,7 +340,7 @@ impl<P: Default> Tcp<P> {
         if defers && let Some(half_open) = self.half_open.slots.at_mut(index) {
             half_open.acked = true;
             half_open.ts_recent = timestamps.map_or(half_open.ts_recent, |timestamps| timestamps.value);
-            self.stats.defer_accept_drop += 1;
+            self.common.stats.defer_accept_drop += 1;
         }
         defers
     }
@@ -380,7 +380,7 @@ impl<P: Default> Tcp<P> {
             value: clock.wrapping_add(half_open.ts_offset),
             echo: timestamps.value,
         });
-        let scale = options.window_scale.and(connection::offered_scale(&self.config)).unwrap_or(0);
+        let scale = options.window_scale.and(connection::offered_scale(&self.common.config)).unwrap_or(0);
         let reset = bits & flags::RST != 0;
         let options = OptionBytes::for_segment(timestamps, &[]);
         let segment = SegmentOut {
@@ -395,8 +395,8 @@ impl<P: Default> Tcp<P> {
             gso_bytes: 0,
         };
         if out.send(&half_open.flow, &mut P::default(), &segment, &mut []).is_ok() {
-            self.stats.out_segs += 1;
-            self.stats.out_rsts += u64::from(reset);
+            self.common.stats.out_segs += 1;
+            self.common.stats.out_rsts += u64::from(reset);
         }
     }
 
@@ -410,7 +410,7 @@ impl<P: Default> Tcp<P> {
         arrived: Arrived<'_>,
     ) {
         let Some(half_open) = self.half_open.slots.at_mut(index) else { return };
-        let interval_ns = nanos(self.config.challenge_ack_interval);
+        let interval_ns = nanos(self.common.config.challenge_ack_interval);
         let timestamps = arrived.options().timestamps.filter(|_| half_open.options().timestamps.is_some());
         let answer = half_open.on_segment(arrived.header, arrived.len(), timestamps);
         match answer {
@@ -421,12 +421,13 @@ impl<P: Default> Tcp<P> {
                 }
             }
             Answer::Challenge | Answer::Paws | Answer::OtherSyn => {
-                self.stats.paws_estab += u64::from(answer == Answer::Paws);
-                self.stats.syn_challenge += u64::from(answer == Answer::OtherSyn);
-                let secret = &mut self.secret;
-                if half_open.may_challenge(now, interval_ns) && self.challenges.allow(now, || secret.random())
+                self.common.stats.paws_estab += u64::from(answer == Answer::Paws);
+                self.common.stats.syn_challenge += u64::from(answer == Answer::OtherSyn);
+                let secret = &mut self.common.secret;
+                if half_open.may_challenge(now, interval_ns)
+                    && self.common.challenges.allow(now, || secret.random())
                 {
-                    self.stats.challenge_acks += 1;
+                    self.common.stats.challenge_acks += 1;
                     let half_open = half_open.clone();
                     self.answer_from(out, &half_open, flags::ACK, Some(clock_ms(now)));
                 }
@@ -435,7 +436,7 @@ impl<P: Default> Tcp<P> {
                 self.reset_stranger(now, out, arrived.flow, arrived.header, arrived.segment.len());
             }
             Answer::Forget => {
-                self.stats.attempt_fails += 1;
+                self.common.stats.attempt_fails += 1;
                 self.forget_half_open(index);
             }
             Answer::Complete => {
@@ -451,7 +452,7 @@ impl<P: Default> Tcp<P> {
     fn complete<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, index: u32, arrived: Arrived<'_>) {
         let Some(half_open) = self.half_open.slots.at(index).cloned() else { return };
         if !self.may_accept(half_open.listener) {
-            if self.config.abort_on_overflow {
+            if self.common.config.abort_on_overflow {
                 self.forget_half_open(index);
                 self.reset_stranger(now, out, arrived.flow, arrived.header, arrived.segment.len());
             }
@@ -465,9 +466,9 @@ impl<P: Default> Tcp<P> {
     /// Whether another finished handshake may wait at a listener; counted, if not.
     fn may_accept(&mut self, listener: Handle) -> bool {
         let takes = self.listeners.slots.get(listener).is_some_and(|listener| listener.takes_connection());
-        self.stats.listen_overflows += u64::from(!takes);
+        self.common.stats.listen_overflows += u64::from(!takes);
         let room = takes && !self.connections.is_full();
-        self.stats.listen_drops += u64::from(!room);
+        self.common.stats.listen_drops += u64::from(!room);
         room
     }
 
@@ -481,7 +482,7 @@ impl<P: Default> Tcp<P> {
     ) {
         let Some(listener) = self.listeners.slots.get(half_open.listener) else { return };
         let start = start_of(now, out, half_open, &listener.options.stream);
-        let connection = Connection::accepting(&start, &self.config, half_open);
+        let connection = Connection::accepting(&start, &self.common.config, half_open);
         let Ok(place) = self.connections.insert(connection) else { return };
         self.flows.insert(half_open.hash, Owner::Connection(place.index));
         if let Some(connection) = self.connections.at_mut(place.index) {
@@ -502,17 +503,17 @@ impl<P: Default> Tcp<P> {
         let handed_out = listener
             .cookies_at
             .is_some_and(|at| now.as_nanos().saturating_sub(at.as_nanos()) <= syn_cookie::VALID_NS);
-        if !handed_out || self.config.syn_cookies == SynCookies::Never {
+        if !handed_out || self.common.config.syn_cookies == SynCookies::Never {
             return Some(arrived);
         }
         let (flow, header) = (arrived.flow, arrived.header);
         let (irs, cookie) = (SeqNumber::new(header.seq) - 1, SeqNumber::new(header.ack) - 1);
-        let Some(mss) = syn_cookie::check(&self.secret, flow, irs, cookie, now) else {
-            self.stats.syncookies_failed += 1;
+        let Some(mss) = syn_cookie::check(&self.common.secret, flow, irs, cookie, now) else {
+            self.common.stats.syncookies_failed += 1;
             return Some(arrived);
         };
-        self.stats.syncookies_recv += 1;
-        let ts_offset = self.secret.timestamp_offset(flow);
+        self.common.stats.syncookies_recv += 1;
+        let ts_offset = self.common.secret.timestamp_offset(flow);
         let mut ecn = false;
         let mut syn = Options { mss: Some(mss), ..Options::default() };
         if let Some(timestamps) = arrived.options().timestamps {
@@ -520,18 +521,17 @@ impl<P: Default> Tcp<P> {
             ecn = asked;
             syn = Options { window_scale: scale, sack_permitted: sack, timestamps: Some(timestamps), ..syn };
         }
-        if self.config.agreed(&syn) != syn || header.flags & flags::SYN != 0 {
+        if self.common.config.agreed(&syn) != syn || header.flags & flags::SYN != 0 {
             // It echoes what we have never said.
             return Some(arrived);
         }
         if !self.may_accept(handle) {
             return None;
         }
-        let offered = self
-            .listeners
-            .slots
-            .get(handle)
-            .map_or(0, |listener| connection::first_window(&listener.options.stream, &self.config));
+        let offered =
+            self.listeners.slots.get(handle).map_or(0, |listener| {
+                connection::first_window(&listener.options.stream, &self.common.config)
+            });
         let syn_header = Header { seq: irs.get(), ..*header };
         let numbers = (cookie, ts_offset, offered);
         let half_open = HalfOpen::new(flow, (arrived.hash, handle), (&syn_header, &syn, ecn), numbers, now);

@@ -40,10 +40,10 @@ impl<P: Default> Tcp<P> {
             .connections
             .iter()
             .filter(|connection| !matches!(connection.state, TcpState::Closed | TcpState::TimeWait))
-            .map(|connection| connection.entry(now, &self.config));
+            .map(|connection| connection.entry(now, &self.common.config));
         let time_wait = self.time_wait.iter().map(|record| {
             let mut entry = of_flow(&record.flow, TcpState::TimeWait);
-            let left = left(now, record.since + self.config.time_wait);
+            let left = left(now, record.since + self.common.config.time_wait);
             entry.timer = Some(SocketTimer { kind: TimerKind::TimeWait, left, retries: 0 });
             entry
         });

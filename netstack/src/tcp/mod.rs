@@ -10,6 +10,7 @@
 //! **Cost.** A segment costs one lookup in the flow table. No call but [`Tcp::usage`] and closing a listener looks at more
 //! than one connection, and the end of the device at all of them; a flush looks at those that have something to send.
 
+mod common;
 mod config;
 mod congestion;
 mod connection;
@@ -49,9 +50,9 @@ pub use config::{EcnMode, FastOpenConfig, MtuProbing, SynCookies, TcpConfig, Tim
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
+use common::Common;
 pub(crate) use connection::Incoming;
-use connection::{Connection, Failure, Hatched};
-use fast_open::FastOpens;
+use connection::{Connection, Failure, Hatched, nanos};
 pub(crate) use flow_table::FlowV4;
 use flow_table::{FlowTable, Owner};
 use half_open::HalfOpens;
@@ -59,7 +60,6 @@ use isn::Secret;
 use limits::RateLimit;
 use listener::Listeners;
 use output::{Output, Refused};
-use rto::RtoBounds;
 use slots::Slots;
 use time_wait::TimeWait;
 use timer::Wheel;
@@ -102,43 +102,24 @@ pub struct Tcp<P> {
     flows: FlowTable,
     /// Connections that have something to send, or believed so.
     dirty: Vec<u32>,
-    stats: TcpStats,
-    config: TcpConfig,
-    bounds: RtoBounds,
-    delayed_ack_ns: u64,
+    common: Common,
     wheel: Wheel,
     listeners: Listeners,
     time_wait: TimeWait,
     half_open: HalfOpens,
     /// When something may be to be done about records: TIME-WAIT's and half-open ones.
     records_at: Instant,
-    secret: Secret,
-    challenges: RateLimit,
     resets: RateLimit,
-    fast_opens: FastOpens,
-    /// What the buffers of all connections have grown by.
-    grown_bytes: u64,
     /// Connections whose handle has been given up.
     orphans: usize,
     /// Why there is no device any more.
     gone: Option<Rc<Gone>>,
 }
 
-/// What a connection acts through, borrowed from a layer's fields beside its connections.
+/// What a connection acts through, borrowed from a layer's field beside its connections.
 macro_rules! env {
     ($tcp:expr, $now:expr, $out:expr) => {
-        $crate::tcp::connection::Env {
-            now: $now,
-            out: $out,
-            config: &$tcp.config,
-            bounds: $tcp.bounds,
-            delayed_ack_ns: $tcp.delayed_ack_ns,
-            stats: &mut $tcp.stats,
-            challenges: &mut $tcp.challenges,
-            secret: &mut $tcp.secret,
-            fast_opens: &mut $tcp.fast_opens,
-            grown_bytes: &mut $tcp.grown_bytes,
-        }
+        $crate::tcp::connection::Env { now: $now, out: $out, common: &mut $tcp.common }
     };
 }
 use env;
@@ -148,30 +129,17 @@ impl<P: Default> Tcp<P> {
     /// layer's own.
     pub fn new(config: TcpConfig, secret: [u8; 16], now: Instant) -> Self {
         let mut secret = Secret::new(secret).with_fixed(&config);
-        let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Tcp {
             connections: Slots::new(config.max_connections.min(1 << 30)),
             flows: FlowTable::new([secret.random(), secret.random()]),
             dirty: Vec::new(),
-            stats: TcpStats::default(),
-            bounds: RtoBounds { min_ns: nanos(config.min_rto), max_ns: nanos(config.max_rto) },
-            delayed_ack_ns: nanos(config.delayed_ack),
             wheel: Wheel::new(now),
             listeners: Listeners::new(config.max_listeners),
             time_wait: TimeWait::new(nanos(config.time_wait), config.max_time_wait),
             half_open: HalfOpens::new(config.max_half_open, now),
             records_at: Instant::FAR_FUTURE,
-            challenges: RateLimit::new(config.challenge_acks_per_second),
             resets: RateLimit::new(config.resets_per_second),
-            fast_opens: FastOpens::new(
-                config.fast_open.key.unwrap_or_else(|| secret.fast_open_key()),
-                config.fast_open.backup_key,
-                config.fast_open.max_servers,
-                config.fast_open.blackhole_pause,
-            ),
-            secret,
-            config,
-            grown_bytes: 0,
+            common: Common::new(config, secret),
             orphans: 0,
             gone: None,
         }
@@ -186,7 +154,7 @@ impl<P: Default> Tcp<P> {
     #[inline(never)]
     fn run_timers<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) -> usize {
         let mut ran = 0;
-        while ran < self.config.timers_per_turn
+        while ran < self.common.config.timers_per_turn
             && let Some(index) = self.wheel.pop(now)
         {
             ran += 1;
@@ -200,13 +168,13 @@ impl<P: Default> Tcp<P> {
             }
             self.settle(now, index);
         }
-        while ran < self.config.timers_per_turn
+        while ran < self.common.config.timers_per_turn
             && let Some((index, record)) = self.time_wait.expire(now)
         {
             ran += 1;
             self.flows.remove(record.hash, Owner::TimeWait(index));
         }
-        while ran < self.config.timers_per_turn
+        while ran < self.common.config.timers_per_turn
             && let Some(index) = self.half_open.wheel.pop(now)
         {
             ran += 1;
@@ -255,7 +223,7 @@ impl<P: Default> Tcp<P> {
         if !core::mem::take(&mut connection.flush_queued) {
             return Ok(());
         }
-        if !connection.flush_due || connection.flush_expected(now, out, &mut self.stats) {
+        if !connection.flush_due || connection.flush_expected(now, out, &mut self.common.stats) {
             if let Some(deadline) = connection.wants_timer() {
                 self.wheel.arm(index, deadline);
             }
@@ -294,12 +262,12 @@ impl<P: Default> Tcp<P> {
 
     /// The layer's counters.
     pub fn stats(&self) -> &TcpStats {
-        &self.stats
+        &self.common.stats
     }
 
     /// The layer's limits and defaults.
     pub fn config(&self) -> &TcpConfig {
-        &self.config
+        &self.common.config
     }
 
     /// The device is gone: every connection and listener ends with the error that ended it, and whoever waits is woken. What
@@ -352,7 +320,7 @@ impl<P: Default> Tcp<P> {
         let (Some(connection), Some(handle)) = (self.connections.at_mut(index), handle) else { return };
         connection.lifecycle = false;
         if let Some((listener, outcome)) = connection.ends_as_embryo() {
-            self.stats.passive_opens += u64::from(outcome == Hatched::Yes);
+            self.common.stats.passive_opens += u64::from(outcome == Hatched::Yes);
             if let Some(listener) = self.listeners.slots.get_mut(listener) {
                 listener.fast_opens = listener.fast_opens.saturating_sub(1);
                 if outcome == Hatched::Reset {
@@ -373,7 +341,7 @@ impl<P: Default> Tcp<P> {
                 {
                     cold.ready = true;
                     listener.ready.push_back(handle);
-                    self.stats.passive_opens += 1;
+                    self.common.stats.passive_opens += 1;
                     if let Some(waker) = listener.waker.take() {
                         waker.wake();
                     }
@@ -393,10 +361,10 @@ impl<P: Default> Tcp<P> {
     }
 
     fn on_time_wait(&mut self, now: Instant, index: u32) {
-        self.stats.time_wait += 1;
+        self.common.stats.time_wait += 1;
         self.wheel.disarm(index);
         if self.time_wait.is_full() {
-            self.stats.time_wait_overflow += 1;
+            self.common.stats.time_wait_overflow += 1;
             if let Some((oldest, record)) = self.time_wait.evict() {
                 self.flows.remove(record.hash, Owner::TimeWait(oldest));
             }
@@ -421,7 +389,7 @@ impl<P: Default> Tcp<P> {
     fn detach(&mut self, index: u32) {
         let Some(connection) = self.connections.at_mut(index) else { return };
         connection.armed_at = Instant::FAR_FUTURE;
-        self.grown_bytes = self.grown_bytes.saturating_sub(connection.give_back());
+        self.common.grown_bytes = self.common.grown_bytes.saturating_sub(connection.give_back());
         self.wheel.disarm(index);
         if !connection.detached {
             connection.detached = true;

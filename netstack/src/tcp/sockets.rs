@@ -52,10 +52,12 @@ impl<P: Default> Tcp<P> {
             return Err(not_ours(local.ip()));
         }
         let local = if local.port() == 0 {
-            let random = self.secret.random();
+            let random = self.common.secret.random();
             let at = |port| SocketAddr::new(local.ip(), port);
             let free = |port| !self.listeners.clashes(at(port), options);
-            ports::pick(self.config.ephemeral_ports, random, free).map(at).ok_or_else(|| in_use(local))?
+            ports::pick(self.common.config.ephemeral_ports, random, free)
+                .map(at)
+                .ok_or_else(|| in_use(local))?
         } else {
             local
         };
@@ -65,7 +67,7 @@ impl<P: Default> Tcp<P> {
         if !options.stream.reuse_address && self.is_port_busy(local) {
             return Err(in_use(local));
         }
-        let limit = self.config.max_listeners;
+        let limit = self.common.config.max_listeners;
         self.listeners.insert(local, options).map(ListenerId).ok_or_else(|| too_many("listeners", limit))
     }
 
@@ -159,7 +161,7 @@ impl<P: Default> Tcp<P> {
     ) -> io::Result<StreamId> {
         let source = self.source(out, remote, local)?;
         if self.connections.is_full() {
-            return Err(too_many("connections", self.config.max_connections));
+            return Err(too_many("connections", self.common.config.max_connections));
         }
         let flow_from =
             |port| Flow { local: source, remote: remote.ip(), local_port: port, remote_port: remote.port() };
@@ -174,8 +176,8 @@ impl<P: Default> Tcp<P> {
             }
             self.is_free(now, &flow_from(asked), is_local).then_some(asked)
         } else {
-            let random = self.secret.random();
-            ports::pick(self.config.ephemeral_ports, random, |port| {
+            let random = self.common.secret.random();
+            ports::pick(self.common.config.ephemeral_ports, random, |port| {
                 let to_itself = source == remote.ip() && port == remote.port();
                 let flow = flow_from(port);
                 !to_itself && (is_local || out.arrives_here(&flow)) && self.is_free(now, &flow, is_local)
@@ -196,7 +198,7 @@ impl<P: Default> Tcp<P> {
         };
         let flow = flow_from(port);
         let hash = self.flows.hash(&flow);
-        let mut iss = self.secret.isn(&flow, now);
+        let mut iss = self.common.secret.isn(&flow, now);
         if let Some(Owner::TimeWait(index)) = self.find(hash, &flow) {
             // `is_free` found it old enough to be followed; numbers go on where it stopped.
             if let Some(record) = self.time_wait.remove(index) {
@@ -210,21 +212,21 @@ impl<P: Default> Tcp<P> {
             flow,
             hash,
             iss,
-            ts_offset: self.secret.timestamp_offset(&flow),
+            ts_offset: self.common.secret.timestamp_offset(&flow),
             wired: !out.is_local(remote.ip()),
             mtu: out.mtu(remote.ip()),
             options,
             now,
         };
-        let mut connection = Connection::connecting(&start, &self.config);
-        let fast_open = &self.config.fast_open;
-        if options.fast_open_connect && fast_open.client && !self.fast_opens.is_paused(now) {
-            connection.connect_fast(&self.fast_opens.ticket(&flow), fast_open.client_without_cookie);
+        let mut connection = Connection::connecting(&start, &self.common.config);
+        let fast_open = &self.common.config.fast_open;
+        if options.fast_open_connect && fast_open.client && !self.common.fast_opens.is_paused(now) {
+            connection.connect_fast(&self.common.fast_opens.ticket(&flow), fast_open.client_without_cookie);
         }
-        let limit = self.config.max_connections;
+        let limit = self.common.config.max_connections;
         let handle = self.connections.insert(connection).map_err(|_| too_many("connections", limit))?;
         self.flows.insert(hash, Owner::Connection(handle.index));
-        self.stats.active_opens += 1;
+        self.common.stats.active_opens += 1;
         self.settle(now, handle.index);
         Ok(StreamId(handle))
     }
@@ -264,7 +266,7 @@ impl<P: Default> Tcp<P> {
             None => true,
             Some(Owner::Connection(_) | Owner::HalfOpen(_)) => false,
             Some(Owner::TimeWait(index)) => self.time_wait.get(index).is_none_or(|record| {
-                let allowed = match self.config.time_wait_reuse {
+                let allowed = match self.common.config.time_wait_reuse {
                     TimeWaitReuse::Never => false,
                     TimeWaitReuse::Local => local,
                     TimeWaitReuse::Always => true,
@@ -387,7 +389,7 @@ impl<P: Default> Tcp<P> {
 
     /// Gives the handle up; see [`Transport::close`](demi_drivers::Transport::close).
     pub fn close<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O, stream: StreamId) {
-        let too_many = self.orphans >= self.config.max_orphans;
+        let too_many = self.orphans >= self.common.config.max_orphans;
         let Some(connection) = self.connections.get_mut(stream.0) else { return };
         if connection.orphan {
             return;
@@ -470,7 +472,7 @@ impl<P: Default> Tcp<P> {
         options: &StreamOptions,
     ) -> io::Result<()> {
         let connection = self.connections.get_mut(stream.0).ok_or_else(stale)?;
-        connection.set_options(options, &self.config);
+        connection.set_options(options, &self.common.config);
         self.settle(now, stream.0.index);
         Ok(())
     }
@@ -480,7 +482,10 @@ impl<P: Default> Tcp<P> {
     /// # Errors
     /// `NotConnected` when the handle is stale.
     pub fn tcp_info(&self, stream: StreamId) -> io::Result<TcpInfo> {
-        self.connections.get(stream.0).map(|connection| connection.info(&self.config)).ok_or_else(stale)
+        self.connections
+            .get(stream.0)
+            .map(|connection| connection.info(&self.common.config))
+            .ok_or_else(stale)
     }
 
     /// Whether what arrives is acknowledged at once, as things are now.
@@ -546,14 +551,14 @@ impl<P: Default> Tcp<P> {
             && let Some(connection) = self.connections.at_mut(index)
         {
             let believed = connection.on_icmp_error(SeqNumber::new(seq), error);
-            self.stats.out_of_window_icmps += u64::from(!believed);
+            self.common.stats.out_of_window_icmps += u64::from(!believed);
             self.settle(now, index);
         } else if let Some(Owner::HalfOpen(index)) = self.find(self.flows.hash(flow), flow)
             && let Some(half_open) = self.half_open.slots.at(index)
         {
             // As Linux: what cannot reach the peer is not worth remembering, and the peer tries again if it can.
             let believed = SeqNumber::new(seq) == half_open.iss;
-            self.stats.out_of_window_icmps += u64::from(!believed);
+            self.common.stats.out_of_window_icmps += u64::from(!believed);
             let unreachable = matches!(
                 error,
                 super::IcmpError::NetworkUnreachable
@@ -562,7 +567,7 @@ impl<P: Default> Tcp<P> {
                     | super::IcmpError::ParameterProblem
             );
             if believed && unreachable {
-                self.stats.listen_drops += 1;
+                self.common.stats.listen_drops += 1;
                 self.forget_half_open(index);
             }
         }
@@ -575,7 +580,7 @@ impl<P: Default> Tcp<P> {
             && let Some(connection) = self.connections.at_mut(index)
         {
             let believed = connection.on_path_mtu(now, SeqNumber::new(seq), mtu);
-            self.stats.out_of_window_icmps += u64::from(!believed);
+            self.common.stats.out_of_window_icmps += u64::from(!believed);
             self.settle(now, index);
             return believed;
         }

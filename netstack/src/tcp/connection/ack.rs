@@ -27,9 +27,9 @@ impl<P> Connection<P> {
         }
         if self.timing && ack.at_or_after(self.timed_seq) {
             self.timing = false;
-            self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.bounds);
+            self.rtt.sample(elapsed_ns(env.now, self.timed_at), env.common.bounds);
         } else {
-            self.acked_logged(env.now, env.bounds);
+            self.acked_logged(env.now, env.common.bounds);
         }
 
         if ack == self.snd_max {
@@ -141,7 +141,7 @@ impl<P> Connection<P> {
             TcpState::FinWait1 => {
                 self.set_state(TcpState::FinWait2);
                 if self.orphan && self.waits_for_no_fin() {
-                    env.stats.abort_on_data += 1;
+                    env.common.stats.abort_on_data += 1;
                     self.reject(env, self.snd_una);
                     self.finish();
                 } else if self.orphan {

@@ -134,7 +134,7 @@ impl<P> Connection<P> {
         // Room for the peer to double its window, as in slow start, and a little for the reader; more, as it speeds up.
         let mut want = 2 * u64::from(read) + 16 * u64::from(self.rcv_mss);
         want += 2 * (want * u64::from(read - before) / u64::from(before));
-        let most = (env.config.recv_buffer_max_bytes as u64).min(65_535 << self.rcv_scale);
+        let most = (env.common.config.recv_buffer_max_bytes as u64).min(65_535 << self.rcv_scale);
         let want = want.min(most) as u32;
         if want > self.recv_cap && self.may_grow(env, want - self.recv_cap) {
             self.recv_cap = want;
@@ -161,7 +161,7 @@ impl<P> Connection<P> {
     #[inline]
     pub(super) fn expand_send_buffer<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         if self.window.cwnd > self.send_cap / 2 && self.cold.buffers.auto_send {
-            let most = env.config.send_buffer_max_bytes.min(1 << 30) as u32;
+            let most = env.common.config.send_buffer_max_bytes.min(1 << 30) as u32;
             let want = self.window.cwnd.saturating_mul(2).min(most);
             if want > self.send_cap && self.may_grow(env, want - self.send_cap) {
                 self.send_cap = want;
@@ -190,12 +190,12 @@ impl<P> Connection<P> {
     /// Takes `bytes` of what all connections may grow by, if there is so much left.
     fn may_grow<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, bytes: u32) -> bool {
         let pool = env.out.pool();
-        let limit = shared_limit(pool).min(env.config.buffers_max_bytes as u64);
-        if *env.grown_bytes + u64::from(bytes) > limit || !pool.has_spare() {
-            env.stats.memory_pressures += 1;
+        let limit = shared_limit(pool).min(env.common.config.buffers_max_bytes as u64);
+        if env.common.grown_bytes + u64::from(bytes) > limit || !pool.has_spare() {
+            env.common.stats.memory_pressures += 1;
             return false;
         }
-        *env.grown_bytes += u64::from(bytes);
+        env.common.grown_bytes += u64::from(bytes);
         self.cold.buffers.grown_bytes += bytes;
         if self.cold.buffers.idle_at == Instant::FAR_FUTURE {
             self.cold.buffers.idle_at = env.now.plus_nanos(IDLE_NS);
@@ -212,10 +212,10 @@ impl<P> Connection<P> {
         let quiet = self.snd_una == self.snd_max && self.rx.is_empty() && self.tx.len() == 0;
         let last = self.last_recv_at.max(self.last_send_at);
         if quiet && elapsed_ns(env.now, last) >= IDLE_NS {
-            let (recv, send) = first_caps(&self.cold.options, env.config);
+            let (recv, send) = first_caps(&self.cold.options, &env.common.config);
             (self.recv_cap, self.send_cap) = (recv.min(self.recv_cap), send.min(self.send_cap));
             let taken = self.give_back();
-            *env.grown_bytes = env.grown_bytes.saturating_sub(taken);
+            env.common.grown_bytes = env.common.grown_bytes.saturating_sub(taken);
             self.cold.buffers.space_bytes = 0;
             self.cold.buffers.rtt_ns = 0;
             self.cold.buffers.window_at = Instant::ZERO;

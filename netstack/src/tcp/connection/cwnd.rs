@@ -35,7 +35,7 @@ impl Usage {
 impl<P> Connection<P> {
     /// The initial window in bytes.
     pub(super) fn initial_window<O>(&self, env: &Env<'_, O>) -> u32 {
-        env.config.initial_window_segments.saturating_mul(u32::from(self.snd_mss))
+        env.common.config.initial_window_segments.saturating_mul(u32::from(self.snd_mss))
     }
 
     /// Another algorithm takes over, with the windows as they are, unless one of the two knows none.
@@ -68,8 +68,8 @@ impl<P> Connection<P> {
         let unlimited = self.window.is_unlimited();
         self.cold.congestion.on_ack(&mut self.window, &ack);
         if unlimited && !self.window.is_unlimited() {
-            env.stats.hystart_delay_detect += 1;
-            env.stats.hystart_delay_cwnd += u64::from(self.window.cwnd / ack.mss.max(1));
+            env.common.stats.hystart_delay_detect += 1;
+            env.common.stats.hystart_delay_cwnd += u64::from(self.window.cwnd / ack.mss.max(1));
         }
     }
 
@@ -135,7 +135,7 @@ impl<P> Connection<P> {
             return;
         }
         usage.used_bytes = usage.used_bytes.max(flight);
-        if env.config.slow_start_after_idle
+        if env.common.config.slow_start_after_idle
             && self.slow & slow::RECOVERY == 0
             && elapsed_ns(env.now, usage.since) >= self.rtt.rto_ns()
         {
@@ -156,7 +156,7 @@ impl<P> Connection<P> {
             self.cold.congestion.on_restart(env.now);
         }
         let (idle_ns, rto_ns) = (elapsed_ns(env.now, self.last_send_at), self.rtt.rto_ns());
-        if idle_ns > rto_ns && env.config.slow_start_after_idle {
+        if idle_ns > rto_ns && env.common.config.slow_start_after_idle {
             let initial = self.initial_window(env);
             self.cold.congestion.on_idle(&mut self.window, initial, idle_ns, rto_ns);
             self.cold.usage.used_bytes = 0;

@@ -48,7 +48,7 @@ impl<P> Connection<P> {
                 self.ack_now();
             } else if self.ack_due == AckDue::No {
                 self.ack_due = AckDue::Delayed;
-                self.ack_at = env.now.plus_nanos(env.delayed_ack_ns);
+                self.ack_at = env.now.plus_nanos(env.common.delayed_ack_ns);
             }
         }
         self.wake_reader();
@@ -57,7 +57,7 @@ impl<P> Connection<P> {
     /// Data is about to be taken in order, off the short way, `gap_ns` after the last segment: adapts how long its acknowledgement
     /// may wait (Linux's `tcp_event_data_recv`).
     pub(super) fn adapt_delay<O>(&mut self, env: &Env<'_, O>, gap_ns: u64) {
-        let (least_ns, rto_ns) = (env.delayed_ack_ns, self.rtt.rto_ns());
+        let (least_ns, rto_ns) = (env.common.delayed_ack_ns, self.rtt.rto_ns());
         let delay_ns = self.cold.ack_delay_ns.max(least_ns);
         self.cold.ack_delay_ns = if gap_ns <= least_ns / 2 {
             delay_ns / 2 + least_ns / 2
@@ -85,7 +85,7 @@ impl<P> Connection<P> {
 
     /// How long an acknowledgement may wait (Linux's `tcp_send_delayed_ack`).
     fn ack_delay_ns<O>(&self, env: &Env<'_, O>) -> u64 {
-        let least_ns = env.delayed_ack_ns;
+        let least_ns = env.common.delayed_ack_ns;
         let most_ns = match self.rtt.srtt_ns() {
             0 => MAX_DELAY_NS,
             srtt_ns => srtt_ns.clamp(least_ns, MAX_DELAY_NS.max(least_ns)),
@@ -97,8 +97,8 @@ impl<P> Connection<P> {
     pub(super) fn on_ack_timer<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         match self.ack_due {
             AckDue::Delayed => {
-                env.stats.delayed_acks += 1;
-                let least_ns = env.delayed_ack_ns;
+                env.common.stats.delayed_acks += 1;
+                let least_ns = env.common.delayed_ack_ns;
                 if core::mem::take(&mut self.interactive) {
                     // The application was slower than the timer: it does not answer what it gets.
                     self.cold.ack_delay_ns = least_ns;
@@ -122,7 +122,7 @@ impl<P> Connection<P> {
         if self.ack_due != AckDue::No || self.interactive || !self.is_synchronized() {
             return;
         }
-        let quiet_at = self.last_recv_at.plus_nanos(env.delayed_ack_ns);
+        let quiet_at = self.last_recv_at.plus_nanos(env.common.delayed_ack_ns);
         if quiet_at <= env.now {
             self.slow |= slow::DELAY;
         } else if self.slow & slow::DELAY == 0 {
@@ -146,7 +146,7 @@ impl<P> Connection<P> {
 
     /// The peer has sent again what it need not have: an acknowledgement was lost, or late.
     pub(super) fn ack_was_lost<O>(&mut self, env: &mut Env<'_, O>) {
-        env.stats.delayed_ack_lost += 1;
+        env.common.stats.delayed_ack_lost += 1;
         self.enter_quick_mode(QUICK_ACKS);
     }
 

@@ -173,7 +173,7 @@ impl<P> Connection<P> {
     fn on_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
         let acked = segment.ack.since(self.snd_una);
         self.cold.ecn.delivered_ce += u64::from(acked);
-        env.stats.delivered_ce += u64::from(acked.div_ceil(u32::from(self.snd_mss).max(1)));
+        env.common.stats.delivered_ce += u64::from(acked.div_ceil(u32::from(self.snd_mss).max(1)));
         self.cold.congestion.on_marked(acked, segment.ack, self.snd_max);
     }
 

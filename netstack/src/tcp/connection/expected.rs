@@ -62,9 +62,9 @@ impl<P> Connection<P> {
         self.take_expected_header(env, segment);
         let len = segment.len;
         if len == 0 {
-            env.stats.hp_acks += 1;
+            env.common.stats.hp_acks += 1;
         } else {
-            env.stats.hp_hits += 1;
+            env.common.stats.hp_hits += 1;
             self.rcv_nxt += len;
             self.rx.push(payload);
             self.note_received(env, len);
@@ -85,8 +85,8 @@ impl<P> Connection<P> {
     ) {
         let joined = rest.len() as u64;
         self.segments_in += 1 + joined;
-        env.stats.hp_hits += 1 + joined;
-        env.stats.recv_coalesce += joined;
+        env.common.stats.hp_hits += 1 + joined;
+        env.common.stats.recv_coalesce += joined;
         self.take_expected_header(env, whole);
         self.rcv_nxt += whole.len;
         self.rx.push(first);

@@ -111,7 +111,7 @@ impl<P> Connection<P> {
         let Some(part) = &mut self.cold.fast_open else { return };
         let asked = part.option.filter(|_| part.sent == 0 && !retransmitted && options.fast_open.is_none());
         if part.option.is_some() {
-            env.fast_opens.learn(&self.flow, options.fast_open, mss, asked);
+            env.common.fast_opens.learn(&self.flow, options.fast_open, mss, asked);
         }
         self.syn_data_answered(env);
     }
@@ -123,19 +123,19 @@ impl<P> Connection<P> {
         let Some(part) = self.cold.fast_open.as_mut().filter(|part| part.sent > 0) else { return };
         if una == max {
             part.acked = true;
-            env.stats.fast_open_active += 1;
+            env.common.stats.fast_open_active += 1;
             return;
         }
         part.failure =
             if retransmitted { FastOpenFailure::SynRetransmitted } else { FastOpenFailure::DataNotAcked };
-        env.stats.fast_open_active_fail += 1;
+        env.common.stats.fast_open_active_fail += 1;
         self.send_all_again();
     }
 
     /// The peer has ended its direction in order: the network lets through what Fast Open does.
     pub(super) fn fast_open_works<O>(&self, env: &mut Env<'_, O>) {
         if self.cold.fast_open.as_ref().is_some_and(|part| part.sent > 0) {
-            env.fast_opens.went_well();
+            env.common.fast_opens.went_well();
         }
     }
 
@@ -145,8 +145,8 @@ impl<P> Connection<P> {
         let Some(part) = &mut self.cold.fast_open else { return };
         let used = part.option.is_some() || part.sent > 0;
         if used && part.listener.is_none() && (timeouts == 3 || (timeouts < 3 && over)) {
-            env.stats.fast_open_blackhole += 1;
-            env.fast_opens.pause(env.now);
+            env.common.stats.fast_open_blackhole += 1;
+            env.common.fast_opens.pause(env.now);
         }
     }
 

@@ -110,7 +110,7 @@ impl<P> Connection<P> {
         if segment.has(flags::RST) {
             // Second; RFC 5961 §3.2: without a good acknowledgement it could be anybody's.
             if acks {
-                env.stats.attempt_fails += 1;
+                env.common.stats.attempt_fails += 1;
                 self.fail(Failure::Refused);
             }
             return;
@@ -120,7 +120,7 @@ impl<P> Connection<P> {
         }
         // Fourth.
         self.last_recv_at = env.now;
-        self.take_syn(segment.seq, options, env.config);
+        self.take_syn(segment.seq, options, &env.common.config);
         self.finish_ecn(segment.flags);
         self.rcv_adv = self.rcv_nxt + self.recv_cap.min(65_535);
         self.take_first_window(segment.seq, window);
@@ -177,7 +177,7 @@ impl<P> Connection<P> {
         let simultaneous = self.state == TcpState::SynReceived && segment.seq == self.cold.irs;
         if segment.has(flags::SYN) && !simultaneous {
             // RFC 5961 §4: whoever has really lost the connection answers the challenge with a RST.
-            env.stats.syn_challenge += 1;
+            env.common.stats.syn_challenge += 1;
             return self.challenge(env);
         }
         if !segment.has(flags::ACK) {
@@ -230,7 +230,7 @@ impl<P> Connection<P> {
             && !reset
         {
             // RFC 7323 §5.3, R1: an old duplicate.
-            env.stats.paws_estab += 1;
+            env.common.stats.paws_estab += 1;
             self.answer_unacceptable(env, segment);
             return false;
         }
@@ -269,7 +269,7 @@ impl<P> Connection<P> {
             return self.challenge(env);
         }
         if segment.has(flags::SYN) {
-            env.stats.syn_challenge += 1;
+            env.common.stats.syn_challenge += 1;
             return self.challenge(env);
         }
         if segment.occupied() > 0 && segment.seq.before(self.rcv_nxt) {
@@ -298,18 +298,18 @@ impl<P> Connection<P> {
         }
         match self.state {
             TcpState::SynReceived => {
-                env.stats.attempt_fails += 1;
+                env.common.stats.attempt_fails += 1;
                 self.fail(if self.is_embryo() { Failure::Reset } else { Failure::Refused });
             }
             // Both sides had closed: nothing was lost.
             TcpState::Closing | TcpState::LastAck => self.finish(),
             // The peer had said all it had to say: only our side breaks.
             TcpState::CloseWait => {
-                env.stats.estab_resets += 1;
+                env.common.stats.estab_resets += 1;
                 self.fail(Failure::BrokenPipe);
             }
             _ => {
-                env.stats.estab_resets += 1;
+                env.common.stats.estab_resets += 1;
                 self.fail(Failure::Reset);
             }
         }
@@ -354,8 +354,8 @@ impl<P> Connection<P> {
         };
         if env.out.send(&self.flow, &mut self.path, &segment, &mut []).is_ok() {
             self.segments_out += 1;
-            env.stats.out_segs += 1;
-            env.stats.out_rsts += 1;
+            env.common.stats.out_segs += 1;
+            env.common.stats.out_rsts += 1;
         }
     }
 
@@ -365,7 +365,7 @@ impl<P> Connection<P> {
             return;
         }
         if self.may_challenge_again(env) && env.allow_challenge() {
-            env.stats.challenge_acks += 1;
+            env.common.stats.challenge_acks += 1;
             if self.state == TcpState::SynReceived {
                 let _ = self.send_ack(env);
             } else {
@@ -376,7 +376,7 @@ impl<P> Connection<P> {
 
     /// Whether the connection's own limit lets another unasked-for answer out.
     fn may_challenge_again<O>(&mut self, env: &Env<'_, O>) -> bool {
-        let interval_ns = nanos(env.config.challenge_ack_interval);
+        let interval_ns = nanos(env.common.config.challenge_ack_interval);
         let cold = &mut self.cold;
         let allowed = cold.last_challenge.is_none_or(|last| elapsed_ns(env.now, last) >= interval_ns);
         if allowed {

@@ -31,9 +31,9 @@ impl<P> Connection<P> {
         }
         let sacked = self.sacked_segments();
         let recovery = &mut self.cold.recovery;
-        if prior <= Phase::Disorder && sacked >= env.config.reordering_segments {
+        if prior <= Phase::Disorder && sacked >= env.common.config.reordering_segments {
             // So many duplicates and still a timeout: reordering was believed to be worse than it is.
-            recovery.reordering = recovery.reordering.min(env.config.reordering_segments);
+            recovery.reordering = recovery.reordering.min(env.common.config.reordering_segments);
         }
         recovery.phase = Phase::Loss;
         recovery.point = self.snd_max;
@@ -41,7 +41,7 @@ impl<P> Connection<P> {
         recovery.new_first = false;
         recovery.held = false;
         // RFC 5682 §3.1 step 1: not when what timed out was recovery's own.
-        recovery.frto = env.config.frto && (prior < Phase::Recovery || !first);
+        recovery.frto = env.common.config.frto && (prior < Phase::Recovery || !first);
         self.timing = false;
         self.flush_due = true;
         self.update_recovery_bit();
@@ -57,7 +57,7 @@ impl<P> Connection<P> {
     /// Marks everything outstanding as lost, but for what was sent so recently that it cannot be told yet (RFC 8985 §6.3).
     fn lose_outstanding<O>(&mut self, env: &mut Env<'_, O>) {
         let mut news = News::default();
-        let limit = match self.sack_ok && env.config.rack {
+        let limit = match self.sack_ok && env.common.config.rack {
             true => self.cold.recovery.rack.round_trip_ago(env.now),
             false => env.now,
         };
@@ -67,7 +67,7 @@ impl<P> Connection<P> {
         if reneged {
             // RFC 2018 §8: the peer has thrown away what it said it holds.
             log.unsack();
-            env.stats.sack_reneging += 1;
+            env.common.stats.sack_reneging += 1;
             self.cold.recovery.reneged = true;
         }
         let found = log.lose_all(if reneged { env.now } else { limit });

@@ -40,21 +40,18 @@ use std::time::Duration;
 use demi_drivers::Instant;
 use demi_drivers::transport::{Handle, StreamOptions, TcpState};
 
+use super::common::Common;
 use super::config::TcpConfig;
 use super::congestion::{Congestion, Window};
-use super::fast_open::FastOpens;
 use super::flow_table::FlowV4;
 use super::half_open::HalfOpen;
-use super::isn::Secret;
-use super::limits::RateLimit;
 use super::output::{Flow, Output};
 use super::reassembly::Reassembly;
 use super::recv_queue::RecvQueue;
-use super::rto::{RtoBounds, RttEstimator};
+use super::rto::RttEstimator;
 use super::send_queue::SendQueue;
 use super::sent_log::SentLog;
 use super::seq::SeqNumber;
-use super::stats::TcpStats;
 use crate::wire::tcp::{MAX_WINDOW_SCALE, Options};
 
 use buffers::Buffers;
@@ -73,15 +70,7 @@ use recovery::Recovery;
 pub(crate) struct Env<'a, O> {
     pub(crate) now: Instant,
     pub(crate) out: &'a mut O,
-    pub(crate) config: &'a TcpConfig,
-    pub(crate) bounds: RtoBounds,
-    pub(crate) delayed_ack_ns: u64,
-    pub(crate) stats: &'a mut TcpStats,
-    pub(crate) challenges: &'a mut RateLimit,
-    pub(crate) secret: &'a mut Secret,
-    pub(crate) fast_opens: &'a mut FastOpens,
-    /// What the buffers of all connections have grown by.
-    pub(crate) grown_bytes: &'a mut u64,
+    pub(crate) common: &'a mut Common,
 }
 
 /// Whether the peer waits for an acknowledgement.
@@ -741,8 +730,8 @@ fn broken_pipe() -> io::Error {
 impl<O: Output> Env<'_, O> {
     /// Whether one more challenge ACK may go out (RFC 5961 §7).
     fn allow_challenge(&mut self) -> bool {
-        let secret = &mut *self.secret;
-        self.challenges.allow(self.now, || secret.random())
+        let Common { secret, challenges, .. } = &mut *self.common;
+        challenges.allow(self.now, || secret.random())
     }
 }
 

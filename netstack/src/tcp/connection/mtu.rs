@@ -143,14 +143,14 @@ impl<P> Connection<P> {
 
     /// The handshake is done.
     pub(super) fn search_from_the_start<O>(&mut self, env: &Env<'_, O>) {
-        if env.config.mtu_probing == MtuProbing::Always {
-            self.begin_search(env.config, env.now);
+        if env.common.config.mtu_probing == MtuProbing::Always {
+            self.begin_search(&env.common.config, env.now);
         }
     }
 
     /// Another timeout: a path on which nothing gets through for long may swallow what is large.
     pub(super) fn on_black_hole<O>(&mut self, env: &Env<'_, O>) {
-        let config = env.config;
+        let config = &env.common.config;
         if let Some(search) = self.search_mut() {
             // As Linux: what has to be sent again decides nothing about the probe.
             search.probe = None;
@@ -184,10 +184,10 @@ impl<P> Connection<P> {
         if search.probe.is_some() || again || !quiet || cwnd < MIN_CWND_SEGMENTS * mss {
             return None;
         }
-        if search.high.saturating_sub(search.low) < env.config.mtu_probe_threshold_bytes {
+        if search.high.saturating_sub(search.low) < env.common.config.mtu_probe_threshold_bytes {
             if search.again_at <= env.now && search.low < largest {
                 search.high = largest;
-                search.again_at = env.now + env.config.mtu_probe_interval;
+                search.again_at = env.now + env.common.config.mtu_probe_interval;
             }
             return None;
         }
@@ -220,7 +220,7 @@ impl<P> Connection<P> {
         {
             search.probe = None;
             search.low = len;
-            env.stats.mtu_probe_success += 1;
+            env.common.stats.mtu_probe_success += 1;
             self.update_mss();
         }
     }
@@ -232,7 +232,7 @@ impl<P> Connection<P> {
         match search.probe.take() {
             Some((seq, len)) if seq == una => {
                 search.high = len - 1;
-                env.stats.mtu_probe_fail += 1;
+                env.common.stats.mtu_probe_fail += 1;
                 true
             }
             _ => false,

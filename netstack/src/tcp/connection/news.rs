@@ -121,7 +121,7 @@ impl<P> Connection<P> {
             self.reduce_window(news);
         } else if self.cwnd_limited && news.delivered > 0 {
             // RFC 5681: only what arrives in order lets the window grow, unless the path is known to reorder a lot.
-            let reorders = recovery.reordering > env.config.reordering_segments;
+            let reorders = recovery.reordering > env.common.config.reordering_segments;
             if news.advanced || (reorders && news.sacked) {
                 self.grow_window(env, news.delivered);
             }
@@ -146,8 +146,8 @@ impl<P> Connection<P> {
         let una = ack.later(self.snd_una);
         let duplicate = sack::duplicate(blocks, ack).filter(|kind| {
             *match kind {
-                Duplicate::Below => &mut env.stats.dsack_recv,
-                Duplicate::OutOfOrder => &mut env.stats.dsack_ofo_recv,
+                Duplicate::Below => &mut env.common.stats.dsack_recv,
+                Duplicate::OutOfOrder => &mut env.common.stats.dsack_ofo_recv,
             } += 1;
             self.take_duplicate(env, news, blocks)
         });
@@ -169,11 +169,11 @@ impl<P> Connection<P> {
             let (start, end) = sack::edges(block);
             if !sack::is_valid(block, told_twice, &bounds) {
                 let counter = match (told_twice, bounds.undo_from) {
-                    (true, Some(_)) => &mut env.stats.dsack_ignored_old,
-                    (true, None) => &mut env.stats.dsack_ignored_no_undo,
+                    (true, Some(_)) => &mut env.common.stats.dsack_ignored_old,
+                    (true, None) => &mut env.common.stats.dsack_ignored_no_undo,
                     // Overtaken acknowledgements tell of what is long known.
                     (false, _) if ack != self.snd_una && end.at_or_before(una) => continue,
-                    (false, _) => &mut env.stats.sack_discard,
+                    (false, _) => &mut env.common.stats.sack_discard,
                 };
                 *counter += 1;
                 continue;
@@ -235,7 +235,7 @@ impl<P> Connection<P> {
         let Some((start, end)) = blocks.first().map(sack::edges) else { return false };
         let bytes = end - start;
         if !start.before(end) || bytes > self.max_snd_wnd {
-            env.stats.dsack_ignored_dubious += 1;
+            env.common.stats.dsack_ignored_dubious += 1;
             return false;
         }
         let mss = u32::from(self.snd_mss).max(1);
@@ -246,7 +246,7 @@ impl<P> Connection<P> {
         recovery.dsack_dups = recovery.dsack_dups.saturating_add(segments);
         if u64::from(recovery.dsack_dups) > self.cold.retransmitted {
             // More than was ever sent twice: the network makes duplicates, or somebody lies.
-            env.stats.dsack_ignored_dubious += 1;
+            env.common.stats.dsack_ignored_dubious += 1;
             return false;
         }
         if recovery.reord_seen > 0 && !of_probe {
@@ -254,7 +254,7 @@ impl<P> Connection<P> {
         }
         news.duplicate = true;
         news.delivered += segments * mss;
-        env.stats.dsack_recv_segs += u64::from(segments);
+        env.common.stats.dsack_recv_segs += u64::from(segments);
         if let Some(marker) = recovery.undo.marker
             && end.at_or_before(self.snd_una)
             && end.after(marker)
@@ -362,7 +362,7 @@ impl<P> Connection<P> {
             rtt_ns = self.round_trip_by_timestamp(now, timestamps);
         }
         let Some(rtt_ns) = rtt_ns else { return };
-        self.rtt.sample(rtt_ns, env.bounds);
+        self.rtt.sample(rtt_ns, env.common.bounds);
         if let Some(least_ns) = least_ns {
             self.rtt.note_min(least_ns);
         }

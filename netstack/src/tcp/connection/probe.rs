@@ -27,7 +27,7 @@ impl<P> Connection<P> {
     /// Whether a tail loss is probed for, rather than waited for.
     fn may_probe<O>(&self, env: &Env<'_, O>) -> bool {
         self.sack_ok
-            && env.config.loss_probes
+            && env.common.config.loss_probes
             // The SYN-ACK's timer comes first.
             && !self.is_embryo()
             && self.snd_una != self.snd_max
@@ -68,7 +68,7 @@ impl<P> Connection<P> {
             srtt_ns => {
                 // A lone segment's acknowledgement may be delayed.
                 let alone = self.segments_outstanding() == 1;
-                2 * srtt_ns + if alone { env.bounds.min_ns } else { TIMER_SLACK_NS }
+                2 * srtt_ns + if alone { env.common.bounds.min_ns } else { TIMER_SLACK_NS }
             }
         };
         let rto_ns = self.rtt.rto_ns();
@@ -122,7 +122,7 @@ impl<P> Connection<P> {
         if self.cold.recovery.probe.is_none()
             && let Some(again) = self.send_loss_probe(env)
         {
-            env.stats.loss_probes += 1;
+            env.common.stats.loss_probes += 1;
             self.cold.recovery.probe = Some(Probe { end: self.snd_max, again });
             // The timeout runs from now.
             self.retransmit = Retransmit::Off;
@@ -165,7 +165,7 @@ impl<P> Connection<P> {
             self.cold.recovery.phase = Phase::Cwr;
             self.end_reduction();
             self.keep_open();
-            env.stats.loss_probe_recovery += 1;
+            env.common.stats.loss_probe_recovery += 1;
         } else if pure_duplicate {
             self.cold.recovery.probe = None;
         }

@@ -110,7 +110,7 @@ impl<P> Connection<P> {
                 return 0;
             }
             let sacked = self.cold.sent.as_ref().map_or(0, |log| log.sacked().segments);
-            if sacked >= recovery.reordering && env.config.rack_dup_threshold {
+            if sacked >= recovery.reordering && env.common.config.rack_dup_threshold {
                 return 0;
             }
         }
@@ -120,7 +120,7 @@ impl<P> Connection<P> {
 
     /// After each acknowledgement: the window may have to change.
     pub(super) fn adapt_reordering_window<O>(&mut self, env: &Env<'_, O>) {
-        if env.config.rack_static_window {
+        if env.common.config.rack_static_window {
             return;
         }
         let delivered = self.delivered();
@@ -157,7 +157,7 @@ impl<P> Connection<P> {
     pub(super) fn note_lost<O>(&mut self, env: &mut Env<'_, O>, found: &TimedOut, news: &mut News) {
         news.lost += found.lost.bytes;
         news.lost_again |= found.again.segments > 0;
-        env.stats.lost_retransmit += u64::from(found.again.segments);
+        env.common.stats.lost_retransmit += u64::from(found.again.segments);
     }
 
     /// The reordering timer: what was waited for has not come (RFC 8985 §6.3).

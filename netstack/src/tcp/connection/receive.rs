@@ -48,7 +48,7 @@ impl<P> Connection<P> {
             if room == 0 {
                 self.window_was_probed();
             }
-            env.stats.rcvq_drop += 1;
+            env.common.stats.rcvq_drop += 1;
             self.ack_now();
         }
         let end = seq + payload.len() as u32;
@@ -63,7 +63,7 @@ impl<P> Connection<P> {
         }
         if self.orphan && !payload.is_empty() {
             // Nobody will ever read it: the peer has to know (RFC 9293 §3.10.4, as Linux).
-            env.stats.abort_on_data += 1;
+            env.common.stats.abort_on_data += 1;
             self.reject(env, self.snd_una);
             self.finish();
             return;
@@ -102,7 +102,7 @@ impl<P> Connection<P> {
             if self.cold.reassembly.is_empty() {
                 self.slow &= !slow::REORDERED;
             }
-            if !env.config.dsack {
+            if !env.common.config.dsack {
                 self.cold.reassembly.forget_duplicate();
             }
             self.sack_due |= self.sack_ok && self.cold.reassembly.has_blocks();
@@ -123,16 +123,17 @@ impl<P> Connection<P> {
             };
             match self.cold.reassembly.insert(self.rcv_nxt, seq, payload, max_bufs) {
                 Inserted::Queued => {
-                    env.stats.ofo_queue += 1;
+                    env.common.stats.ofo_queue += 1;
                     self.cold.out_of_order = self.cold.out_of_order.saturating_add(1);
                 }
-                Inserted::Duplicate => env.stats.ofo_merge += 1,
-                Inserted::Dropped => env.stats.ofo_drop += 1,
+                Inserted::Duplicate => env.common.stats.ofo_merge += 1,
+                Inserted::Dropped => env.common.stats.ofo_drop += 1,
             }
-            if !env.config.dsack {
+            if !env.common.config.dsack {
                 self.cold.reassembly.forget_duplicate();
             }
-            env.stats.dsack_ofo_sent += u64::from(self.sack_ok && self.cold.reassembly.has_duplicate());
+            env.common.stats.dsack_ofo_sent +=
+                u64::from(self.sack_ok && self.cold.reassembly.has_duplicate());
             if !self.cold.reassembly.is_empty() {
                 self.slow |= slow::REORDERED;
             }
@@ -145,10 +146,10 @@ impl<P> Connection<P> {
 
     /// The next acknowledgement tells that the bytes from `start` to `end` arrived again (RFC 2883).
     pub(super) fn note_duplicate<O>(&mut self, env: &mut Env<'_, O>, start: SeqNumber, end: SeqNumber) {
-        if self.sack_ok && env.config.dsack {
+        if self.sack_ok && env.common.config.dsack {
             self.cold.reassembly.note_duplicate(start, end);
             self.sack_due = true;
-            env.stats.dsack_sent += 1;
+            env.common.stats.dsack_sent += 1;
         }
     }
 

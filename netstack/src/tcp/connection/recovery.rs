@@ -248,9 +248,9 @@ impl<P> Connection<P> {
         }
         recovery.duplicates = outstanding.saturating_sub(holes);
         recovery.reordering =
-            (outstanding + acked).min(env.config.max_reordering_segments).max(recovery.reordering);
+            (outstanding + acked).min(env.common.config.max_reordering_segments).max(recovery.reordering);
         recovery.reord_seen += 1;
-        env.stats.reno_reorder += 1;
+        env.common.stats.reno_reorder += 1;
         true
     }
 
@@ -259,7 +259,7 @@ impl<P> Connection<P> {
         if self.snd_una == self.snd_max {
             return;
         }
-        if self.sack_ok && env.config.rack {
+        if self.sack_ok && env.common.config.rack {
             return self.lose_by_time(env, news);
         }
         let recovery = &self.cold.recovery;
@@ -330,9 +330,9 @@ impl<P> Connection<P> {
             self.cold.recovery.undo.stamp = None;
         }
         if self.sack_ok {
-            env.stats.sack_recovery += 1;
+            env.common.stats.sack_recovery += 1;
         } else {
-            env.stats.reno_recovery += 1;
+            env.common.stats.reno_recovery += 1;
         }
         // RFC 3168 §6.1.2: once a round trip is enough.
         let reducing = matches!(self.cold.recovery.phase, Phase::Cwr | Phase::Recovery);
@@ -358,10 +358,10 @@ impl<P> Connection<P> {
         let segments = u32::try_from((highest - low).div_ceil(mss)).unwrap_or(u32::MAX);
         let recovery = &mut self.cold.recovery;
         if segments > recovery.reordering {
-            recovery.reordering = segments.min(env.config.max_reordering_segments);
+            recovery.reordering = segments.min(env.common.config.max_reordering_segments);
         }
         recovery.reord_seen += 1;
-        *if late { &mut env.stats.ts_reorder } else { &mut env.stats.sack_reorder } += 1;
+        *if late { &mut env.common.stats.ts_reorder } else { &mut env.common.stats.sack_reorder } += 1;
     }
 
     /// Decides whether acknowledgements may take the short path.

@@ -56,21 +56,21 @@ impl<P> Connection<P> {
     fn on_syn_timeout<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         let own = self.cold.options.syn_retries;
         let retries = match self.state {
-            TcpState::SynSent => own.unwrap_or(env.config.syn_retries),
+            TcpState::SynSent => own.unwrap_or(env.common.config.syn_retries),
             // As Linux: somebody's data is at stake.
-            _ if self.is_embryo() => own.unwrap_or(env.config.syn_ack_retries).saturating_add(1),
-            _ => own.unwrap_or(env.config.syn_ack_retries),
+            _ if self.is_embryo() => own.unwrap_or(env.common.config.syn_ack_retries).saturating_add(1),
+            _ => own.unwrap_or(env.common.config.syn_ack_retries),
         };
-        env.stats.timeouts += 1;
+        env.common.stats.timeouts += 1;
         self.cold.timeouts += 1;
         let over = self.cold.timeouts > retries || self.user_timeout_is_over(env);
         self.fast_open_times_out(env, self.cold.timeouts, over);
         if over {
-            env.stats.attempt_fails += 1;
+            env.common.stats.attempt_fails += 1;
             self.give_up();
             return;
         }
-        self.rtt.back_off(env.bounds);
+        self.rtt.back_off(env.common.bounds);
         self.retransmit_at = self.next_try_at(env);
         self.cold.syn_due = true;
         self.flush_due = true;
@@ -83,13 +83,13 @@ impl<P> Connection<P> {
             self.retransmit_at = Instant::FAR_FUTURE;
             return;
         }
-        env.stats.timeouts += 1;
+        env.common.stats.timeouts += 1;
         self.cold.timeouts += 1;
-        let retries = if self.orphan { env.config.orphan_retries } else { env.config.retries };
+        let retries = if self.orphan { env.common.config.orphan_retries } else { env.common.config.retries };
         let over = self.cold.timeouts > retries || self.user_timeout_is_over(env);
         self.fast_open_times_out(env, self.cold.timeouts, over);
         if over {
-            env.stats.abort_on_timeout += 1;
+            env.common.stats.abort_on_timeout += 1;
             self.give_up();
             return;
         }
@@ -100,7 +100,7 @@ impl<P> Connection<P> {
         let head = self.cold.sent.as_ref().and_then(|log| log.head()).map_or(0, |head| head.bytes());
         self.send_again(env, self.snd_una, head.min(u32::from(self.snd_mss)), Again::Timeout);
         self.retransmit = Retransmit::Rto;
-        self.rtt.back_off(env.bounds);
+        self.rtt.back_off(env.common.bounds);
         self.retransmit_at = self.next_try_at(env);
     }
 
@@ -109,7 +109,7 @@ impl<P> Connection<P> {
         if self.cold.timeouts > 1 {
             return;
         }
-        let stats = &mut *env.stats;
+        let stats = &mut env.common.stats;
         *match (self.cold.recovery.phase, self.sack_ok) {
             (Phase::Recovery, true) => &mut stats.sack_recovery_fail,
             (Phase::Recovery, false) => &mut stats.reno_recovery_fail,
@@ -148,19 +148,19 @@ impl<P> Connection<P> {
             return;
         }
         let probes = self.cold.window_probes;
-        let limit = if self.orphan { env.config.orphan_retries } else { env.config.retries };
+        let limit = if self.orphan { env.common.config.orphan_retries } else { env.common.config.retries };
         // RFC 9293 §3.8.6.1: a peer that answers may keep its window closed for ever, unless nobody waits for it any more.
         let answered = elapsed_ns(env.now, self.last_recv_at) <= self.rtt.rto_ns();
         let user_timeout = self.cold.options.user_timeout.is_some() && self.user_timeout_is_over(env);
         if (probes > limit && (!answered || self.orphan)) || user_timeout {
-            env.stats.abort_on_timeout += 1;
+            env.common.stats.abort_on_timeout += 1;
             self.give_up();
             return;
         }
         self.cold.window_probes += 1;
         if !self.send_into_small_window(env) {
             let _ = self.send_probe(env);
-            self.rtt.back_off(env.bounds);
+            self.rtt.back_off(env.common.bounds);
             self.retransmit = Retransmit::Persist;
             self.retransmit_at = self.next_try_at(env);
         }
@@ -206,13 +206,13 @@ impl<P> Connection<P> {
             None => self.cold.keepalive_probes >= keepalive.probes,
         };
         if over {
-            env.stats.abort_on_timeout += 1;
+            env.common.stats.abort_on_timeout += 1;
             self.send_reset(env);
             self.give_up();
             return;
         }
         self.cold.keepalive_probes += 1;
-        env.stats.keepalives += 1;
+        env.common.stats.keepalives += 1;
         let _ = self.send_probe(env);
     }
 
@@ -245,7 +245,7 @@ impl<P> Connection<P> {
 
     /// A closed connection waits for the peer's FIN, but not for ever (Linux's `tcp_fin_timeout` and `TCP_LINGER2`).
     pub(super) fn start_fin_wait_2<O>(&mut self, env: &Env<'_, O>) {
-        let wait = self.cold.options.fin_wait_2.unwrap_or(env.config.fin_wait_2);
+        let wait = self.cold.options.fin_wait_2.unwrap_or(env.common.config.fin_wait_2);
         // As Linux, long enough for a FIN that is lost once.
         let wait_ns = nanos(wait).max(self.rtt.rto_ns().saturating_mul(7) / 2);
         self.cold.fin_wait_2_until = env.now.plus_nanos(wait_ns);

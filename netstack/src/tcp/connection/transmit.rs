@@ -68,7 +68,7 @@ impl<P> Connection<P> {
         };
         if result == Err(Refused::Full) {
             self.flush_due = true;
-            env.stats.send_refused += 1;
+            env.common.stats.send_refused += 1;
         }
         self.check_invariants();
         result
@@ -130,7 +130,7 @@ impl<P> Connection<P> {
             let plan = match self.next_segment(tso_max) {
                 Ok(plan) if !paced => plan,
                 Ok(_) => {
-                    let room = self.paced_room(env.now, env.config);
+                    let room = self.paced_room(env.now, &env.common.config);
                     if room == 0 {
                         break Hold::Pace;
                     }
@@ -152,7 +152,7 @@ impl<P> Connection<P> {
                 Err(Refused::Full) => return Err(Refused::Full),
             }
             if paced {
-                self.note_paced(env.now, plan.len, env.config);
+                self.note_paced(env.now, plan.len, &env.common.config);
             }
             if !self.has_unsent() && self.slow == 0 {
                 break Hold::Nothing;
@@ -176,7 +176,7 @@ impl<P> Connection<P> {
             self.retransmit_at = env.now.plus_nanos(self.rtt.rto_ns());
         }
         if hold == Hold::Coalesce && self.cork && self.cold.cork_until == Instant::FAR_FUTURE {
-            self.cold.cork_until = env.now.plus_nanos(nanos(env.config.cork));
+            self.cold.cork_until = env.now.plus_nanos(nanos(env.common.config.cork));
             self.update_rare_timer();
         }
         Ok(())
@@ -395,15 +395,15 @@ impl<P> Connection<P> {
             if plan.gso_bytes > 0 { u64::from(plan.len.div_ceil(u32::from(plan.gso_bytes))) } else { 1 };
         self.segments_out += segments;
         if plan.again != Again::No {
-            env.stats.retrans_segs += segments;
+            env.common.stats.retrans_segs += segments;
             self.cold.retransmitted += segments;
             match (plan.again, self.cold.recovery.phase) {
-                (Again::Lost, Phase::Loss) => env.stats.slow_start_retrans += segments,
-                (Again::Lost, _) => env.stats.fast_retrans += segments,
+                (Again::Lost, Phase::Loss) => env.common.stats.slow_start_retrans += segments,
+                (Again::Lost, _) => env.common.stats.fast_retrans += segments,
                 _ => {}
             }
         } else {
-            env.stats.out_segs += segments;
+            env.common.stats.out_segs += segments;
         }
         self.ack_went_out(true);
         self.sent(env, plan);
@@ -503,7 +503,7 @@ impl<P> Connection<P> {
     fn send_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         let reply = self.state != TcpState::SynSent;
         let (fast_open, len) = if reply { (None, 0) } else { self.syn_carries() };
-        let ecn_bits = self.syn_flags(env.config);
+        let ecn_bits = self.syn_flags(&env.common.config);
         let cold = &self.cold;
         let timestamps = cold.offered_timestamps.then(|| Timestamps {
             value: clock_ms(env.now).wrapping_add(self.ts_offset),
@@ -536,7 +536,7 @@ impl<P> Connection<P> {
         env.out.send(&self.flow, &mut self.path, &segment, &mut payload)?;
         self.syn_carried(len);
         self.segments_out += 1;
-        env.stats.out_segs += 1;
+        env.common.stats.out_segs += 1;
         self.rcv_adv = (self.rcv_nxt + u32::from(window)).later(self.rcv_adv);
         let cold = &mut self.cold;
         cold.syn_due = false;
@@ -554,7 +554,7 @@ impl<P> Connection<P> {
         } else {
             self.timing = false;
             self.cold.retransmitted += 1;
-            env.stats.retrans_segs += 1;
+            env.common.stats.retrans_segs += 1;
         }
         self.last_send_at = env.now;
         self.ack_due = AckDue::No;
@@ -581,7 +581,7 @@ impl<P> Connection<P> {
     pub(super) fn send_probe<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         let result = self.send_bare(env, self.snd_una - 1, flags::ACK);
         if result.is_ok() {
-            env.stats.win_probes += 1;
+            env.common.stats.win_probes += 1;
             self.ack_went_out(false);
         }
         result
@@ -593,7 +593,7 @@ impl<P> Connection<P> {
         let seq = if unborn { self.cold.iss + 1 } else { self.snd_max };
         // A RST that finds no room is a RST that got lost: the peer's next segment will be answered with another.
         if self.send_bare(env, seq, flags::RST | flags::ACK).is_ok() {
-            env.stats.out_rsts += 1;
+            env.common.stats.out_rsts += 1;
         }
     }
 
@@ -622,7 +622,7 @@ impl<P> Connection<P> {
         };
         env.out.send(&self.flow, &mut self.path, &segment, &mut [])?;
         self.segments_out += 1;
-        env.stats.out_segs += 1;
+        env.common.stats.out_segs += 1;
         Ok(())
     }
 

@@ -104,7 +104,7 @@ impl<P> Connection<P> {
         if self.may_undo(news) {
             let loss = self.cold.recovery.phase == Phase::Loss;
             self.undo_reduction(false);
-            *if loss { &mut env.stats.loss_undo } else { &mut env.stats.full_undo } += 1;
+            *if loss { &mut env.common.stats.loss_undo } else { &mut env.common.stats.full_undo } += 1;
         } else {
             self.cold.recovery.rack.recovered(false);
         }
@@ -124,7 +124,7 @@ impl<P> Connection<P> {
         }
         self.cold.recovery.rack.recovered(true);
         self.undo_reduction(false);
-        env.stats.dsack_undo += 1;
+        env.common.stats.dsack_undo += 1;
         true
     }
 
@@ -142,7 +142,7 @@ impl<P> Connection<P> {
             self.cold.recovery.undo.stamp = None;
         }
         self.undo_reduction(true);
-        env.stats.partial_undo += 1;
+        env.common.stats.partial_undo += 1;
         self.keep_open();
         false
     }
@@ -153,8 +153,8 @@ impl<P> Connection<P> {
             return false;
         }
         self.undo_reduction(true);
-        env.stats.loss_undo += 1;
-        env.stats.spurious_rtos += u64::from(spurious);
+        env.common.stats.loss_undo += 1;
+        env.common.stats.spurious_rtos += u64::from(spurious);
         self.cold.timeouts = 0;
         if self.stays_closed() {
             return true;

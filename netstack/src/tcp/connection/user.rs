@@ -299,11 +299,11 @@ impl<P> Connection<P> {
         let no_linger = self.cold.options.linger.is_some_and(|linger| linger.is_zero());
         let counter = if !self.rx.is_empty() {
             // RFC 2525 §2.17: a FIN would say that all has been read.
-            &mut env.stats.abort_on_close
+            &mut env.common.stats.abort_on_close
         } else if no_linger || (self.state == TcpState::FinWait2 && self.waits_for_no_fin()) {
-            &mut env.stats.abort_on_linger
+            &mut env.common.stats.abort_on_linger
         } else if too_many {
-            &mut env.stats.abort_on_memory
+            &mut env.common.stats.abort_on_memory
         } else {
             self.rx.clear();
             self.queue_fin();

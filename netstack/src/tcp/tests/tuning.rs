@@ -55,7 +55,7 @@ fn a_size_that_was_asked_for_stays() {
     let mut net = net(&TcpConfig::default());
     let (_, slow) = transfer(&mut net, &options);
     assert!(slow > 4.0, "a send buffer of 100 kB a round trip: {slow} s");
-    assert_eq!(net.hosts[0].tcp.grown_bytes, 0);
+    assert_eq!(net.hosts[0].tcp.common.grown_bytes, 0);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn all_together_grow_no_further_than_their_share() {
     let (ends, slow) = transfer(&mut net, &StreamOptions::default());
     assert!(slow > 3.0, "{slow} s");
     for (host, end) in net.hosts.iter().zip(ends) {
-        assert_eq!(host.tcp.grown_bytes, 0);
+        assert_eq!(host.tcp.common.grown_bytes, 0);
         assert!(host.tcp.stats().memory_pressures > 0, "{end:?}");
     }
 }
@@ -74,19 +74,19 @@ fn all_together_grow_no_further_than_their_share() {
 fn what_was_grown_is_given_back_when_idle_and_at_the_end() {
     let mut net = net(&TcpConfig::default());
     let (ends, _) = transfer(&mut net, &StreamOptions::default());
-    assert!(net.hosts.iter().all(|host| host.tcp.grown_bytes > 0));
+    assert!(net.hosts.iter().all(|host| host.tcp.common.grown_bytes > 0));
     let limit = net.now + Duration::from_secs(100);
     while net.step(limit) {}
-    assert!(net.hosts.iter().all(|host| host.tcp.grown_bytes == 0));
+    assert!(net.hosts.iter().all(|host| host.tcp.common.grown_bytes == 0));
     let offered = net.hosts[1].tcp.tcp_info(ends[1]).unwrap().recv_window_bytes;
     assert!(offered > 500_000, "what was offered is not taken back: {offered}");
 
     let mut net = Network::new(2, true, &TcpConfig::default(), LONG);
     let (ends, _) = transfer(&mut net, &StreamOptions::default());
-    assert!(net.hosts.iter().all(|host| host.tcp.grown_bytes > 0));
+    assert!(net.hosts.iter().all(|host| host.tcp.common.grown_bytes > 0));
     let now = net.now;
     for (super::network::Host { tcp, out, .. }, end) in net.hosts.iter_mut().zip(ends) {
         tcp.abort(now, out, end);
-        assert_eq!(tcp.grown_bytes, 0);
+        assert_eq!(tcp.common.grown_bytes, 0);
     }
 }

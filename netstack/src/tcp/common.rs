@@ -1,0 +1,45 @@
+//! What all connections of a layer act with: its configuration, its counters, its secrets, its limits.
+//!
+//! One place, so that a connection is lent it by one pointer. Owns no connection and no socket.
+
+use super::config::TcpConfig;
+use super::connection::nanos;
+use super::fast_open::FastOpens;
+use super::isn::Secret;
+use super::limits::RateLimit;
+use super::rto::RtoBounds;
+use super::stats::TcpStats;
+
+/// What a layer's connections share.
+pub(crate) struct Common {
+    pub(crate) stats: TcpStats,
+    pub(crate) bounds: RtoBounds,
+    pub(crate) delayed_ack_ns: u64,
+    /// What the buffers of all connections have grown by.
+    pub(crate) grown_bytes: u64,
+    pub(crate) secret: Secret,
+    pub(crate) challenges: RateLimit,
+    pub(crate) fast_opens: FastOpens,
+    pub(crate) config: TcpConfig,
+}
+
+impl Common {
+    pub(crate) fn new(config: TcpConfig, secret: Secret) -> Common {
+        let fast_open = &config.fast_open;
+        Common {
+            stats: TcpStats::default(),
+            bounds: RtoBounds { min_ns: nanos(config.min_rto), max_ns: nanos(config.max_rto) },
+            delayed_ack_ns: nanos(config.delayed_ack),
+            grown_bytes: 0,
+            challenges: RateLimit::new(config.challenge_acks_per_second),
+            fast_opens: FastOpens::new(
+                fast_open.key.unwrap_or_else(|| secret.fast_open_key()),
+                fast_open.backup_key,
+                fast_open.max_servers,
+                fast_open.blackhole_pause,
+            ),
+            secret,
+            config,
+        }
+    }
+}
