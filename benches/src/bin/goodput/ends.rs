@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use demi::config::Config;
 
-use crate::link::{End, Link, Shape, inside};
+use crate::link::{End, Link, Shape, TAP, inside};
 
-const ADDRESS: &str = "10.78.0.2:7000";
+const PORT: u16 = 7000;
 /// The longest that a handshake may take.
 const CONNECT: Duration = Duration::from_secs(60);
 
@@ -48,13 +48,14 @@ fn set_congestion(socket: i32, algorithm: &str) -> io::Result<()> {
 /// Payload that arrives within `watched` of the connection's acceptance, in bytes a second.
 pub(crate) fn goodput(sender: Sender, shape: Shape, watched: Duration, seed: u64) -> io::Result<f64> {
     let link = Link::new(shape, [sender.stack, sender.receiver], seed)?;
+    let address = SocketAddr::from((sender.receiver.address(1), PORT));
     let stop = AtomicBool::new(false);
     let ready = AtomicBool::new(false);
     let bytes = thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let result = inside(link.host(1), || match sender.receiver {
-                End::Kernel => kernel_receives(watched, &ready),
-                End::Ours => we_receive(watched, &ready, sender.algorithm),
+                End::Kernel => kernel_receives(address, watched, &ready),
+                end => we_receive(end, address, watched, &ready, sender.algorithm),
             });
             stop.store(true, Ordering::Relaxed);
             ready.store(true, Ordering::Relaxed);
@@ -64,8 +65,8 @@ pub(crate) fn goodput(sender: Sender, shape: Shape, watched: Duration, seed: u64
             thread::sleep(Duration::from_millis(1));
         }
         let sent = inside(link.host(0), || match sender.stack {
-            End::Kernel => kernel_sends(&stop, sender.algorithm),
-            End::Ours => we_send(&stop, sender.algorithm),
+            End::Kernel => kernel_sends(address, &stop, sender.algorithm),
+            end => we_send(end, address, &stop, sender.algorithm),
         });
         let received = receiver.join().unwrap_or_else(|_| Err(io::Error::other("the receiver has panicked")));
         received.map_err(|error| match sent {
@@ -76,8 +77,8 @@ pub(crate) fn goodput(sender: Sender, shape: Shape, watched: Duration, seed: u64
     Ok(bytes as f64 / watched.as_secs_f64())
 }
 
-fn kernel_receives(watched: Duration, ready: &AtomicBool) -> io::Result<u64> {
-    let listener = TcpListener::bind(ADDRESS)?;
+fn kernel_receives(address: SocketAddr, watched: Duration, ready: &AtomicBool) -> io::Result<u64> {
+    let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     ready.store(true, Ordering::Relaxed);
     let start = Instant::now();
@@ -106,8 +107,7 @@ fn kernel_receives(watched: Duration, ready: &AtomicBool) -> io::Result<u64> {
     Ok(count)
 }
 
-fn kernel_sends(stop: &AtomicBool, algorithm: &str) -> io::Result<()> {
-    let address: SocketAddr = ADDRESS.parse().map_err(io::Error::other)?;
+fn kernel_sends(address: SocketAddr, stop: &AtomicBool, algorithm: &str) -> io::Result<()> {
     let start = Instant::now();
     let mut stream = loop {
         match TcpStream::connect_timeout(&address, CONNECT) {
@@ -129,11 +129,14 @@ fn kernel_sends(stop: &AtomicBool, algorithm: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A runtime of ours on the namespace's link.
-fn ours(host: u8, algorithm: &str) -> io::Result<demi::Runtime> {
-    let config = Config::new()
-        .device("packet:eth0")
-        .address(format!("10.78.0.{host}/24"))
+/// A runtime of ours at the host `at`.
+fn ours(end: End, at: usize, algorithm: &str) -> io::Result<demi::Runtime> {
+    let config = match end {
+        End::Tap => Config::new().device(format!("tap:{TAP}")).gateway(format!("10.78.{}.1", at + 1)),
+        End::Packet | End::Kernel => Config::new().device("packet:eth0"),
+    };
+    let config = config
+        .address(format!("{}/24", end.address(at)))
         .detect_duplicates(false)
         .idle("park")
         .pool_slots(32_768)
@@ -143,11 +146,17 @@ fn ours(host: u8, algorithm: &str) -> io::Result<demi::Runtime> {
     demi::Runtime::new(config)
 }
 
-fn we_receive(watched: Duration, ready: &AtomicBool, algorithm: &str) -> io::Result<u64> {
+fn we_receive(
+    end: End,
+    address: SocketAddr,
+    watched: Duration,
+    ready: &AtomicBool,
+    algorithm: &str,
+) -> io::Result<u64> {
     // What we send is acknowledgements: any algorithm of ours will do.
     let algorithm = if algorithm == "reno" { "newreno" } else { "cubic" };
-    ours(2, algorithm)?.block_on(async {
-        let listener = demi::net::TcpListener::bind(ADDRESS).await?;
+    ours(end, 1, algorithm)?.block_on(async {
+        let listener = demi::net::TcpListener::bind(address).await?;
         ready.store(true, Ordering::Relaxed);
         let accepted = demi::time::timeout(CONNECT, listener.accept()).await;
         let (mut stream, _) = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -163,10 +172,10 @@ fn we_receive(watched: Duration, ready: &AtomicBool, algorithm: &str) -> io::Res
     })
 }
 
-fn we_send(stop: &AtomicBool, algorithm: &str) -> io::Result<()> {
-    ours(1, algorithm)?.block_on(async {
+fn we_send(end: End, address: SocketAddr, stop: &AtomicBool, algorithm: &str) -> io::Result<()> {
+    ours(end, 0, algorithm)?.block_on(async {
         let mut stream = loop {
-            match demi::net::TcpStream::connect(ADDRESS).await {
+            match demi::net::TcpStream::connect(address).await {
                 Ok(stream) => break stream,
                 Err(error) if stop.load(Ordering::Relaxed) => return Err(error),
                 Err(_) => {}

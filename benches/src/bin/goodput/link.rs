@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -26,13 +27,33 @@ pub(crate) struct Shape {
     pub(crate) loss_percent: f64,
 }
 
+/// The TAP interface of a host that has one.
+pub(crate) const TAP: &str = "tap0";
+
 /// What is at an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The kernel's own stack.
     Kernel,
     /// Ours, on a packet socket.
-    Ours,
+    Packet,
+    /// Ours, on a TAP interface: the kernel there forwards between it and the link.
+    Tap,
+}
+
+impl End {
+    /// The kernel's own stack is there.
+    pub(crate) fn is_kernel(self) -> bool {
+        self == End::Kernel
+    }
+
+    /// The address that the stack at this end has, at the host `at`.
+    pub(crate) fn address(self, at: usize) -> Ipv4Addr {
+        match self {
+            End::Kernel | End::Packet => Ipv4Addr::new(10, 78, 0, at as u8 + 1),
+            End::Tap => Ipv4Addr::new(10, 78, at as u8 + 1, 2),
+        }
+    }
 }
 
 /// Two hosts and their link.
@@ -45,7 +66,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The link between two hosts; their addresses are `10.78.0.1` and `10.78.0.2`.
+    /// The link between two hosts. Their ends of it are `10.78.0.1` and `10.78.0.2`; behind them may be a network of a TAP interface's.
     pub(crate) fn new(shape: Shape, ends: [End; 2], seed: u64) -> io::Result<Link> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -65,10 +86,18 @@ impl Link {
                 run(&format!("ip netns exec {namespace} sysctl -qw net.ipv6.conf.{device}.disable_ipv6=1"))?;
                 run(&format!("ip -n {namespace} link set {device} up txqueuelen 10000"))?;
             }
-            if end == End::Kernel {
-                run(&format!("ip -n {host} addr add 10.78.0.{}/24 dev eth0", at + 1))?;
+            let (ours, theirs) = (at + 1, 2 - at);
+            if end != End::Packet {
+                run(&format!("ip -n {host} addr add 10.78.0.{ours}/24 dev eth0"))?;
+                run(&format!("ip -n {host} route add 10.78.{theirs}.0/24 via 10.78.0.{theirs}"))?;
                 // What was learnt of one transfer is not to help the next.
                 run(&format!("{inside} sysctl -qw net.ipv4.tcp_no_metrics_save=1"))?;
+            }
+            if end == End::Tap {
+                run(&format!("ip -n {host} tuntap add {TAP} mode tap"))?;
+                run(&format!("ip -n {host} addr add 10.78.{ours}.1/24 dev {TAP}"))?;
+                run(&format!("ip -n {host} link set {TAP} up txqueuelen 10000"))?;
+                run(&format!("{inside} sysctl -qw net.ipv4.ip_forward=1"))?;
             }
         }
         let ports = inside(&link.middle, || Ok([port("end0")?, port("end1")?]))?;

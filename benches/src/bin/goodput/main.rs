@@ -19,6 +19,7 @@ use link::{End, Shape};
 
 const FLAGS: &[Flag] = &[
     Flag { name: "table", value: None, help: "measure Linux for the simulations' table, and write its file" },
+    Flag { name: "device", value: Some("NAME"), help: "our device: packet or tap (packet)" },
     Flag { name: "at-once", value: Some("N"), help: "transfers measured at a time (1; with --table 4)" },
     Flag { name: "loss", value: Some("PERCENT,..."), help: "frames lost in each direction (0,0.1,1,5)" },
     Flag { name: "rtt-ms", value: Some("MS,..."), help: "round trips (1,20)" },
@@ -41,12 +42,12 @@ const SENDERS: [Sender; 9] = {
         sender("linux-reno", End::Kernel, "reno", End::Kernel),
         sender("linux-cubic", End::Kernel, "cubic", End::Kernel),
         sender("linux-bbr", End::Kernel, "bbr", End::Kernel),
-        sender("demi-newreno to linux", End::Ours, "newreno", End::Kernel),
-        sender("demi-cubic to linux", End::Ours, "cubic", End::Kernel),
-        sender("demi-bbr to linux", End::Ours, "bbr", End::Kernel),
-        sender("linux-reno to demi", End::Kernel, "reno", End::Ours),
-        sender("linux-cubic to demi", End::Kernel, "cubic", End::Ours),
-        sender("linux-bbr to demi", End::Kernel, "bbr", End::Ours),
+        sender("demi-newreno to linux", End::Packet, "newreno", End::Kernel),
+        sender("demi-cubic to linux", End::Packet, "cubic", End::Kernel),
+        sender("demi-bbr to linux", End::Packet, "bbr", End::Kernel),
+        sender("linux-reno to demi", End::Kernel, "reno", End::Packet),
+        sender("linux-cubic to demi", End::Kernel, "cubic", End::Packet),
+        sender("linux-bbr to demi", End::Kernel, "bbr", End::Packet),
     ]
 };
 
@@ -92,16 +93,24 @@ impl Case {
 }
 
 /// The senders that this machine has, of both stacks.
-fn senders(args: &Args) -> Vec<Sender> {
+fn senders(args: &Args) -> io::Result<Vec<Sender>> {
+    let device = match args.text("device") {
+        None | Some("packet") => End::Packet,
+        Some("tap") => End::Tap,
+        Some(other) => return Err(io::Error::other(format!("--device {other}: packet or tap"))),
+    };
     let wanted = args.text("peer").map(|names| names.split(',').collect::<Vec<_>>());
     let has = |sender: &Sender| match sender.stack {
         End::Kernel => ends::kernel_has(sender.algorithm),
-        End::Ours => demi::Config::new().congestion(sender.algorithm).check().is_ok(),
+        End::Packet | End::Tap => demi::Config::new().congestion(sender.algorithm).check().is_ok(),
     };
     let is_wanted = |sender: &Sender| {
         wanted.as_ref().is_none_or(|names| names.iter().any(|name| sender.name.contains(name)))
     };
-    SENDERS.into_iter().filter(|sender| is_wanted(sender) && has(sender)).collect()
+    let on = |end: End| if end.is_kernel() { end } else { device };
+    let senders = SENDERS.into_iter().filter(|sender| is_wanted(sender) && has(sender));
+    let placed = |sender: Sender| Sender { stack: on(sender.stack), receiver: on(sender.receiver), ..sender };
+    Ok(senders.map(placed).collect())
 }
 
 /// Measures so many cases at a time; their results in order. `tell` hears of each as it comes.
@@ -144,10 +153,11 @@ fn beside(args: &Args) -> io::Result<()> {
     let losses = numbers(args, "loss", if short { &[1.0] } else { &[0.0, 0.1, 1.0, 5.0] });
     let round_trips = numbers(args, "rtt-ms", if short { &[1.0] } else { &[1.0, 20.0] });
     let rate_mbit = args.number("rate-mbit", 100);
+    let senders = senders(args)?;
     let mut cases = Vec::new();
     for &round_trip_ms in &round_trips {
         for &loss_percent in &losses {
-            cases.extend(senders(args).into_iter().map(|sender| Case {
+            cases.extend(senders.iter().map(|&sender| Case {
                 sender,
                 loss_percent,
                 round_trip_ms,
@@ -177,9 +187,9 @@ fn runs(loss_percent: f64) -> usize {
 
 /// Linux to Linux over the simulations' cells, into the file that their table reads.
 fn table(args: &Args) -> io::Result<()> {
-    let kernels: Vec<_> = senders(args)
+    let kernels: Vec<_> = senders(args)?
         .into_iter()
-        .filter(|sender| sender.stack == End::Kernel && sender.receiver == End::Kernel)
+        .filter(|sender| sender.stack.is_kernel() && sender.receiver.is_kernel())
         .collect();
     let mut cases = Vec::new();
     for sender in &kernels {
