@@ -15,7 +15,7 @@ use demi_benches::kit::{Args, Flag, machine, report::number};
 use demi_benches::load::{Load, LoadConfig};
 
 const FLAGS: &[Flag] = &[
-    Flag { name: "devices", value: Some("DEV,..."), help: "devices to compare (kernel,packet:dv1,xdp:dv1)" },
+    Flag { name: "devices", value: Some("DEV,..."), help: "devices to compare (all)" },
     Flag { name: "connections", value: Some("N,N,..."), help: "connections, one case for each (1,64)" },
     Flag { name: "payload", value: Some("BYTES"), help: "bytes a request (64)" },
     Flag { name: "samples", value: Some("N"), help: "samples a device (5)" },
@@ -23,6 +23,18 @@ const FLAGS: &[Flag] = &[
     Flag { name: "server-core", value: Some("N"), help: "core of the servers (0)" },
     Flag { name: "load-core", value: Some("N"), help: "core of the load generator (1)" },
     Flag { name: "serve", value: Some("DEV"), help: "be the server (for the benchmark's own use)" },
+];
+
+/// What is compared: a short name, and what `device` is told.
+const DEVICES: &[(&str, &str)] = &[
+    ("kernel", ""),
+    ("packet", "packet:dv1"),
+    ("xdp", "xdp:dv1"),
+    ("xdp-busy", "xdp:dv1,busy"),
+    #[cfg(feature = "dpdk")]
+    ("dpdk-af_packet", "dpdk:--no-huge --no-shconf -m 256 --no-pci --vdev=net_af_packet0,iface=dv1"),
+    #[cfg(feature = "dpdk")]
+    ("dpdk-af_xdp", "dpdk:--no-huge --no-shconf -m 256 --no-pci --vdev=net_af_xdp0,iface=dv1"),
 ];
 
 const SERVER: &str = "10.79.0.2";
@@ -66,7 +78,12 @@ fn serve(device: &str, args: &Args) -> io::Result<()> {
     machine::pin(args.number("server-core", 0))?;
     run("sysctl -qw net.ipv6.conf.dv1.disable_ipv6=1")?;
     run("ip link set dv1 up")?;
-    if device == "kernel" {
+    let Some(&(_, device)) = DEVICES.iter().find(|(name, _)| *name == device) else {
+        let names: Vec<_> = DEVICES.iter().map(|(name, _)| *name).collect();
+        let what = format!("no device {device}: there are {}", names.join(", "));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    };
+    if device.is_empty() {
         run(&format!("ip addr add {SERVER}/24 dev dv1"))?;
         return kernel();
     }
@@ -141,6 +158,10 @@ fn start(device: &str, args: &Args) -> io::Result<Server> {
     wait("ready")?;
     run(&format!("ip link add dv0 type veth peer name dv1 netns {}", server.0.id()))?;
     run("ip addr add 10.79.0.1/24 dev dv0")?;
+    if device.starts_with("dpdk") {
+        // DPDK's drivers of kernel interfaces do not say that a checksum is left to the hardware, of which there is none.
+        run("ethtool -K dv0 tx off")?;
+    }
     run("ip link set dv0 up")?;
     input.write_all(b"\n")?;
     wait("serving")?;
@@ -171,13 +192,14 @@ fn compare(args: &Args) -> io::Result<()> {
     let samples: usize = args.number("samples", 5).max(1);
     if !args.has("json") {
         println!(
-            "{:>11} {:<12} {:>12} {:>9} {:>9}",
+            "{:>11} {:<15} {:>12} {:>9} {:>9}",
             "connections", "device", "requests/s", "p50 us", "p99 us"
         );
     }
     for connections in args.numbers("connections", &[1, 64]) {
-        let devices = args.text("devices").unwrap_or("kernel,packet:dv1,xdp:dv1");
-        for device in devices.split(',').filter(|device| args.wants_peer(device)) {
+        let all: Vec<_> = DEVICES.iter().map(|(name, _)| *name).collect();
+        let devices = args.text("devices").map_or(all, |names| names.split(',').collect());
+        for device in devices.into_iter().filter(|device| args.wants_peer(device)) {
             let server = start(device, args)?;
             let config = LoadConfig {
                 address: SocketAddr::new(SERVER.parse().map_err(io::Error::other)?, PORT),
@@ -196,7 +218,7 @@ fn compare(args: &Args) -> io::Result<()> {
             drop((load, server));
             if !args.has("json") {
                 println!(
-                    "{connections:>11} {device:<12} {:>12} {:>9} {:>9}",
+                    "{connections:>11} {device:<15} {:>12} {:>9} {:>9}",
                     number(rate),
                     number(p50),
                     number(p99)
