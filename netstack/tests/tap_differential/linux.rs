@@ -12,7 +12,7 @@ use demi_drivers::{Device, Offload, PoolConfig, RxFrame, TxQueue};
 
 use crate::Host;
 use crate::answer::Answer;
-use crate::ours::{HOST, PEER, PEER_MAC, frame, segment};
+use crate::family::{Family, PEER_MAC};
 use crate::story::{Peer, Step, Story};
 
 const LINK: &str = "demidiff0";
@@ -26,36 +26,39 @@ fn run(line: &str) -> String {
 
 /// The kernel, in a namespace that the calling thread is in from now on, and that goes with it.
 pub(crate) struct Kernel {
+    family: Family,
     tap: Tap,
     mac: [u8; 6],
     port: u16,
 }
 
 impl Kernel {
-    pub(crate) fn new() -> Kernel {
+    pub(crate) fn new(family: Family) -> Kernel {
         // SAFETY: changes the calling thread's namespace, and no memory.
         let answer = unsafe { libc::unshare(libc::CLONE_NEWNET) };
         assert_eq!(answer, 0, "unshare: {}", std::io::Error::last_os_error());
+        // An address is to be there at once.
+        run("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0");
         let config = TapConfig {
             mac: Some(PEER_MAC),
-            host_address: Some((HOST.into(), 24)),
+            host_address: Some((family.host(), family.prefix_bits())),
             offload: false,
             pool: PoolConfig::small(1024),
             ..TapConfig::new(LINK)
         };
         let tap = Tap::open(&config).unwrap();
         let mac = PEER_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        run(&format!("ip neigh replace {PEER} lladdr {mac} dev {LINK} nud permanent"));
+        run(&format!("ip neigh replace {} lladdr {mac} dev {LINK} nud permanent", family.peer()));
         let shown = run(&format!("ip -o link show {LINK}"));
         let own = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
         let mut bytes = own.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
-        Kernel { tap, mac: std::array::from_fn(|_| bytes.next().unwrap()), port: 10_000 }
+        Kernel { family, tap, mac: std::array::from_fn(|_| bytes.next().unwrap()), port: 10_000 }
     }
 
     /// A host for one story, on a port of the peer's that none had before; each answer is waited for so long.
     pub(crate) fn host(&mut self, story: &Story, patience: Duration) -> Linux<'_> {
         self.port += 1;
-        let listener = TcpListener::bind((HOST, 80)).unwrap();
+        let listener = TcpListener::bind((self.family.host(), 80)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let peer = Peer::new(story, self.port);
         let mut host = Linux {
@@ -94,7 +97,9 @@ impl Linux<'_> {
                 continue;
             }
             for frame in frames.drain(..) {
-                if let Some(answer) = segment(&frame.buf).and_then(|segment| self.peer.hear(segment)) {
+                if let Some(answer) =
+                    self.kernel.family.segment(&frame.buf).and_then(|segment| self.peer.hear(segment))
+                {
                     answers.push(answer);
                     until = Instant::now() + self.patience;
                 }
@@ -119,7 +124,7 @@ impl Host for Linux<'_> {
         match *step {
             Step::Segment(spoken) => {
                 let bytes = self.peer.bytes(&spoken);
-                let bytes = frame(self.kernel.mac, bytes);
+                let bytes = self.kernel.family.frame(self.kernel.mac, bytes);
                 self.queue.push(self.kernel.tap.pool().copy_from_slice(&bytes).unwrap(), Offload::default());
                 self.kernel.tap.tx_burst(demi_drivers::Instant::ZERO, &mut self.queue).unwrap();
             }
@@ -133,7 +138,7 @@ impl Host for Linux<'_> {
             }
             Step::Connect => {
                 let (sender, receiver) = mpsc::channel();
-                let remote = (PEER, self.peer.ports.0).into();
+                let remote = (self.kernel.family.peer(), self.peer.ports.0).into();
                 // A thread of its own, of this one's namespace: std has no connect that does not wait.
                 thread::spawn(move || {
                     if let Ok(stream) = TcpStream::connect_timeout(&remote, Duration::from_millis(300)) {

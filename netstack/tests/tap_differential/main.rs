@@ -5,9 +5,10 @@
 //! the kernel tier; without root, or outside of that tier, the test says `SKIP`. A story that differs is told again, more slowly: the
 //! kernel has a clock of its own, and a busy machine may let a timer of it fire in between.
 //!
-//! `story` is what is told, `ours` and `linux` the two who hear it, `answer` what they say and how they may differ.
+//! Both families of addresses. `story` is what is told, `ours` and `linux` the two who hear it, `answer` what they say and how they may differ.
 
 mod answer;
+mod family;
 mod linux;
 mod ours;
 mod story;
@@ -15,6 +16,7 @@ mod story;
 use std::time::Duration;
 
 use answer::Answer;
+use family::Family;
 use story::{STATES, Story};
 
 /// Stories of each state.
@@ -46,17 +48,26 @@ fn tell(story: &Story, host: &mut impl Host) -> Vec<Vec<Answer>> {
 
 #[test]
 fn the_kernel_answers_as_we_do_in_every_state() {
+    both_answer_alike(Family::V4);
+}
+
+#[test]
+fn the_kernel_answers_as_we_do_in_every_state_over_ipv6() {
+    both_answer_alike(Family::V6);
+}
+
+fn both_answer_alike(family: Family) {
     if let Some(reason) = obstacle() {
         println!("SKIP {reason}");
         return;
     }
-    let mut kernel = linux::Kernel::new();
+    let mut kernel = linux::Kernel::new(family);
     let (mut told, mut segments, mut excused) = (0, 0, 0);
     let mut different = Vec::new();
     for (state, prologue) in STATES {
         for number in 0..STORIES {
             let story = Story::new(state, prologue, number);
-            let ours = tell(&story, &mut ours::Ours::new(&story));
+            let ours = tell(&story, &mut ours::Ours::new(family, &story));
             let mut theirs = Vec::new();
             let mut same = false;
             // The last ones are longer than the kernel delays an acknowledgement.
