@@ -1,5 +1,5 @@
 //! The unit tier: what needs nothing but Rust and gcc. Formatting, lints, documentation, unit tests, integration tests
-//! that stay in the process or on loopback, examples in the documentation, loom, AddressSanitizer.
+//! that stay in the process or on loopback, examples in the documentation, loom, the oldest compiler, AddressSanitizer.
 
 use std::process::{Command, Stdio};
 
@@ -23,6 +23,7 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     if workspace.mentions("runtime", "cfg(loom)") {
         steps.push(Step::tests("loom", loom(workspace)));
     }
+    steps.extend(oldest_compiler(workspace));
     steps.push(address_sanitizer(workspace));
     steps
 }
@@ -77,7 +78,7 @@ fn loom(workspace: &Workspace) -> Invocation {
 /// Packet memory and the kernel rings under AddressSanitizer, which only a nightly compiler has.
 fn address_sanitizer(workspace: &Workspace) -> Step {
     let name = "address sanitizer";
-    if !has_nightly() {
+    if !has_toolchain("nightly") {
         let reason = "no nightly compiler: rustup toolchain install nightly".to_owned();
         return Step { name: name.to_owned(), action: Action::Skip(reason) };
     }
@@ -89,9 +90,21 @@ fn address_sanitizer(workspace: &Workspace) -> Step {
     Step::tests(name, invocation)
 }
 
-fn has_nightly() -> bool {
+/// What users build, with the oldest compiler that we say will do; if it is installed.
+fn oldest_compiler(workspace: &Workspace) -> Option<Step> {
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    let toolchain =
+        [oldest.to_owned(), format!("{oldest}.0")].into_iter().find(|name| has_toolchain(name))?;
+    let check =
+        Invocation::new(&format!("rustup run {toolchain} cargo check -p demi-runtime -p demi-packetdrill"))
+            .args("--features demi-runtime/dns,demi-runtime/hyper,demi-runtime/tokio,demi-runtime/xdp")
+            .args(&format!("--target-dir {}", workspace.target().join("oldest").display()));
+    Some(Step::check("oldest compiler", check))
+}
+
+fn has_toolchain(name: &str) -> bool {
     Command::new("rustup")
-        .args(["run", "nightly", "rustc", "--version"])
+        .args(["run", name, "rustc", "--version"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
