@@ -14,6 +14,7 @@ mod config;
 mod handle;
 mod link;
 mod medium;
+mod queues;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use std::rc::Rc;
 
 pub use config::{BurstLoss, LinkConfig, Topology, WireConfig};
 pub use handle::{LinkStats, Outcome, Verdict, WireEvent, WireFrame, WireHandle};
+pub use queues::WireQueue;
 
 use crate::device::{Capabilities, Device, DeviceStats, Offload, RxFrame, TxQueue};
 use crate::mem::Pool;
