@@ -57,7 +57,7 @@ impl Placing {
     }
 
     /// One for each of `cpus`, with a ring from each to each other, for jobs and for the frames of `devices` devices.
-    pub(super) fn all(
+    pub(crate) fn all(
         cpus: &Arc<[Option<usize>]>,
         process: &Affinity,
         devices: usize,
@@ -95,6 +95,16 @@ impl Placing {
             }
         }
         all
+    }
+
+    /// The queue of each device that is this one's.
+    pub(crate) fn queue(&self) -> Queue {
+        Queue { index: self.index, of: self.cpus.len(), secret: self.secret }
+    }
+
+    /// The ways from the next device's stack to the stacks of the others, for who makes that stack before the runtime.
+    pub(crate) fn take_lanes(&mut self) -> Option<Lanes> {
+        (!self.lanes.is_empty()).then(|| self.lanes.remove(0))
     }
 
     /// The processor to run on.

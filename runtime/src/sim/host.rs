@@ -11,6 +11,7 @@ use demi_drivers::{Instant, Transport};
 
 use super::{Cause, HostReport, Machine, Main, Rng};
 use crate::config::Config;
+use crate::cores::Placing;
 use crate::runtime::Runtime;
 use crate::task::JoinHandle;
 use crate::time::timeout;
@@ -55,12 +56,16 @@ impl Host {
         life: u32,
         config: Config,
         transports: Vec<Box<dyn Transport>>,
-        main: Main,
+        (placing, main): (Option<Placing>, Main),
     ) -> io::Result<()> {
         // What is left to deliver is delivered while the simulation drains.
         let wait = config.address_wait_ms;
         let config = config.seed(Rng::seed_for(seed, &self.seed_name(life))).drain_ms(Duration::ZERO);
-        let runtime = Runtime::builder().config(config).transports(transports).start_paused(true).build()?;
+        let builder = Runtime::builder().transports(transports).start_paused(true);
+        let runtime = match placing {
+            None => builder.config(config).build()?,
+            Some(placing) => builder.config(config.check()?).build_at(placing)?,
+        };
         let main = runtime.spawn(async move {
             // As `block_on` does before it begins.
             let _ = timeout(wait, crate::net::configured()).await;

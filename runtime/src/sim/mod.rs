@@ -45,6 +45,7 @@ mod tests;
 
 use core::pin::Pin;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use demi_drivers::transport::TransportUsage;
@@ -111,6 +112,8 @@ struct Spec {
     /// The simulation does not wait for its main.
     server: bool,
     main: Main,
+    /// Those of its further cores.
+    fellows: Vec<Main>,
 }
 
 /// How a simulation went.
@@ -271,6 +274,44 @@ impl Sim {
         self.add(name, config, Over::Stack, true, main)
     }
 
+    /// As [`server_with`](Self::server_with), on `cores` cores, each of which runs `main`, as [`run`](crate::run) has it: with a stack of its own
+    /// on a queue of the host's end of the wire. Cores are turned in an order that is drawn, as hosts are; the further ones are called
+    /// `NAME.1`, `NAME.2` and so on. Such a host can be frozen, core by core; it neither crashes nor does its clock leap, and
+    /// [`devices`](Self::devices) has no say in its device.
+    pub fn server_on<F, R>(&mut self, name: &str, cores: u16, config: Config, main: F) -> &mut Self
+    where
+        F: Fn() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.add_on(name, cores, config, true, main)
+    }
+
+    /// As [`server_on`](Self::server_on), for mains that the simulation waits for.
+    pub fn host_on<F, R>(&mut self, name: &str, cores: u16, config: Config, main: F) -> &mut Self
+    where
+        F: Fn() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        self.add_on(name, cores, config, false, main)
+    }
+
+    fn add_on<F, R>(&mut self, name: &str, cores: u16, config: Config, server: bool, main: F) -> &mut Self
+    where
+        F: Fn() -> R + 'static,
+        R: Future<Output = io::Result<()>> + 'static,
+    {
+        let main = Rc::new(main);
+        let again = |main: &Rc<F>| {
+            let main = Rc::clone(main);
+            move || main()
+        };
+        self.add(name, config, Over::Stack, server, again(&main));
+        if let Some(host) = self.hosts.last_mut() {
+            host.fellows.extend((1..cores).map(|_| boxed(again(&main))));
+        }
+        self
+    }
+
     /// Adds a host with transports of the caller's instead of an end of the wire. They must be driven by the time they are
     /// given alone, or a run cannot be repeated.
     pub fn host_over<F, R>(&mut self, name: &str, transports: Vec<Box<dyn Transport>>, main: F) -> &mut Self
@@ -315,7 +356,7 @@ impl Sim {
         let (mut config, machine) = (config, Config::default());
         config.hosts_file = config.hosts_file.filter(|file| Some(file) != machine.hosts_file.as_ref());
         config.resolv_conf = config.resolv_conf.filter(|file| Some(file) != machine.resolv_conf.as_ref());
-        self.hosts.push(Spec { name: name.to_owned(), config, over, server, main });
+        self.hosts.push(Spec { name: name.to_owned(), config, over, server, main, fellows: Vec::new() });
         self
     }
 

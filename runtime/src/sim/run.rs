@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use demi_drivers::spread::Hash;
 use demi_drivers::wire::{Outcome, Wire, WireConfig, WireEnd, WireEvent, WireHandle};
 use demi_drivers::wrap::pcap::{Capture, Direction};
 use demi_drivers::{Instant, Transport};
@@ -13,8 +15,9 @@ use demi_drivers::{Instant, Transport};
 use super::events::{Event, EventKind};
 use super::host::Host;
 use super::skew::Skewed;
-use super::{Cause, DeviceHook, Over, Report, Rng, Sim, SimError, Spec, StackHook};
+use super::{Cause, DeviceHook, Main, Over, Report, Rng, Sim, SimError, Spec, StackHook};
 use crate::config::Config;
+use crate::cores::{Affinity, Placing};
 use crate::transports;
 use crate::turn::Turn;
 
@@ -50,6 +53,8 @@ struct Origin {
     config: Config,
     /// Its end of the wire, if a stack of ours is on one.
     end: Option<usize>,
+    /// It is more than one of a host's cores.
+    is_whole: bool,
     lives: u32,
     /// Its clock may jump, and by how much it has.
     ahead: Option<Rc<Cell<Duration>>>,
@@ -124,11 +129,25 @@ impl Running {
         let mut ends = ends.into_iter();
         let mut hosts = Vec::new();
         let mut revival = Revival { seed, handle, devices, stacks, hosts: Vec::new() };
-        for (index, Spec { name, config, over, server, main }) in specs.into_iter().enumerate() {
+        for Spec { name, config, over, server, main, fellows } in specs {
+            if !fellows.is_empty() {
+                let end = ends.next().ok_or_else(|| io::Error::other("the wire has no end for this host"));
+                let mains = std::iter::once(main).chain(fellows).collect();
+                end.and_then(|end| revival.cores(&name, config, server, mains, end, &mut hosts))
+                    .map_err(|error| fail(&name, error))?;
+                continue;
+            }
+            let index = hosts.len();
             let leaps = |event: &Event| event.host == name && matches!(event.kind, EventKind::Leap(_));
             let ahead = events.iter().any(leaps).then(Rc::default);
             let end = ends.as_slice().first().filter(|_| matches!(over, Over::Stack)).map(WireEnd::index);
-            revival.hosts.push(Origin { config: config.clone(), end, lives: 0, ahead: ahead.clone() });
+            revival.hosts.push(Origin {
+                config: config.clone(),
+                end,
+                is_whole: true,
+                lives: 0,
+                ahead: ahead.clone(),
+            });
             let mut host = Host::new(name.clone(), server, ahead.unwrap_or_default());
             let mut end = || ends.next().ok_or_else(|| io::Error::other("the wire has no end for this host"));
             let transports = match over {
@@ -140,7 +159,7 @@ impl Running {
                 Over::Stack => end().and_then(|end| revival.stack(index, &host, end)),
             };
             transports
-                .and_then(|transports| host.start(seed, 0, config, transports, main))
+                .and_then(|transports| host.start(seed, 0, config, transports, (None, main)))
                 .map_err(|error| fail(&name, error))?;
             hosts.push(host);
         }
@@ -150,7 +169,13 @@ impl Running {
             let unknown =
                 || io::Error::new(io::ErrorKind::NotFound, "an event for a host that was not added");
             let found = hosts.iter().position(|known| known.name == host);
-            calendar.push_back((now + at, found.ok_or_else(|| fail(&host, unknown()))?, kind));
+            let found = found.ok_or_else(|| fail(&host, unknown()))?;
+            let is_whole = revival.hosts.get(found).is_some_and(|origin| origin.is_whole);
+            if !is_whole && !matches!(kind, EventKind::Freeze | EventKind::Thaw) {
+                let what = "a host of several cores can be frozen, and nothing else";
+                return Err(fail(&host, io::Error::new(io::ErrorKind::InvalidInput, what)));
+            }
+            calendar.push_back((now + at, found, kind));
         }
         let order = (0..hosts.len()).collect();
         let rng = Rng::new(Rng::seed_for(seed, "schedule"));
@@ -322,6 +347,47 @@ impl Revival {
         Ok(vec![transports::stack_over(device, &config, seed, change)?])
     }
 
+    /// A host's cores, each with a stack over a queue of an end of the wire.
+    fn cores(
+        &mut self,
+        name: &str,
+        config: Config,
+        server: bool,
+        mains: Vec<Main>,
+        end: WireEnd,
+        hosts: &mut Vec<Host>,
+    ) -> io::Result<()> {
+        let seed_for = |what: &str| Rng::seed_for(self.seed, &format!("{what} {name}"));
+        let secret = [seed_for("stack"), seed_for("stack's other half"), seed_for("cores")];
+        let hash = Hash::Mix { seed: seed_for("spread") as u32 };
+        let checked = config.clone().check()?;
+        let cpus: Arc<[Option<usize>]> = mains.iter().map(|_| None).collect();
+        let placings = Placing::all(&cpus, &Affinity::current()?, 1, secret);
+        let queues = end.into_queues(mains.len() as u16, &hash, &config.pool())?;
+        for (((index, main), mut placing), queue) in mains.into_iter().enumerate().zip(placings).zip(queues) {
+            let name = if index == 0 { name.to_owned() } else { format!("{name}.{index}") };
+            let change = |stack: &mut _| {
+                if let Some(change) = &mut self.stacks {
+                    change(&name, stack);
+                }
+            };
+            let lanes = placing.take_lanes().ok_or(io::ErrorKind::NotFound)?;
+            let place = (placing.queue(), lanes);
+            let stack = transports::stack_over_shared(Box::new(queue), &checked, place, change)?;
+            let mut host = Host::new(name, server, Rc::default());
+            host.start(self.seed, 0, config.clone(), vec![stack], (Some(placing), main))?;
+            self.hosts.push(Origin {
+                config: config.clone(),
+                end: None,
+                is_whole: false,
+                lives: 0,
+                ahead: None,
+            });
+            hosts.push(host);
+        }
+        Ok(())
+    }
+
     /// Cuts a host's power.
     fn crash(&mut self, index: usize, host: &mut Host) {
         let Some(end) = self.hosts.get(index).and_then(|origin| origin.end) else { return };
@@ -335,14 +401,14 @@ impl Revival {
     }
 
     /// Starts a host whose power was cut.
-    fn boot(&mut self, index: usize, host: &mut Host, main: super::Main) -> io::Result<()> {
+    fn boot(&mut self, index: usize, host: &mut Host, main: Main) -> io::Result<()> {
         let (Some(origin), Some(handle)) = (self.hosts.get_mut(index), &self.handle) else { return Ok(()) };
         let Some(end) = origin.end else { return Ok(()) };
         origin.lives += 1;
         let (config, lives) = (origin.config.clone(), origin.lives);
         let end = handle.reopen(end)?;
         let transports = self.stack(index, host, end)?;
-        host.start(self.seed, lives, config, transports, main)
+        host.start(self.seed, lives, config, transports, (None, main))
     }
 }
 

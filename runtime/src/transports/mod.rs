@@ -22,7 +22,7 @@ use demi_drivers::transport::{ListenOptions, SocketEntry, StreamOptions, Transpo
 use demi_drivers::{Instant, Pool, Transport};
 
 pub(crate) use cell::{Late, TransportCell};
-pub(crate) use stack::over as stack_over;
+pub(crate) use stack::{over as stack_over, over_shared as stack_over_shared};
 
 use crate::config::Config;
 use crate::cores::Lanes;
@@ -58,6 +58,21 @@ pub(crate) struct Queue {
 impl Queue {
     /// That of a single core.
     pub(crate) const ONLY: Queue = Queue { index: 0, of: 1, secret: [0; 3] };
+
+    /// What keys the stacks of the device that comes `at` that place, alike on all cores: what one of them has given out (an address
+    /// made from it, a cookie), the others know.
+    fn stack_secret(&self, at: usize) -> [u8; 16] {
+        let [first, second, _] = self.secret;
+        in_bytes([first.wrapping_add(at as u64), second])
+    }
+}
+
+fn in_bytes(halves: [u64; 2]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (place, half) in bytes.chunks_exact_mut(8).zip(halves) {
+        place.copy_from_slice(&half.to_le_bytes());
+    }
+    bytes
 }
 
 impl TransportSet {

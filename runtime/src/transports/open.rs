@@ -21,7 +21,7 @@ use demi_drivers::wrap::pcap::{Capture, Pcap};
 #[cfg(feature = "xdp")]
 use demi_drivers::xdp::{Xdp, XdpConfig};
 use demi_drivers::{Device, PoolConfig, Transport};
-use demi_netstack::{Shared, Stack, StackConfig};
+use demi_netstack::{Stack, StackConfig};
 
 use super::Queue;
 #[cfg(feature = "xdp")]
@@ -246,18 +246,8 @@ impl Opening<'_> {
         let mut config = super::stack::told(self.config, self.secret()?);
         change(&mut config);
         if self.queue.of > 1 {
-            if config.dhcp {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    format!("device {name}: several cores lease no address: set address, or one core"),
-                ));
-            }
             let lanes = (self.lanes)().ok_or(io::ErrorKind::InvalidInput)?;
-            device = Box::new(Shared::new(device, Box::new(lanes))?);
-            if self.queue.index > 0 {
-                // The first one does that for all.
-                (config.silent, config.detect_duplicates) = (true, false);
-            }
+            device = super::stack::share(device, &mut config, self.queue, lanes)?;
         }
         let stack = Stack::new(device, config)
             .map_err(|error| io::Error::new(error.kind(), format!("device {name}: {error}")))?;
@@ -267,19 +257,11 @@ impl Opening<'_> {
     /// What keys the stack's sequence numbers, ports and tables: the kernel's randomness, unless a run is to be repeated.
     fn secret(&self) -> io::Result<[u8; 16]> {
         let halves = match self.config.seed {
-            // What one of them has given out (an address made from it, a cookie), the others know.
-            _ if self.queue.of > 1 => {
-                let [first, second, _] = self.queue.secret;
-                [first.wrapping_add(self.at as u64), second]
-            }
+            _ if self.queue.of > 1 => return Ok(self.queue.stack_secret(self.at)),
             Some(_) => [self.seed, !self.seed],
             None => [crate::runtime::random_seed()?, crate::runtime::random_seed()?],
         };
-        let mut secret = [0; 16];
-        for (bytes, half) in secret.chunks_exact_mut(8).zip(halves) {
-            bytes.copy_from_slice(&half.to_le_bytes());
-        }
-        Ok(secret)
+        Ok(super::in_bytes(halves))
     }
 
     #[cold]

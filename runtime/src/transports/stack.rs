@@ -5,9 +5,11 @@ use std::io;
 use demi_drivers::wrap::vlan::{Vlan, VlanConfig};
 use demi_drivers::{Device, Transport};
 use demi_netstack::tcp::{TcpConfig, TimeWaitReuse};
-use demi_netstack::{Cidr, Stack, StackConfig};
+use demi_netstack::{Cidr, Shared, Stack, StackConfig};
 
+use super::Queue;
 use crate::config::{Address, Config};
+use crate::cores::Lanes;
 
 /// A stack over `device`. What must not be guessed is keyed with `seed`; `change` has the last word on what it is told.
 ///
@@ -23,6 +25,47 @@ pub(crate) fn over(
     let mut stack = told(config, secret(seed));
     change(&mut stack);
     Ok(Box::new(Stack::new(device, stack)?))
+}
+
+/// As [`over`], for one of several cores that drive a queue of the device each.
+///
+/// # Errors
+/// As [`over`]; `Unsupported` when the configuration wants what several cores cannot have.
+pub(crate) fn over_shared(
+    device: Box<dyn Device>,
+    config: &Config,
+    (queue, lanes): (Queue, Lanes),
+    change: impl FnOnce(&mut StackConfig),
+) -> io::Result<Box<dyn Transport>> {
+    let device = on_vlan(device, config)?;
+    let mut stack = told(config, queue.stack_secret(0));
+    change(&mut stack);
+    let device = share(device, &mut stack, queue, lanes)?;
+    Ok(Box::new(Stack::new(device, stack)?))
+}
+
+/// A queue of a device for one of several stacks with the same addresses, and what such a stack is told.
+///
+/// # Errors
+/// `Unsupported` when the configuration wants what several cores cannot have; `InvalidInput` when the device does not say which
+/// queue a packet arrives at.
+pub(super) fn share(
+    device: Box<dyn Device>,
+    config: &mut StackConfig,
+    queue: Queue,
+    lanes: Lanes,
+) -> io::Result<Box<dyn Device>> {
+    if config.dhcp {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("device {}: several cores lease no address: set address, or one core", device.name()),
+        ));
+    }
+    if queue.index > 0 {
+        // The first one does that for all.
+        (config.silent, config.detect_duplicates) = (true, false);
+    }
+    Ok(Box::new(Shared::new(device, Box::new(lanes))?))
 }
 
 /// `device` as the configuration's VLAN has it, or as it is.

@@ -12,6 +12,7 @@ mod traffic;
 mod addressing;
 mod attacks;
 mod closing;
+mod cores;
 mod datagrams;
 mod fast_open;
 mod goodput;
