@@ -49,7 +49,7 @@ fn collect(program: &Path, path: &str, operations: u64) -> io::Result<u64> {
 }
 
 /// The number behind callgrind's `Collected : `.
-fn collected(text: &str) -> Option<u64> {
+pub fn collected(text: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.contains("Collected :"))?;
     line.rsplit(':').next()?.trim().parse().ok()
 }

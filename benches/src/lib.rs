@@ -14,3 +14,4 @@ pub mod kit;
 pub mod load;
 pub mod paths;
 pub mod stack;
+pub mod veth;

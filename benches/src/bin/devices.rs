@@ -4,15 +4,16 @@
 //! Server and load generator run on a core each. The kernel's end is the same for all, so what differs is the server's side; the
 //! row `kernel` is that of ordinary sockets and threads.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use demi::{Config, Runtime};
 use demi_benches::kit::json::Object;
 use demi_benches::kit::{Args, Flag, machine, report::number};
-use demi_benches::load::{Load, LoadConfig};
+use demi_benches::load::LoadConfig;
+use demi_benches::veth::{self, INTERFACE, SERVER, SERVING, Server};
 
 const FLAGS: &[Flag] = &[
     Flag { name: "devices", value: Some("DEV,..."), help: "devices to compare (all)" },
@@ -37,7 +38,6 @@ const DEVICES: &[(&str, &str)] = &[
     ("dpdk-af_xdp", "dpdk:--no-huge --no-shconf -m 256 --no-pci --vdev=net_af_xdp0,iface=dv1"),
 ];
 
-const SERVER: &str = "10.79.0.2";
 const PORT: u16 = 7000;
 
 fn main() {
@@ -52,39 +52,17 @@ fn main() {
     }
 }
 
-fn run(line: &str) -> io::Result<()> {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap_or_default()).args(words).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim())))
-}
-
-fn own_network() -> io::Result<()> {
-    // SAFETY: changes this thread's namespace, and no memory; no other thread has been made.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
-        let error = io::Error::last_os_error();
-        return Err(io::Error::new(error.kind(), format!("make a network namespace: {error}: run as root")));
-    }
-    run("ip link set lo up")
-}
-
 /// The server's process: has a namespace of its own, says so, and serves once its end of the veth is there.
 fn serve(device: &str, args: &Args) -> io::Result<()> {
-    own_network()?;
-    println!("ready");
-    io::stdin().lock().read_line(&mut String::new())?;
+    veth::await_link()?;
     machine::pin(args.number("server-core", 0))?;
-    run("sysctl -qw net.ipv6.conf.dv1.disable_ipv6=1")?;
-    run("ip link set dv1 up")?;
     let Some(&(_, device)) = DEVICES.iter().find(|(name, _)| *name == device) else {
         let names: Vec<_> = DEVICES.iter().map(|(name, _)| *name).collect();
         let what = format!("no device {device}: there are {}", names.join(", "));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     };
     if device.is_empty() {
-        run(&format!("ip addr add {SERVER}/24 dev dv1"))?;
+        veth::run(&format!("ip addr add {SERVER}/24 dev {INTERFACE}"))?;
         return kernel();
     }
     let config = Config::default()
@@ -94,7 +72,7 @@ fn serve(device: &str, args: &Args) -> io::Result<()> {
         .idle("spin");
     Runtime::new(config)?.block_on(async {
         let listener = demi::net::TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).await?;
-        println!("serving");
+        println!("{SERVING}");
         loop {
             let (mut stream, _) = listener.accept().await?;
             demi::spawn(async move {
@@ -111,7 +89,7 @@ fn serve(device: &str, args: &Args) -> io::Result<()> {
 /// Ordinary sockets, a thread each.
 fn kernel() -> io::Result<()> {
     let listener = TcpListener::bind((SERVER, PORT))?;
-    println!("serving");
+    println!("{SERVING}");
     for stream in listener.incoming() {
         let mut stream = stream?;
         stream.set_nodelay(true)?;
@@ -127,56 +105,14 @@ fn kernel() -> io::Result<()> {
     Ok(())
 }
 
-/// A server's process, which ends with this value, and with it the veth.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // One that is gone already is all we want.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        let _ = run("ip link del dv0");
-    }
-}
-
 fn start(device: &str, args: &Args) -> io::Result<Server> {
     let core = args.number("server-core", 0usize).to_string();
-    let process = Command::new(std::env::current_exe()?)
-        .args(["--serve", device, "--server-core", &core])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut server = Server(process);
-    let (Some(mut input), Some(output)) = (server.0.stdin.take(), server.0.stdout.take()) else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    let mut lines = BufReader::new(output).lines();
-    let mut wait = |what: &str| match lines.next() {
-        Some(Ok(line)) if line == what => Ok(()),
-        _ => Err(io::Error::other(format!("the server over {device} did not start"))),
-    };
-    wait("ready")?;
-    run(&format!("ip link add dv0 type veth peer name dv1 netns {}", server.0.id()))?;
-    run("ip addr add 10.79.0.1/24 dev dv0")?;
-    if device.starts_with("dpdk") {
-        // DPDK's drivers of kernel interfaces do not say that a checksum is left to the hardware, of which there is none.
-        run("ethtool -K dv0 tx off")?;
-    }
-    run("ip link set dv0 up")?;
-    input.write_all(b"\n")?;
-    wait("serving")?;
-    Ok(server)
-}
-
-fn connect(config: &LoadConfig) -> io::Result<Load> {
-    let begin = Instant::now();
-    loop {
-        match Load::connect(config.clone()) {
-            Ok(load) => return Ok(load),
-            Err(error) if begin.elapsed() > Duration::from_secs(5) => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--serve", device, "--server-core", &core]);
+    // DPDK's drivers of kernel interfaces do not say that a checksum is left to the hardware, of which there is none.
+    let whole: &[&str] = if device.starts_with("dpdk") { &["ethtool -K dv0 tx off"] } else { &[] };
+    Server::start(command, 1, whole)
+        .map_err(|error| io::Error::new(error.kind(), format!("over {device}: {error}")))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -185,7 +121,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn compare(args: &Args) -> io::Result<()> {
-    own_network()?;
+    veth::own_network()?;
     machine::raise_descriptor_limit();
     machine::pin(args.number("load-core", 1))?;
     let time = Duration::from_millis(args.number("sample-ms", 500));
@@ -202,14 +138,14 @@ fn compare(args: &Args) -> io::Result<()> {
         for device in devices.into_iter().filter(|device| args.wants_peer(device)) {
             let server = start(device, args)?;
             let config = LoadConfig {
-                address: SocketAddr::new(SERVER.parse().map_err(io::Error::other)?, PORT),
+                address: SocketAddr::from((SERVER, PORT)),
                 connections,
                 payload_bytes: args.number("payload", 64),
                 depth: 1,
                 rate: None,
                 spin: true,
             };
-            let mut load = connect(&config)?;
+            let mut load = veth::connect(&config)?;
             load.run(time / 5)?;
             let results = (0..samples).map(|_| load.run(time)).collect::<io::Result<Vec<_>>>()?;
             let rate = median(results.iter().map(|result| result.rate()).collect());

@@ -9,7 +9,7 @@ use crate::workspace::Workspace;
 const HELPERS: [&str; 4] = ["echo_server", "loadgen", "icount", "icount_gate"];
 
 /// Benchmarks that need DPDK, and network namespaces: their tiers run them.
-const FOREIGN: [&str; 2] = ["dpdk", "devices"];
+const FOREIGN: [&str; 3] = ["dpdk", "devices", "cores"];
 
 /// One build, the tests of the measuring kit, the gate, then a run of each benchmark.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {

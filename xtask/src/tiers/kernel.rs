@@ -24,10 +24,10 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
         .args("-- --show-output")
         .env("DEMI_TIER", "kernel");
     steps.push(Step::tests("real peers", suites));
-    let bench =
-        Invocation::new("cargo run --profile tier -p demi-benches --no-default-features --bin devices")
-            .args("-- --json --samples 1 --sample-ms 100")
-            .limit_s(20 * 60);
-    steps.push(Step { name: "numbers".to_owned(), action: Action::Benchmark(bench) });
+    for (program, briefly) in [("devices", "--samples 1 --sample-ms 100"), ("cores", "--seconds 0.4")] {
+        let line = format!("cargo run --profile tier -p demi-benches --no-default-features --bin {program}");
+        let bench = Invocation::new(&line).args(&format!("-- --json {briefly}")).limit_s(20 * 60);
+        steps.push(Step { name: format!("numbers: {program}"), action: Action::Benchmark(bench) });
+    }
     steps
 }
