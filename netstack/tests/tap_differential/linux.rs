@@ -1,7 +1,7 @@
 //! The kernel behind a TAP, and its sockets.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -22,6 +22,22 @@ fn run(line: &str) -> String {
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Listens, as soon as the listener before is gone: a process that is being started has its descriptor for a moment longer.
+fn listen(address: SocketAddr) -> TcpListener {
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(error)
+                if error.kind() == ErrorKind::AddrInUse && start.elapsed() < Duration::from_secs(5) =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{address}: {error}"),
+        }
+    }
 }
 
 /// The kernel, in a namespace that the calling thread is in from now on, and that goes with it.
@@ -58,7 +74,7 @@ impl Kernel {
     /// A host for one story, on a port of the peer's that none had before; each answer is waited for so long.
     pub(crate) fn host(&mut self, story: &Story, patience: Duration) -> Linux<'_> {
         self.port += 1;
-        let listener = TcpListener::bind((self.family.host(), 80)).unwrap();
+        let listener = listen((self.family.host(), 80).into());
         listener.set_nonblocking(true).unwrap();
         let peer = Peer::new(story, self.port);
         let mut host = Linux {

@@ -187,8 +187,14 @@ impl Lab {
             nft(&format!(
                 "add chain netdev faults direction{number} {{ type filter hook {hook} device {device} priority 0 ; }}"
             ));
-            let some =
-                if permille < 1000 { format!("numgen random mod 1000 < {permille}") } else { String::new() };
+            let mut some = String::new();
+            if permille < 1000 {
+                // Asking for link addresses is no part of what is tested, and three questions in a row are lost now and then.
+                nft(&format!("add rule netdev faults direction{number} ether type arp accept"));
+                let neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }";
+                nft(&format!("add rule netdev faults direction{number} {neighbours} accept"));
+                some = format!("numgen random mod 1000 < {permille}");
+            }
             nft(&format!("add rule netdev faults direction{number} {some} counter drop"));
         }
     }
