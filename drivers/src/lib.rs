@@ -23,6 +23,8 @@ mod netdev;
 pub mod packet;
 pub mod park;
 pub mod posix;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod rng;
 mod sockets;
 pub mod spread;

@@ -13,9 +13,10 @@ cargo xtask COMMAND
   sim [--seeds N] [--seed S] [--scenario NAME] [--pcap FILE]
                                    run many seeds of the simulations on all cores (1000 of each, from 0 or from S), or one
                                    seed S again, of those whose name has NAME in it; --pcap writes that one's frames
-  guest [--nic NIC] [--memory MIB] [--cpus N] [--limit SECONDS] -- PROGRAM [ARGUMENT]...
+  guest [--nic NIC] [--rdma] [--memory MIB] [--cpus N] [--limit SECONDS] -- PROGRAM [ARGUMENT]...
                                    run a program of this machine in a virtual one with a kernel of its own (2048 MiB, 2 CPUs, 300 s);
-                                   NIC, of igb, e1000e, virtio, vmxnet3, is a card for vfio-pci, with one of the kernel beside it
+                                   NIC, of igb, e1000e, virtio, vmxnet3, is a card for vfio-pci, with one of the kernel beside it;
+                                   --rdma makes rxe0 and rxe1, two RDMA devices at the ends of a cable
   fmt                              format all code
   clippy                           lint all targets, warnings are errors
   doc                              build the documentation, warnings are errors
@@ -115,6 +116,7 @@ fn parse_guest(mut words: impl Iterator<Item = String>) -> Result<Command, Strin
                 options.nic =
                     Some(Nic::from_name(&name).ok_or_else(|| format!("no card `{name}`: {}", names()))?);
             }
+            "--rdma" => options.rdma = true,
             "--memory" => options.memory_mib = number(value()?)?,
             "--cpus" => options.cpus = number(value()?)?,
             "--limit" => options.limit_s = u64::from(number(value()?)?),

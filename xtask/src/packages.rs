@@ -8,7 +8,7 @@ use crate::process::{self, Invocation};
 use crate::tiers::Tier;
 use crate::workspace::Workspace;
 
-/// A program that a tier calls (or a library: `NAME.pc` as pkg-config calls it, `NAME.so` that is loaded), and the Debian package that
+/// A program that a tier calls (or a library: `NAME.pc` as pkg-config calls it, `NAME.so` that is loaded, `NAME.driver` of libibverbs), and the Debian package that
 /// has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
@@ -68,6 +68,19 @@ pub(crate) const DPDK: &[Tool] = &[
     tool("libclang.so", "libclang-dev"),
     tool("dpdk-testpmd", "dpdk-dev"),
     tool("libdpdk.pc", "libdpdk-dev"),
+];
+
+/// What the RDMA tier calls, and what building the bindings takes; its suites run in a guest.
+pub(crate) const RDMA: &[Tool] = &[
+    tool("ip", "iproute2"),
+    tool("rdma", "iproute2"),
+    tool("pkg-config", "pkg-config"),
+    tool("libclang-14.so", "libclang-14-dev"),
+    tool("libibverbs.pc", "libibverbs-dev"),
+    tool("librdmacm.pc", "librdmacm-dev"),
+    tool("rxe.driver", "ibverbs-providers"),
+    tool("ibv_devices", "ibverbs-utils"),
+    tool("rping", "rdmacm-utils"),
 ];
 
 /// Makes sure that `tools` are there, installing them if that can be done. The error says what to install by hand.
@@ -164,6 +177,9 @@ fn is_there(name: &str) -> bool {
     if let Some(library) = name.strip_suffix(".pc") {
         let asked = std::process::Command::new("pkg-config").args(["--exists", library]).status();
         return asked.is_ok_and(|status| status.success());
+    }
+    if name.ends_with(".driver") {
+        return Path::new("/etc/libibverbs.d").join(name).exists();
     }
     if name.ends_with(".so") {
         // Where Debian puts libraries: its own folder for those of LLVM.

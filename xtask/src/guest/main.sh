@@ -8,8 +8,11 @@ ip link set lo up
 ulimit -l unlimited
 ulimit -n 65536
 @VARIABLES@
-cd @HERE@ || exit 1
-@COMMAND@
+before() {
+:
+@BEFORE@
+}
+(before) && cd @HERE@ && @COMMAND@
 code=$?
 echo $code > /mnt/shared/code
 sync

@@ -5,7 +5,8 @@
 //! What it is for: network cards on an emulated PCI bus behind an IOMMU, kernel modules, and anything else that one does not
 //! do to the machine one works on. Nothing is measured in it: without KVM every instruction is translated.
 //!
-//! `kernel` fetches Debian's kernel, `initramfs` packs what mounts the machine's files, `machine` is QEMU's command line.
+//! `kernel` fetches Debian's kernel, `initramfs` packs what mounts the machine's files, `machine` is QEMU's command line, `rxe.sh` makes
+//! RDMA devices.
 
 mod initramfs;
 mod kernel;
@@ -36,6 +37,8 @@ pub(crate) const TOOLS: &[Tool] = &[
 pub(crate) struct Options {
     /// A second network card, with one of the guest's kernel on the same segment.
     pub(crate) nic: Option<Nic>,
+    /// Two RDMA devices, as `rxe.sh` makes them.
+    pub(crate) rdma: bool,
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
     /// Processors.
@@ -48,7 +51,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { nic: None, memory_mib: 2048, cpus: 2, limit_s: 300, command: Vec::new() }
+        Options { nic: None, rdma: false, memory_mib: 2048, cpus: 2, limit_s: 300, command: Vec::new() }
     }
 }
 
@@ -94,7 +97,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> u8 {
 /// Boots, waits for the end, and reads the exit code that the guest has left in `shared`.
 fn boot(workspace: &Workspace, prepared: &Prepared, options: &Options, shared: &Path) -> Result<u8, String> {
     let here = std::env::current_dir().map_err(|error| format!("no current folder: {error}"))?;
-    let script = script(&here, &prepared.modules, &options.command);
+    let before = if options.rdma { include_str!("rxe.sh") } else { "" };
+    let script = script(&here, &prepared.modules, before, &options.command);
     fs::write(shared.join("run"), script).map_err(|error| format!("{}: {error}", shared.display()))?;
     let invocation = machine::invocation(prepared, options, shared);
     let invocation = Invocation { limit: Duration::from_secs(options.limit_s), ..invocation };
@@ -115,8 +119,8 @@ fn boot(workspace: &Workspace, prepared: &Prepared, options: &Options, shared: &
     })
 }
 
-/// What the guest runs once its files are mounted.
-fn script(here: &Path, modules: &Path, command: &[String]) -> String {
+/// What the guest runs once its files are mounted: `before`, then the command.
+fn script(here: &Path, modules: &Path, before: &str, command: &[String]) -> String {
     let words = command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
     let mut variables = String::new();
     // Those that tests and programs are told by; the rest of the environment is this machine's affair.
@@ -129,6 +133,7 @@ fn script(here: &Path, modules: &Path, command: &[String]) -> String {
         .replace("@MODULES@", &quoted(&modules.display().to_string()))
         .replace("@HERE@", &quoted(&here.display().to_string()))
         .replace("@VARIABLES@", &variables)
+        .replace("@BEFORE@", before)
         .replace("@COMMAND@", &words)
 }
 
@@ -144,7 +149,7 @@ mod tests {
     #[test]
     fn words_reach_the_guest_as_they_are() {
         let command = ["sh", "-c", "echo 'it''s' \"$HOME\""].map(str::to_owned);
-        let script = script(Path::new("/a b"), Path::new("/modules"), &command);
+        let script = script(Path::new("/a b"), Path::new("/modules"), "", &command);
         assert!(script.contains(r#"'sh' '-c' 'echo '\''it'\'''\''s'\'' "$HOME"'"#), "{script}");
         assert!(script.contains("cd '/a b'"), "{script}");
         assert!(!script.contains('@') || !script.contains("@COMMAND@"), "{script}");

@@ -6,6 +6,7 @@ pub(crate) mod dpdk;
 pub(crate) mod fuzz;
 pub(crate) mod guest;
 pub(crate) mod kernel;
+pub(crate) mod rdma;
 pub(crate) mod sim;
 pub(crate) mod unit;
 
@@ -81,6 +82,7 @@ impl Tier {
             Tier::Bench => packages::BENCH,
             Tier::Fuzz => packages::FUZZ,
             Tier::Dpdk | Tier::Guest => packages::DPDK,
+            Tier::Rdma => packages::RDMA,
             _ => &[],
         }
     }
@@ -95,7 +97,7 @@ impl Tier {
             Tier::Fuzz => fuzz::steps(workspace),
             Tier::Dpdk => dpdk::steps(workspace),
             Tier::Guest => guest::steps(workspace),
-            Tier::Rdma => Vec::new(),
+            Tier::Rdma => rdma::steps(workspace),
         }
     }
 
@@ -112,6 +114,9 @@ impl Tier {
             // Its clients are the kernel tier's.
             let clients = || packages::ensure(workspace, packages::KERNEL).err();
             return missing.or_else(clients).or_else(|| crate::guest::obstacle(workspace));
+        }
+        if self == Tier::Rdma {
+            return missing.or_else(|| crate::guest::obstacle(workspace));
         }
         missing
     }
@@ -281,6 +286,7 @@ fn tier_of_target(name: &str) -> Tier {
         "sim" => Tier::Sim,
         "interop" | "tap" | "packet" | "xdp" => Tier::Kernel,
         "dpdk" => Tier::Dpdk,
+        "rdma" => Tier::Rdma,
         _ => Tier::Unit,
     }
 }
@@ -310,6 +316,7 @@ mod tests {
             ("tap", Tier::Kernel),
             ("xdp", Tier::Kernel),
             ("dpdk_rings", Tier::Dpdk),
+            ("rdma", Tier::Rdma),
             ("simple", Tier::Unit),
             ("wire", Tier::Unit),
         ] {

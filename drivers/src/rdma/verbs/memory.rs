@@ -1,0 +1,124 @@
+//! Protection domains, and memory that an adapter may reach.
+//!
+//! The pool is registered once, as a whole; a registration holds the pool, so its memory stays mapped as long as an adapter
+//! may look at it. Owns registrations; says nothing of who may use which slot.
+
+use std::io;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use rdma_sys as sys;
+
+use super::device::Device;
+use super::last_error;
+use crate::mem::Pool;
+
+/// What belongs together: queues and memory of one domain may be used with each other.
+#[derive(Debug)]
+pub(crate) struct Domain {
+    pd: NonNull<sys::ibv_pd>,
+    device: Rc<Device>,
+}
+
+impl Domain {
+    pub(crate) fn new(device: &Rc<Device>) -> io::Result<Rc<Domain>> {
+        // SAFETY: the device is open.
+        let pd = NonNull::new(unsafe { sys::ibv_alloc_pd(device.raw()) });
+        let pd = pd.ok_or_else(|| last_error("make a protection domain"))?;
+        Ok(Rc::new(Domain { pd, device: Rc::clone(device) }))
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::ibv_pd {
+        self.pd.as_ptr()
+    }
+
+    pub(crate) fn device(&self) -> &Rc<Device> {
+        &self.device
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // SAFETY: whatever was made in the domain held it, and is gone.
+        unsafe { sys::ibv_dealloc_pd(self.pd.as_ptr()) };
+    }
+}
+
+/// Who may do what with registered memory, beside this end's queues sending from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// The peers that know the key may read all of it.
+    pub(crate) remote_read: bool,
+    /// The peers that know the key may write all of it.
+    pub(crate) remote_write: bool,
+    /// The peers that know the key may do atomic operations on it.
+    pub(crate) remote_atomic: bool,
+    /// Windows may be bound to parts of it.
+    pub(crate) windows: bool,
+}
+
+impl Access {
+    fn flags(self) -> u32 {
+        let flag = |on: bool, flag: sys::ibv_access_flags| if on { flag.0 } else { 0 };
+        sys::ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0
+            | flag(self.remote_read, sys::ibv_access_flags::IBV_ACCESS_REMOTE_READ)
+            | flag(self.remote_write, sys::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE)
+            | flag(self.remote_atomic, sys::ibv_access_flags::IBV_ACCESS_REMOTE_ATOMIC)
+            | flag(self.windows, sys::ibv_access_flags::IBV_ACCESS_MW_BIND)
+    }
+}
+
+/// The memory of a pool, registered.
+#[derive(Debug)]
+pub(crate) struct Region {
+    mr: NonNull<sys::ibv_mr>,
+    _domain: Rc<Domain>,
+    pool: Pool,
+}
+
+impl Region {
+    /// Registers all of `pool`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` with the limit to raise; `InvalidInput` for a pool whose memory is another device's.
+    pub(crate) fn of_pool(domain: &Rc<Domain>, pool: &Pool, access: Access) -> io::Result<Rc<Region>> {
+        let (base, bytes) = pool.region();
+        if bytes == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the pool's memory is another device's"));
+        }
+        let flags = access.flags() as libc::c_int;
+        // SAFETY: the range is mapped and stays so: the region holds the pool until after it is deregistered. That an adapter
+        // writes there is right: only slots that were posted to a queue of this domain, which owns them, and what a peer
+        // was given a key of.
+        let mr = unsafe { sys::ibv_reg_mr(domain.raw(), base.as_ptr().cast(), bytes, flags) };
+        let mr = NonNull::new(mr)
+            .ok_or_else(|| last_error(&format!("register {} KiB of packet memory", bytes >> 10)))?;
+        Ok(Rc::new(Region { mr, _domain: Rc::clone(domain), pool: pool.clone() }))
+    }
+
+    /// Whether all of `part` is registered.
+    pub(crate) fn covers(&self, part: &[u8]) -> bool {
+        let (base, bytes) = self.pool.region();
+        let from = part.as_ptr().addr().wrapping_sub(base.as_ptr().addr());
+        from < bytes && part.len() <= bytes - from
+    }
+
+    /// What work requests of this end name the memory by.
+    pub(crate) fn local_key(&self) -> u32 {
+        // SAFETY: the registration lives as long as this.
+        unsafe { self.mr.as_ref() }.lkey
+    }
+
+    /// What peers name the memory by.
+    pub(crate) fn remote_key(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { self.mr.as_ref() }.rkey
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: it was registered once; queues that name it hold it, so none is left.
+        unsafe { sys::ibv_dereg_mr(self.mr.as_ptr()) };
+    }
+}

@@ -1,0 +1,358 @@
+//! Queue pairs: what is to be sent or read, in order, and the memory of it until the adapter is through.
+//!
+//! Requests are put in line and posted together, with one doorbell. Few ask for a completion: the last of those that are
+//! posted together and one in so many, since a completion says that all before it are done as well. A request that has
+//! completed is handed back with its memory. Owns that memory in between; destroying the pair gives it back, too.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use rdma_sys as sys;
+use smallvec::SmallVec;
+
+use super::check;
+use super::cm::Id;
+use super::cq::{CompletionQueue, Status};
+use super::memory::{Domain, Region};
+use super::srq::SharedReceives;
+use crate::mem::{Buf, BufMut, RawSlot};
+
+/// Pieces of memory that a request gathers at most.
+pub(crate) const GATHER: usize = 4;
+
+/// What a queue pair is to be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Requests that may be with the adapter at a time.
+    pub(crate) depth: u32,
+    /// Bytes that are handed over with the request itself.
+    pub(crate) inline_bytes: u32,
+}
+
+/// A piece of memory to be sent, and the key of the region it lies in.
+pub(crate) type Piece = (Buf, u32);
+
+/// A request that has ended, with its memory.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// A message.
+    Send(SmallVec<[Piece; GATHER]>),
+    /// A READ; the slot shows what was read.
+    Read(BufMut),
+}
+
+#[derive(Debug)]
+enum Request {
+    Send(SmallVec<[Piece; GATHER]>),
+    Read { slot: RawSlot, at: usize, bytes: u32, key: u32, remote: (u64, u32) },
+}
+
+impl Request {
+    /// # Safety
+    /// The adapter is through with the memory, or has never been told of it.
+    unsafe fn done(self) -> Done {
+        match self {
+            Request::Send(pieces) => Done::Send(pieces),
+            Request::Read { slot, at, bytes, .. } => {
+                // SAFETY: the caller's promise; the slot is taken back once, since this consumes it.
+                Done::Read(unsafe { BufMut::from_raw(slot, at, bytes as usize) })
+            }
+        }
+    }
+}
+
+/// Work requests as the adapter reads them, made anew for each doorbell. One serves all queue pairs.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    requests: Vec<sys::ibv_send_wr>,
+    pieces: Vec<sys::ibv_sge>,
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scratch")
+    }
+}
+
+/// A reliable connection's queues.
+#[derive(Debug)]
+pub(crate) struct QueuePair {
+    id: Id,
+    queue: NonNull<sys::ibv_qp>,
+    /// Upper bits of what its requests are called; the lower [`SEQUENCE_BITS`] count them.
+    tag: u64,
+    requests: VecDeque<Request>,
+    /// Of those, how many are with the adapter.
+    posted: usize,
+    /// Number of the first of those.
+    first: u16,
+    depth: usize,
+    inline_bytes: usize,
+    _completions: Rc<CompletionQueue>,
+    _receives: Rc<SharedReceives>,
+    _domain: Rc<Domain>,
+}
+
+/// Bits of a request's name that are its number.
+pub(crate) const SEQUENCE_BITS: u32 = 16;
+
+impl QueuePair {
+    /// Makes queues for the connection `id`, whose device is known. Messages come to `receives`, completions to `completions`; of
+    /// requests, under `tag << SEQUENCE_BITS`, plus a number.
+    pub(crate) fn new(
+        id: Id,
+        domain: &Rc<Domain>,
+        completions: &Rc<CompletionQueue>,
+        receives: &Rc<SharedReceives>,
+        shape: Shape,
+        tag: u64,
+    ) -> io::Result<QueuePair> {
+        let mut attr = attributes(completions, receives, shape);
+        // SAFETY: the identifier and the domain live, and are of one device, as the caller has asked; `attr` is readable and
+        // writable.
+        let result = unsafe { sys::rdma_create_qp(id.raw(), domain.raw(), &raw mut attr) };
+        check(result, &format!("make a queue pair of {} requests", shape.depth))?;
+        // SAFETY: the identifier lives.
+        let queue = NonNull::new(unsafe { (*id.raw()).qp });
+        let queue = queue.ok_or_else(|| super::last_error("make a queue pair"))?;
+        Ok(QueuePair {
+            id,
+            queue,
+            tag,
+            requests: VecDeque::new(),
+            posted: 0,
+            first: 0,
+            depth: shape.depth as usize,
+            inline_bytes: shape.inline_bytes.min(attr.cap.max_inline_data) as usize,
+            _completions: Rc::clone(completions),
+            _receives: Rc::clone(receives),
+            _domain: Rc::clone(domain),
+        })
+    }
+
+    /// The most of `wanted` bytes that the device takes with a request itself.
+    pub(crate) fn probe_inline(
+        domain: &Rc<Domain>,
+        completions: &Rc<CompletionQueue>,
+        receives: &SharedReceives,
+        wanted: Shape,
+    ) -> u32 {
+        let mut shape = wanted;
+        loop {
+            let mut attr = attributes(completions, receives, shape);
+            // SAFETY: the domain and the queues live and are of one device; `attr` is readable and writable.
+            let queue = unsafe { sys::ibv_create_qp(domain.raw(), &raw mut attr) };
+            if !queue.is_null() {
+                // SAFETY: it was made just now, and nothing was posted to it.
+                unsafe { sys::ibv_destroy_qp(queue) };
+                return shape.inline_bytes;
+            }
+            match shape.inline_bytes {
+                0 => return 0,
+                bytes => shape.inline_bytes = bytes / 2,
+            }
+        }
+    }
+
+    /// The connection.
+    pub(crate) fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// What the adapter calls it.
+    pub(crate) fn number(&self) -> u32 {
+        // SAFETY: the queue pair lives.
+        unsafe { self.queue.as_ref() }.qp_num
+    }
+
+    /// Requests that are in line or with the adapter.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Requests that are in line.
+    pub(crate) fn unposted(&self) -> usize {
+        self.requests.len() - self.posted
+    }
+
+    /// Puts a message in line, made of `pieces`, each with the key of the region it lies in.
+    ///
+    /// # Safety
+    /// Each piece lies in the region of its key.
+    pub(crate) unsafe fn send(&mut self, pieces: SmallVec<[Piece; GATHER]>) {
+        self.requests.push_back(Request::Send(pieces));
+    }
+
+    /// Puts a READ in line, of all that fits in the tailroom of `slot` up to `bytes`, from what the peer calls `remote` (address,
+    /// key). Gives the slot back if it is none of `region`.
+    pub(crate) fn read(
+        &mut self,
+        mut slot: BufMut,
+        bytes: u32,
+        region: &Region,
+        remote: (u64, u32),
+    ) -> Result<(), BufMut> {
+        let bytes = bytes.min(u32::try_from(slot.tailroom()).unwrap_or(u32::MAX));
+        if !region.covers(slot.tail_mut()) {
+            return Err(slot);
+        }
+        let at = slot.headroom() + slot.len();
+        let slot = slot.into_raw();
+        self.requests.push_back(Request::Read { slot, at, bytes, key: region.local_key(), remote });
+        Ok(())
+    }
+
+    /// Hands what is in line to the adapter, as much as it has room for and at most `budget`; answers how much.
+    ///
+    /// # Errors
+    /// The queue pair has failed. What was handed over is so all the same.
+    pub(crate) fn post(&mut self, scratch: &mut Scratch, budget: usize) -> io::Result<usize> {
+        let count = self.unposted().min(self.depth - self.posted).min(budget);
+        if count == 0 {
+            return Ok(0);
+        }
+        self.describe(scratch, count);
+        let mut bad = ptr::null_mut();
+        let first = scratch.requests.as_mut_ptr();
+        // SAFETY: the queue pair lives. The list ends with its last request; every piece of it names memory in the region of its key
+        // (asked, or promised, as it was put in line) that this owns until the completion.
+        let result = unsafe { sys::ibv_post_send(self.queue.as_ptr(), first, &raw mut bad) };
+        let taken = match result {
+            0 => count,
+            _ => scratch.requests.iter().position(|request| ptr::eq(request, bad)).unwrap_or(0),
+        };
+        self.posted += taken;
+        check(result, "post requests").map(|()| taken)
+    }
+
+    /// Writes the next `count` requests of the line down as the adapter reads them.
+    fn describe(&self, scratch: &mut Scratch, count: usize) {
+        scratch.requests.clear();
+        scratch.pieces.clear();
+        // Pointers into both are taken once neither moves any more.
+        scratch.requests.reserve(count);
+        scratch.pieces.reserve(count * GATHER);
+        let every = (self.depth / 4).max(1);
+        for (at, request) in self.requests.iter().enumerate().skip(self.posted).take(count) {
+            // SAFETY: it is of integers, pointers and unions of those, for which all zeroes is a value.
+            let mut wr: sys::ibv_send_wr = unsafe { std::mem::zeroed() };
+            let number = self.first.wrapping_add(at as u16);
+            wr.wr_id = self.tag << SEQUENCE_BITS | u64::from(number);
+            // Within the capacity, which was reserved.
+            let from = scratch.pieces.len();
+            let mut bytes = 0;
+            match request {
+                Request::Send(pieces) => {
+                    wr.opcode = sys::ibv_wr_opcode::IBV_WR_SEND;
+                    for (piece, key) in pieces {
+                        bytes += piece.len();
+                        scratch.pieces.push(sys::ibv_sge {
+                            addr: piece.as_ptr().addr() as u64,
+                            length: piece.len() as u32,
+                            lkey: *key,
+                        });
+                    }
+                    if bytes <= self.inline_bytes {
+                        wr.send_flags |= sys::ibv_send_flags::IBV_SEND_INLINE.0;
+                    }
+                }
+                Request::Read { slot, at, bytes, key, remote: (address, remote_key) } => {
+                    wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_READ;
+                    wr.wr.rdma = sys::rdma_t { remote_addr: *address, rkey: *remote_key };
+                    let addr = slot.address(*at).addr() as u64;
+                    scratch.pieces.push(sys::ibv_sge { addr, length: *bytes, lkey: *key });
+                }
+            }
+            let last = at + 1 == self.posted + count;
+            if last || usize::from(number) % every == 0 {
+                wr.send_flags |= sys::ibv_send_flags::IBV_SEND_SIGNALED.0;
+            }
+            wr.num_sge = (scratch.pieces.len() - from) as libc::c_int;
+            // Made a pointer below.
+            wr.sg_list = ptr::without_provenance_mut(from);
+            scratch.requests.push(wr);
+        }
+        let (requests, pieces) = (scratch.requests.as_mut_ptr(), scratch.pieces.as_mut_ptr());
+        for at in 0..count {
+            // SAFETY: `at`, where it is used `at + 1`, and the index that stands in `sg_list` are within the two lists, which do not
+            // move from here on.
+            unsafe {
+                let request = &mut *requests.add(at);
+                request.sg_list = pieces.add(request.sg_list.addr());
+                request.next = if at + 1 < count { requests.add(at + 1) } else { ptr::null_mut() };
+            }
+        }
+    }
+
+    /// What a completion of the request numbered `number` says has ended, in order: those before it were done without one.
+    /// A number that is with the adapter no more says nothing.
+    pub(crate) fn completed(
+        &mut self,
+        number: u16,
+        status: Status,
+        mut each: impl FnMut(Done, Status),
+    ) -> usize {
+        let ahead = usize::from(number.wrapping_sub(self.first));
+        if ahead >= self.posted {
+            return 0;
+        }
+        for at in 0..=ahead {
+            let Some(request) = self.requests.pop_front() else { break };
+            // SAFETY: the adapter completes the requests of a queue pair in order, so it is through with this one.
+            let done = unsafe { request.done() };
+            each(done, if at == ahead { status } else { Status::Success });
+        }
+        self.posted -= ahead + 1;
+        self.first = self.first.wrapping_add(ahead as u16 + 1);
+        ahead + 1
+    }
+
+    /// Takes back what is in line.
+    pub(crate) fn withdraw(&mut self, mut each: impl FnMut(Done)) {
+        while self.requests.len() > self.posted {
+            let Some(request) = self.requests.pop_back() else { break };
+            // SAFETY: the adapter has never been told of it.
+            each(unsafe { request.done() });
+        }
+    }
+
+    /// Requests that are with the adapter.
+    pub(crate) fn posted(&self) -> usize {
+        self.posted
+    }
+}
+
+impl Drop for QueuePair {
+    fn drop(&mut self) {
+        // SAFETY: the queue pair was made for the identifier, and is destroyed once, before it.
+        unsafe { sys::rdma_destroy_qp(self.id.raw()) };
+        for request in self.requests.drain(..) {
+            // SAFETY: the adapter knows the queue pair no more, and so is through with what was posted to it.
+            drop(unsafe { request.done() });
+        }
+    }
+}
+
+fn attributes(
+    completions: &CompletionQueue,
+    receives: &SharedReceives,
+    shape: Shape,
+) -> sys::ibv_qp_init_attr {
+    sys::ibv_qp_init_attr {
+        qp_context: ptr::null_mut(),
+        send_cq: completions.raw(),
+        recv_cq: completions.raw(),
+        srq: receives.raw(),
+        cap: sys::ibv_qp_cap {
+            max_send_wr: shape.depth,
+            max_recv_wr: 0,
+            max_send_sge: GATHER as u32,
+            max_recv_sge: 0,
+            max_inline_data: shape.inline_bytes,
+        },
+        qp_type: sys::ibv_qp_type::IBV_QPT_RC,
+        sq_sig_all: 0,
+    }
+}
