@@ -25,18 +25,18 @@ pub(crate) fn bits(remote: IpAddr) -> u8 {
         .unwrap_or(0)
 }
 
-fn width(address: IpAddr) -> u8 {
+pub(crate) fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn leading_ones(mask: IpAddr) -> u8 {
+pub(crate) fn leading_ones(mask: IpAddr) -> u8 {
     match mask {
         IpAddr::V4(mask) => mask.to_bits().leading_ones() as u8,
         IpAddr::V6(mask) => mask.to_bits().leading_ones() as u8,
     }
 }
 
-fn common_bits(one: IpAddr, other: IpAddr) -> Option<u8> {
+pub(crate) fn common_bits(one: IpAddr, other: IpAddr) -> Option<u8> {
     match (one, other) {
         (IpAddr::V4(one), IpAddr::V4(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros() as u8),
         (IpAddr::V6(one), IpAddr::V6(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros() as u8),
@@ -45,7 +45,7 @@ fn common_bits(one: IpAddr, other: IpAddr) -> Option<u8> {
 }
 
 /// Every address of every interface that is up, with its netmask; empty when the kernel doesn't say.
-fn interfaces() -> Vec<(IpAddr, Option<IpAddr>)> {
+pub(crate) fn interfaces() -> Vec<(IpAddr, Option<IpAddr>)> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: `list` is writable; on success it points to a list that is ours to free.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {

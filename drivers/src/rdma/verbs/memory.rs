@@ -122,3 +122,76 @@ impl Drop for Region {
         unsafe { sys::ibv_dereg_mr(self.mr.as_ptr()) };
     }
 }
+
+/// A window of type 2: opens a part of a region to one peer for a while, by a request of a queue pair, under a key of its own.
+#[derive(Debug)]
+pub(crate) struct Window {
+    mw: NonNull<sys::ibv_mw>,
+    /// The key that it has, or had last.
+    key: u32,
+    _domain: Rc<Domain>,
+}
+
+impl Window {
+    /// A window that is closed.
+    ///
+    /// # Errors
+    /// `Unsupported`; what the device said.
+    pub(crate) fn new(domain: &Rc<Domain>) -> io::Result<Window> {
+        // SAFETY: the domain lives.
+        let mw = unsafe { sys::ibv_alloc_mw(domain.raw(), sys::ibv_mw_type::IBV_MW_TYPE_2) };
+        let mw = mw.and_then(NonNull::new).ok_or_else(|| last_error("make a memory window"))?;
+        // SAFETY: it was made just now.
+        let key = unsafe { mw.as_ref() }.rkey;
+        Ok(Window { mw, key, _domain: Rc::clone(domain) })
+    }
+
+    /// The key that it has, or had last.
+    pub(crate) fn key(&self) -> u32 {
+        self.key
+    }
+
+    /// Opens it for `bytes` of `region`, under the next key, once the request that this is has been done.
+    pub(super) fn bind(&mut self, region: &Region, bytes: &[u8]) -> Bind {
+        // The library tells the adapter which window is meant by the key that it has, and learns of a change from nobody else.
+        // SAFETY: the window is this one's alone, and no request that reads the field is being posted.
+        unsafe { (*self.mw.as_ptr()).rkey = self.key };
+        // SAFETY: plain arithmetic on a number: the next of the keys that share its upper bits.
+        self.key = unsafe { sys::ibv_inc_rkey(self.key) };
+        let (address, bytes) = (bytes.as_ptr().addr() as u64, bytes.len() as u64);
+        Bind { mw: self.mw, key: self.key, mr: region.mr, address, bytes }
+    }
+}
+
+/// What a request says that opens a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bind {
+    mw: NonNull<sys::ibv_mw>,
+    pub(super) key: u32,
+    mr: NonNull<sys::ibv_mr>,
+    address: u64,
+    bytes: u64,
+}
+
+impl Bind {
+    /// As verbs spell it.
+    pub(super) fn described(&self) -> sys::bind_mw_t {
+        sys::bind_mw_t {
+            mw: self.mw.as_ptr(),
+            rkey: self.key,
+            bind_info: sys::ibv_mw_bind_info {
+                mr: self.mr.as_ptr(),
+                addr: self.address,
+                length: self.bytes,
+                mw_access_flags: sys::ibv_access_flags::IBV_ACCESS_REMOTE_READ.0,
+            },
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: it was made once. One that is open is closed by this, and by the destruction of its queue pair.
+        unsafe { sys::ibv_dealloc_mw(self.mw.as_ptr()) };
+    }
+}

@@ -1,7 +1,7 @@
 //! Queue pairs: what is to be sent or read, in order, and the memory of it until the adapter is through.
 //!
-//! Requests are put in line and posted together, with one doorbell. Few ask for a completion: the last of those that are
-//! posted together and one in so many, since a completion says that all before it are done as well. A request that has
+//! Requests are put in line and posted together, with one doorbell. Not all messages ask for a completion, since one says
+//! that all before it are done as well. A request that has
 //! completed is handed back with its memory. Owns that memory in between; destroying the pair gives it back, too.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::check;
 use super::cm::Id;
 use super::cq::{CompletionQueue, Status};
-use super::memory::{Domain, Region};
+use super::memory::{Bind, Domain, Region, Window};
 use super::srq::SharedReceives;
 use crate::mem::{Buf, BufMut, RawSlot};
 
@@ -31,22 +31,41 @@ pub(crate) struct Shape {
     pub(crate) inline_bytes: u32,
 }
 
-/// A piece of memory to be sent, and the key of the region it lies in.
-pub(crate) type Piece = (Buf, u32);
-
 /// A request that has ended, with its memory.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// A message.
-    Send(SmallVec<[Piece; GATHER]>),
+    /// A message, and whether a completion was asked for.
+    Sent {
+        /// Its memory.
+        pieces: Gather,
+        /// It was.
+        signal: bool,
+    },
     /// A READ; the slot shows what was read.
     Read(BufMut),
+    /// A READ of nothing.
+    Probed,
+    /// A window is open.
+    Bound,
+    /// A window is closed: nobody reads there any more.
+    Invalidated {
+        /// What it was opened under.
+        name: u32,
+        /// To be opened again.
+        window: Window,
+    },
 }
+
+/// The pieces of memory that make a message.
+pub(crate) type Gather = SmallVec<[Buf; GATHER]>;
 
 #[derive(Debug)]
 enum Request {
-    Send(SmallVec<[Piece; GATHER]>),
+    Send { pieces: Gather, keys: [u32; GATHER], signal: bool },
     Read { slot: RawSlot, at: usize, bytes: u32, key: u32, remote: (u64, u32) },
+    Probe,
+    Bind(Bind),
+    Invalidate { name: u32, window: Window },
 }
 
 impl Request {
@@ -54,11 +73,14 @@ impl Request {
     /// The adapter is through with the memory, or has never been told of it.
     unsafe fn done(self) -> Done {
         match self {
-            Request::Send(pieces) => Done::Send(pieces),
+            Request::Send { pieces, signal, .. } => Done::Sent { pieces, signal },
             Request::Read { slot, at, bytes, .. } => {
                 // SAFETY: the caller's promise; the slot is taken back once, since this consumes it.
                 Done::Read(unsafe { BufMut::from_raw(slot, at, bytes as usize) })
             }
+            Request::Probe => Done::Probed,
+            Request::Bind(_) => Done::Bound,
+            Request::Invalidate { name, window } => Done::Invalidated { name, window },
         }
     }
 }
@@ -90,9 +112,13 @@ pub(crate) struct QueuePair {
     first: u16,
     depth: usize,
     inline_bytes: usize,
+    /// Windows that are open, or about to be, by the names they were opened under.
+    windows: Vec<(u32, Window)>,
+    /// The memory that requests may name: what slots are read into and windows opened on, and what heads of messages lie in.
+    region: Rc<Region>,
+    heads: Rc<Region>,
     _completions: Rc<CompletionQueue>,
     _receives: Rc<SharedReceives>,
-    _domain: Rc<Domain>,
 }
 
 /// Bits of a request's name that are its number.
@@ -100,12 +126,13 @@ pub(crate) const SEQUENCE_BITS: u32 = 16;
 
 impl QueuePair {
     /// Makes queues for the connection `id`, whose device is known. Messages come to `receives`, completions to `completions`; of
-    /// requests, under `tag << SEQUENCE_BITS`, plus a number.
+    /// requests, under `tag << SEQUENCE_BITS`, plus a number. Requests name memory of the two `regions`: what is read goes to the first.
     pub(crate) fn new(
         id: Id,
         domain: &Rc<Domain>,
         completions: &Rc<CompletionQueue>,
         receives: &Rc<SharedReceives>,
+        regions: [&Rc<Region>; 2],
         shape: Shape,
         tag: u64,
     ) -> io::Result<QueuePair> {
@@ -126,9 +153,11 @@ impl QueuePair {
             first: 0,
             depth: shape.depth as usize,
             inline_bytes: shape.inline_bytes.min(attr.cap.max_inline_data) as usize,
+            windows: Vec::new(),
+            region: Rc::clone(regions[0]),
+            heads: Rc::clone(regions[1]),
             _completions: Rc::clone(completions),
             _receives: Rc::clone(receives),
-            _domain: Rc::clone(domain),
         })
     }
 
@@ -177,30 +206,71 @@ impl QueuePair {
         self.requests.len() - self.posted
     }
 
-    /// Puts a message in line, made of `pieces`, each with the key of the region it lies in.
+    /// The key of the region that `part` lies in.
+    fn key_of(&self, part: &[u8]) -> Option<u32> {
+        [&self.region, &self.heads].iter().find(|region| region.covers(part)).map(|region| region.local_key())
+    }
+
+    /// Puts a message in line, made of `pieces`. With `signal` a completion tells of its end, and of that of all before it.
     ///
-    /// # Safety
-    /// Each piece lies in the region of its key.
-    pub(crate) unsafe fn send(&mut self, pieces: SmallVec<[Piece; GATHER]>) {
-        self.requests.push_back(Request::Send(pieces));
+    /// # Errors
+    /// The pieces, when there are too many or one is of no region that this knows.
+    pub(crate) fn send(&mut self, pieces: Gather, signal: bool) -> Result<(), Gather> {
+        if pieces.len() > GATHER {
+            return Err(pieces);
+        }
+        let mut keys = [0; GATHER];
+        for (key, piece) in keys.iter_mut().zip(&pieces) {
+            match self.key_of(piece) {
+                Some(found) => *key = found,
+                None => return Err(pieces),
+            }
+        }
+        self.requests.push_back(Request::Send { pieces, keys, signal });
+        Ok(())
+    }
+
+    /// Puts a READ of no bytes in line: whether the peer's adapter answers.
+    pub(crate) fn probe(&mut self) {
+        self.requests.push_back(Request::Probe);
+    }
+
+    /// Has `window` open `bytes` to the peer, for reading, once what is in line before is done; answers the key they will have. The
+    /// caller sees to it that the slot becomes nobody else's while it is open.
+    ///
+    /// # Errors
+    /// The window, when the bytes are none of the first region's.
+    pub(crate) fn bind(&mut self, name: u32, mut window: Window, bytes: &Buf) -> Result<u32, Window> {
+        if !self.region.covers(bytes) {
+            return Err(window);
+        }
+        let bind = window.bind(&self.region, bytes);
+        self.requests.push_back(Request::Bind(bind));
+        self.windows.push((name, window));
+        Ok(bind.key)
+    }
+
+    /// Closes the window that was opened under `name`; [`Done::Invalidated`] gives it back. Whether there is one.
+    pub(crate) fn invalidate(&mut self, name: u32) -> bool {
+        let Some(at) = self.windows.iter().position(|(called, _)| *called == name) else { return false };
+        let (name, window) = self.windows.swap_remove(at);
+        self.requests.push_back(Request::Invalidate { name, window });
+        true
     }
 
     /// Puts a READ in line, of all that fits in the tailroom of `slot` up to `bytes`, from what the peer calls `remote` (address,
-    /// key). Gives the slot back if it is none of `region`.
-    pub(crate) fn read(
-        &mut self,
-        mut slot: BufMut,
-        bytes: u32,
-        region: &Region,
-        remote: (u64, u32),
-    ) -> Result<(), BufMut> {
+    /// key).
+    ///
+    /// # Errors
+    /// The slot, when it is none of the first region's.
+    pub(crate) fn read(&mut self, mut slot: BufMut, bytes: u32, remote: (u64, u32)) -> Result<(), BufMut> {
         let bytes = bytes.min(u32::try_from(slot.tailroom()).unwrap_or(u32::MAX));
-        if !region.covers(slot.tail_mut()) {
+        if !self.region.covers(slot.tail_mut()) {
             return Err(slot);
         }
         let at = slot.headroom() + slot.len();
-        let slot = slot.into_raw();
-        self.requests.push_back(Request::Read { slot, at, bytes, key: region.local_key(), remote });
+        let (slot, key) = (slot.into_raw(), self.region.local_key());
+        self.requests.push_back(Request::Read { slot, at, bytes, key, remote });
         Ok(())
     }
 
@@ -234,7 +304,6 @@ impl QueuePair {
         // Pointers into both are taken once neither moves any more.
         scratch.requests.reserve(count);
         scratch.pieces.reserve(count * GATHER);
-        let every = (self.depth / 4).max(1);
         for (at, request) in self.requests.iter().enumerate().skip(self.posted).take(count) {
             // SAFETY: it is of integers, pointers and unions of those, for which all zeroes is a value.
             let mut wr: sys::ibv_send_wr = unsafe { std::mem::zeroed() };
@@ -243,10 +312,11 @@ impl QueuePair {
             // Within the capacity, which was reserved.
             let from = scratch.pieces.len();
             let mut bytes = 0;
+            let mut ask = true;
             match request {
-                Request::Send(pieces) => {
+                Request::Send { pieces, keys, signal } => {
                     wr.opcode = sys::ibv_wr_opcode::IBV_WR_SEND;
-                    for (piece, key) in pieces {
+                    for (piece, key) in pieces.iter().zip(keys) {
                         bytes += piece.len();
                         scratch.pieces.push(sys::ibv_sge {
                             addr: piece.as_ptr().addr() as u64,
@@ -257,6 +327,7 @@ impl QueuePair {
                     if bytes <= self.inline_bytes {
                         wr.send_flags |= sys::ibv_send_flags::IBV_SEND_INLINE.0;
                     }
+                    ask = *signal;
                 }
                 Request::Read { slot, at, bytes, key, remote: (address, remote_key) } => {
                     wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_READ;
@@ -264,9 +335,24 @@ impl QueuePair {
                     let addr = slot.address(*at).addr() as u64;
                     scratch.pieces.push(sys::ibv_sge { addr, length: *bytes, lkey: *key });
                 }
+                Request::Probe => {
+                    wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_READ;
+                    wr.wr.rdma = sys::rdma_t { remote_addr: 0, rkey: 0 };
+                }
+                Request::Bind(bind) => {
+                    wr.opcode = sys::ibv_wr_opcode::IBV_WR_BIND_MW;
+                    wr.bind_mw_tso_union.bind_mw = bind.described();
+                    // What follows tells of it.
+                    ask = false;
+                }
+                Request::Invalidate { window, .. } => {
+                    wr.opcode = sys::ibv_wr_opcode::IBV_WR_LOCAL_INV;
+                    wr.imm_data_invalidated_rkey_union.invalidated_rkey = window.key();
+                    // Peers' READs that came before are answered first.
+                    wr.send_flags |= sys::ibv_send_flags::IBV_SEND_FENCE.0;
+                }
             }
-            let last = at + 1 == self.posted + count;
-            if last || usize::from(number) % every == 0 {
+            if ask {
                 wr.send_flags |= sys::ibv_send_flags::IBV_SEND_SIGNALED.0;
             }
             wr.num_sge = (scratch.pieces.len() - from) as libc::c_int;

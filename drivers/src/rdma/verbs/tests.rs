@@ -10,7 +10,7 @@ use smallvec::smallvec;
 use super::cm::{Channel, Id, News};
 use super::cq::{Batch, CompletionQueue, Status};
 use super::device::Device;
-use super::memory::{Access, Domain, Region};
+use super::memory::{Access, Domain, Region, Window};
 use super::qp::{Done, QueuePair, SEQUENCE_BITS, Scratch, Shape};
 use super::srq::SharedReceives;
 use crate::mem::{BufMut, Pool, PoolConfig};
@@ -38,7 +38,7 @@ impl End {
         let device = Device::open(device).unwrap();
         let domain = Domain::new(&device).unwrap();
         let pool = Pool::new(&PoolConfig::small(64)).unwrap();
-        let access = Access { remote_read: true, ..Access::default() };
+        let access = Access { remote_read: true, windows: true, ..Access::default() };
         let region = Region::of_pool(&domain, &pool, access).unwrap();
         let completions = CompletionQueue::new(&device, 128).unwrap();
         let receives = SharedReceives::new(&domain, &region, 16, 1024).unwrap();
@@ -51,7 +51,16 @@ impl End {
 
     fn pair(&self, id: Id) -> QueuePair {
         assert!(id.is_on(&self.device));
-        QueuePair::new(id, &self.domain, &self.completions, &self.receives, SHAPE, TAG).unwrap()
+        QueuePair::new(
+            id,
+            &self.domain,
+            &self.completions,
+            &self.receives,
+            [&self.region, &self.region],
+            SHAPE,
+            TAG,
+        )
+        .unwrap()
     }
 
     fn news(&self) -> News {
@@ -64,11 +73,9 @@ impl End {
         panic!("no event came");
     }
 
-    fn send(&mut self, pair: &mut QueuePair, message: &[u8]) {
+    fn send(&mut self, pair: &mut QueuePair, message: &[u8], signal: bool) {
         let buf = self.pool.copy_from_slice(message).unwrap();
-        let key = self.region.local_key();
-        // SAFETY: the buffer is of the pool that the region is the memory of.
-        unsafe { pair.send(smallvec![(buf, key)]) };
+        pair.send(smallvec![buf], signal).unwrap();
     }
 
     fn post(&mut self, pair: &mut QueuePair) -> usize {
@@ -157,8 +164,8 @@ fn messages_cross(from: &str, to: &str) {
         // Some go inline, some don't; several go with one doorbell.
         let messages: Vec<Vec<u8>> =
             (0..4).map(|at| vec![(round + at) as u8; 1 + (round * 37 + at) % 1000]).collect();
-        for message in &messages {
-            one.send(&mut asking, message);
+        for (at, message) in messages.iter().enumerate() {
+            one.send(&mut asking, message, at == 3);
         }
         assert_eq!(one.post(&mut asking), 4);
         for message in &messages {
@@ -168,7 +175,7 @@ fn messages_cross(from: &str, to: &str) {
             drop(received);
             other.receives.fill(&other.pool).unwrap();
         }
-        other.send(&mut asked, b"got them");
+        other.send(&mut asked, b"got them", true);
         assert_eq!(other.post(&mut asked), 1);
         assert_eq!(&one.receive(&mut asking, &mut done)[..], b"got them");
         count(&mut done, &mut sent);
@@ -211,7 +218,7 @@ fn a_read_fetches_what_the_peer_has_given_a_key_of() {
     let treasure = other.pool.copy_from_slice(&treasure).unwrap();
     let remote = (treasure.as_ptr().addr() as u64, other.region.remote_key());
     let slot = one.pool.alloc(1500).unwrap();
-    assert!(asking.read(slot, 1500, &one.region, remote).is_ok());
+    assert!(asking.read(slot, 1500, remote).is_ok());
     one.post(&mut asking);
     let mut done = Vec::new();
     one.settle(&mut asking, &mut done);
@@ -219,17 +226,62 @@ fn a_read_fetches_what_the_peer_has_given_a_key_of() {
     assert_eq!(read[..], treasure[..]);
     // A key that nobody has given is refused, and ends the connection.
     let slot = one.pool.alloc(1500).unwrap();
-    assert!(asking.read(slot, 1500, &one.region, (remote.0, remote.1 ^ 0xff00)).is_ok());
-    one.send(&mut asking, b"behind it");
+    assert!(asking.read(slot, 1500, (remote.0, remote.1 ^ 0xff00)).is_ok());
+    one.send(&mut asking, b"behind it", true);
     one.post(&mut asking);
     done.clear();
     one.settle(&mut asking, &mut done);
-    let [(Done::Read(_), first), (Done::Send(_), second)] = &done[..] else { panic!("{done:?}") };
+    let [(Done::Read(_), first), (Done::Sent { .. }, second)] = &done[..] else { panic!("{done:?}") };
     assert_eq!((*first, *second), (Status::Refused, Status::Flushed));
     drop((asking, done));
-    other.send(&mut asked, b"anybody there?");
+    other.send(&mut asked, b"anybody there?", true);
     let _ = asked.post(&mut other.scratch, 1);
     while !matches!(other.news(), News::Disconnected) {}
+}
+
+#[test]
+fn a_window_opens_what_it_is_bound_to_and_nothing_once_it_is_closed() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let (mut one, mut other) = (End::new("rxe0"), End::new("rxe1"));
+    assert!(one.device.limits().memory_windows);
+    let (mut asking, mut asked) = connected(&one, &other, "10.77.0.1:0", "10.77.0.2:0");
+    let treasure = other.pool.copy_from_slice(&[7; 1500]).unwrap();
+    let mut window = Window::new(&other.domain).unwrap();
+    let mut done = Vec::new();
+    for round in 0..3 {
+        let open = treasure.slice(100, 1000);
+        let key = asked.bind(round, window, &open).unwrap();
+        other.send(&mut asked, b"it is open", true);
+        other.post(&mut asked);
+        drop(one.receive(&mut asking, &mut done));
+        let remote = (open.as_ptr().addr() as u64, key);
+        assert!(asking.read(one.pool.alloc(1000).unwrap(), 1000, remote).is_ok());
+        asking.probe();
+        one.post(&mut asking);
+        one.settle(&mut asking, &mut done);
+        let [(Done::Read(read), Status::Success), (Done::Probed, Status::Success)] = &done[..] else {
+            panic!("{round}: {done:?}")
+        };
+        assert_eq!(read[..], open[..]);
+        done.clear();
+        assert!(asked.invalidate(round));
+        other.post(&mut asked);
+        other.settle(&mut asked, &mut done);
+        let Some((Done::Invalidated { name, window: closed }, Status::Success)) = done.pop() else {
+            panic!("{round}: {done:?}")
+        };
+        assert_eq!(name, round);
+        window = closed;
+        done.clear();
+    }
+    let remote = (treasure.as_ptr().addr() as u64, window.key());
+    assert!(asking.read(one.pool.alloc(100).unwrap(), 100, remote).is_ok());
+    one.post(&mut asking);
+    one.settle(&mut asking, &mut done);
+    let [(Done::Read(_), status)] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(*status, Status::Refused);
 }
 
 #[test]
@@ -279,7 +331,7 @@ fn an_armed_queue_makes_its_descriptor_readable() {
     for _ in 0..3 {
         other.completions.arm().unwrap();
         assert!(!readable(other.completions.fd(), 0), "nothing has come");
-        one.send(&mut asking, b"ring");
+        one.send(&mut asking, b"ring", true);
         one.post(&mut asking);
         assert!(readable(other.completions.fd(), 10_000));
         other.completions.take_events();
