@@ -23,7 +23,7 @@ mod netdev;
 pub mod packet;
 pub mod park;
 pub mod posix;
-#[cfg(feature = "rdma")]
+#[cfg(any(test, fuzzing, feature = "rdma"))]
 pub mod rdma;
 mod rng;
 mod sockets;
