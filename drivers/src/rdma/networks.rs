@@ -34,7 +34,10 @@ impl Networks {
         if own.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::AddrNotAvailable,
-                format!("device rdma:{}: it has no address: give its interface one, and set it up", device.name()),
+                format!(
+                    "device rdma:{}: it has no address: give its interface one, and set it up",
+                    device.name()
+                ),
             ));
         }
         Ok(Networks(own))
@@ -43,6 +46,14 @@ impl Networks {
     /// The addresses.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.0.iter().map(|(address, _)| *address)
+    }
+
+    /// The address that a connection to `remote` comes from: the one in its network, or else any of its family.
+    pub(super) fn towards(&self, remote: IpAddr) -> Option<IpAddr> {
+        let remote = remote.to_canonical();
+        let family = self.0.iter().filter(|(own, _)| own.is_ipv4() == remote.is_ipv4());
+        let near = |(own, bits): &&(IpAddr, u8)| common_bits(*own, remote).filter(|common| common >= bits);
+        family.max_by_key(near).map(|(own, _)| *own)
     }
 
     /// Bits of the longest network that `remote` is in; 0 for none of them: routers may know.

@@ -34,6 +34,15 @@ impl<T> Table<T> {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref())
     }
 
+    /// What the next entry's handle will be.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn next_handle(&self) -> Handle {
+        match self.free.last() {
+            Some(&index) => Handle { index, generation: self.slots[index as usize].generation },
+            None => Handle { index: self.slots.len() as u32, generation: 1 },
+        }
+    }
+
     pub(crate) fn insert(&mut self, entry: T) -> Handle {
         if let Some(index) = self.free.pop() {
             let slot = &mut self.slots[index as usize];

@@ -29,6 +29,36 @@ const RECEIVER_NOT_READY_RETRIES: u8 = 7;
 /// What one end tells the other with a connection's set-up.
 pub(crate) type PrivateData = SmallVec<[u8; 64]>;
 
+/// What the other end has said of a connection.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Its own words.
+    pub(crate) private: PrivateData,
+    /// READs that this end may have in flight, and that it is to serve.
+    pub(crate) reads: Reads,
+}
+
+/// READs (and atomic operations) of a connection that may be in flight at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reads {
+    /// Of this end.
+    pub(crate) own: u8,
+    /// Of the other one.
+    pub(crate) served: u8,
+}
+
+impl Reads {
+    /// As many either way.
+    pub(crate) fn both(reads: u8) -> Reads {
+        Reads { own: reads, served: reads }
+    }
+
+    /// The lesser of two.
+    pub(crate) fn min(self, other: Reads) -> Reads {
+        Reads { own: self.own.min(other.own), served: self.served.min(other.served) }
+    }
+}
+
 /// What an event says.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -37,9 +67,9 @@ pub(crate) enum News {
     /// So is the way there.
     RouteResolved,
     /// Somebody wants a connection, under an identifier of its own, which has the listener's token yet.
-    Request(Id, PrivateData),
+    Request(Id, Told),
     /// The connection is there; of one that we began, with what the peer has said.
-    Established(PrivateData),
+    Established(Told),
     /// The peer refuses, or nobody listens there; with what the peer has said.
     Rejected(i32, PrivateData),
     /// Nobody answers.
@@ -117,14 +147,22 @@ impl Channel {
                 }
             }
         };
+        let told = || Told {
+            private: private(),
+            // SAFETY: as above.
+            reads: unsafe {
+                let conn = &event.param.conn;
+                Reads { own: conn.initiator_depth, served: conn.responder_resources }
+            },
+        };
         let news = match event.event {
             kind::RDMA_CM_EVENT_ADDR_RESOLVED => News::AddressResolved,
             kind::RDMA_CM_EVENT_ROUTE_RESOLVED => News::RouteResolved,
             kind::RDMA_CM_EVENT_CONNECT_REQUEST => match NonNull::new(event.id) {
-                Some(raw) => News::Request(Id { raw, channel: Rc::clone(self) }, private()),
+                Some(raw) => News::Request(Id { raw, channel: Rc::clone(self) }, told()),
                 None => News::Other,
             },
-            kind::RDMA_CM_EVENT_ESTABLISHED => News::Established(private()),
+            kind::RDMA_CM_EVENT_ESTABLISHED => News::Established(told()),
             kind::RDMA_CM_EVENT_REJECTED => News::Rejected(event.status, private()),
             kind::RDMA_CM_EVENT_UNREACHABLE => News::Unreachable,
             kind::RDMA_CM_EVENT_ADDR_ERROR
@@ -240,14 +278,14 @@ impl Id {
     }
 
     /// Asks the peer for a connection; [`News::Established`] or [`News::Rejected`] follows.
-    pub(crate) fn connect(&self, private: &[u8], reads: u8) -> io::Result<()> {
+    pub(crate) fn connect(&self, private: &[u8], reads: Reads) -> io::Result<()> {
         let mut parameters = parameters(private, reads);
         // SAFETY: the identifier lives; the parameters and what they point to are readable during the call.
         check(unsafe { sys::rdma_connect(self.raw(), &raw mut parameters) }, "connect")
     }
 
     /// Accepts the connection that was asked for; [`News::Established`] follows.
-    pub(crate) fn accept(&self, private: &[u8], reads: u8) -> io::Result<()> {
+    pub(crate) fn accept(&self, private: &[u8], reads: Reads) -> io::Result<()> {
         let mut parameters = parameters(private, reads);
         // SAFETY: as in `connect`.
         check(unsafe { sys::rdma_accept(self.raw(), &raw mut parameters) }, "accept")
@@ -295,12 +333,12 @@ unsafe fn read_address<T>(from: *const T) -> Option<SocketAddr> {
     unsafe { from.cast::<RawAddress>().read() }.decode()
 }
 
-fn parameters(private: &[u8], reads: u8) -> sys::rdma_conn_param {
+fn parameters(private: &[u8], reads: Reads) -> sys::rdma_conn_param {
     sys::rdma_conn_param {
         private_data: private.as_ptr().cast(),
         private_data_len: u8::try_from(private.len()).unwrap_or(u8::MAX),
-        responder_resources: reads,
-        initiator_depth: reads,
+        responder_resources: reads.served,
+        initiator_depth: reads.own,
         flow_control: 0,
         retry_count: RETRIES,
         rnr_retry_count: RECEIVER_NOT_READY_RETRIES,

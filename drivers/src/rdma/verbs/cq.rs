@@ -68,7 +68,6 @@ pub(crate) struct Completion {
 pub(crate) struct CompletionQueue {
     cq: NonNull<sys::ibv_cq>,
     channel: NonNull<sys::ibv_comp_channel>,
-    capacity: u32,
     armed: Cell<bool>,
     _device: Rc<Device>,
 }
@@ -90,18 +89,13 @@ impl CompletionQueue {
             return Err(error);
         };
         let armed = Cell::new(false);
-        let queue = CompletionQueue { cq, channel, capacity: entries, armed, _device: Rc::clone(device) };
+        let queue = CompletionQueue { cq, channel, armed, _device: Rc::clone(device) };
         set_nonblocking(queue.fd())?;
         Ok(Rc::new(queue))
     }
 
     pub(super) fn raw(&self) -> *mut sys::ibv_cq {
         self.cq.as_ptr()
-    }
-
-    /// Completions that it holds.
-    pub(crate) fn capacity(&self) -> u32 {
-        self.capacity
     }
 
     /// Has the next completion make the descriptor readable. What came before must be looked for afterwards.

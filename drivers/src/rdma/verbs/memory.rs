@@ -17,7 +17,7 @@ use crate::mem::Pool;
 #[derive(Debug)]
 pub(crate) struct Domain {
     pd: NonNull<sys::ibv_pd>,
-    device: Rc<Device>,
+    _device: Rc<Device>,
 }
 
 impl Domain {
@@ -25,15 +25,11 @@ impl Domain {
         // SAFETY: the device is open.
         let pd = NonNull::new(unsafe { sys::ibv_alloc_pd(device.raw()) });
         let pd = pd.ok_or_else(|| last_error("make a protection domain"))?;
-        Ok(Rc::new(Domain { pd, device: Rc::clone(device) }))
+        Ok(Rc::new(Domain { pd, _device: Rc::clone(device) }))
     }
 
     pub(super) fn raw(&self) -> *mut sys::ibv_pd {
         self.pd.as_ptr()
-    }
-
-    pub(crate) fn device(&self) -> &Rc<Device> {
-        &self.device
     }
 }
 

@@ -34,13 +34,8 @@ pub(crate) struct Shape {
 /// A request that has ended, with its memory.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// A message, and whether a completion was asked for.
-    Sent {
-        /// Its memory.
-        pieces: Gather,
-        /// It was.
-        signal: bool,
-    },
+    /// A message, which is with the peer.
+    Sent,
     /// A READ; the slot shows what was read.
     Read(BufMut),
     /// A READ of nothing.
@@ -73,7 +68,7 @@ impl Request {
     /// The adapter is through with the memory, or has never been told of it.
     unsafe fn done(self) -> Done {
         match self {
-            Request::Send { pieces, signal, .. } => Done::Sent { pieces, signal },
+            Request::Send { .. } => Done::Sent,
             Request::Read { slot, at, bytes, .. } => {
                 // SAFETY: the caller's promise; the slot is taken back once, since this consumes it.
                 Done::Read(unsafe { BufMut::from_raw(slot, at, bytes as usize) })
@@ -194,11 +189,6 @@ impl QueuePair {
     pub(crate) fn number(&self) -> u32 {
         // SAFETY: the queue pair lives.
         unsafe { self.queue.as_ref() }.qp_num
-    }
-
-    /// Requests that are in line or with the adapter.
-    pub(crate) fn outstanding(&self) -> usize {
-        self.requests.len()
     }
 
     /// Requests that are in line.

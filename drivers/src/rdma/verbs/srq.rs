@@ -79,6 +79,7 @@ impl SharedReceives {
     }
 
     /// Slots that wait.
+    #[cfg(test)]
     pub(crate) fn posted(&self) -> usize {
         let slots = self.slots.borrow();
         slots.posted.len() - slots.free.len()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smallvec::smallvec;
 
-use super::cm::{Channel, Id, News};
+use super::cm::{Channel, Id, News, Reads};
 use super::cq::{Batch, CompletionQueue, Status};
 use super::device::Device;
 use super::memory::{Access, Domain, Region, Window};
@@ -136,15 +136,16 @@ fn connected(one: &End, other: &End, from: &str, to: &str) -> (QueuePair, QueueP
     id.resolve_route(LIMIT).unwrap();
     assert!(matches!(one.news(), News::RouteResolved));
     let asking = one.pair(id);
-    asking.id().connect(b"hello", 4).unwrap();
+    asking.id().connect(b"hello", Reads::both(4)).unwrap();
 
-    let News::Request(id, private) = other.news() else { panic!("no request came") };
-    assert!(private.starts_with(b"hello"));
+    let News::Request(id, told) = other.news() else { panic!("no request came") };
+    assert!(told.private.starts_with(b"hello"));
+    assert_eq!(told.reads, Reads::both(4));
     id.set_token(9);
     let asked = other.pair(id);
-    asked.id().accept(b"well met", 4).unwrap();
-    let News::Established(private) = one.news() else { panic!("it was not accepted") };
-    assert!(private.starts_with(b"well met"));
+    asked.id().accept(b"well met", Reads::both(4).min(told.reads)).unwrap();
+    let News::Established(told) = one.news() else { panic!("it was not accepted") };
+    assert!(told.private.starts_with(b"well met"));
     assert!(matches!(other.news(), News::Established(_)));
     assert_eq!(asking.id().peer_addr(), Some(address));
     assert_eq!(asked.id().peer_addr(), asking.id().local_addr());
@@ -231,7 +232,7 @@ fn a_read_fetches_what_the_peer_has_given_a_key_of() {
     one.post(&mut asking);
     done.clear();
     one.settle(&mut asking, &mut done);
-    let [(Done::Read(_), first), (Done::Sent { .. }, second)] = &done[..] else { panic!("{done:?}") };
+    let [(Done::Read(_), first), (Done::Sent, second)] = &done[..] else { panic!("{done:?}") };
     assert_eq!((*first, *second), (Status::Refused, Status::Flushed));
     drop((asking, done));
     other.send(&mut asked, b"anybody there?", true);
@@ -297,7 +298,7 @@ fn nobody_listening_is_a_rejection_and_a_refusal_carries_its_reason() {
         id.resolve_route(LIMIT).unwrap();
         assert!(matches!(one.news(), News::RouteResolved));
         let pair = one.pair(id);
-        pair.id().connect(b"", 1).unwrap();
+        pair.id().connect(b"", Reads::both(1)).unwrap();
         pair
     };
     let _asking = ask("10.77.0.2:9".parse().unwrap());

@@ -1,0 +1,212 @@
+//! A device made ready for connections: its memory registered, receives posted, and queues whose sizes go together.
+//!
+//! Owns the budget of requests: no more are with the adapter than the completion queue has entries for, all connections
+//! together, however many there are. Knows nothing of the streams.
+
+use std::io;
+use std::rc::Rc;
+
+use super::RdmaConfig;
+use super::networks::Networks;
+use super::proto::{HEAD_BYTES, Message, Promises};
+use super::verbs::cm::{Channel, Id, Reads};
+use super::verbs::cq::{Batch, Completion, CompletionQueue};
+use super::verbs::device::Device;
+use super::verbs::memory::{Access, Domain, Region, Window};
+use super::verbs::qp::{Gather, QueuePair, Scratch, Shape};
+use super::verbs::srq::{FRONT, SharedReceives};
+use crate::mem::{Buf, BufMut, HEADROOM, Pool, PoolConfig, SLOT_HEADER};
+
+/// Bytes of a slot for the head of a message.
+const HEAD_SLOT: usize = SLOT_HEADER + HEADROOM + 64;
+
+const _: () = assert!(HEAD_BYTES <= 64 && HEAD_SLOT.is_multiple_of(64));
+
+/// The device and all that connections share.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    scratch: Scratch,
+    batch: Batch,
+    pub(super) completions: Rc<CompletionQueue>,
+    pub(super) receives: Rc<SharedReceives>,
+    /// Windows that are closed and can be opened again.
+    windows: Vec<Window>,
+    region: Rc<Region>,
+    head_region: Rc<Region>,
+    pub(super) pool: Pool,
+    heads: Pool,
+    domain: Rc<Domain>,
+    pub(super) networks: Networks,
+    pub(super) promises: Promises,
+    pub(super) channel: Rc<Channel>,
+    pub(super) device: Rc<Device>,
+    inline_bytes: u32,
+    /// Peers are trusted with the key of all of the pool.
+    open_to_all: bool,
+    /// Requests that may be with the adapter, and that are.
+    budget: usize,
+    pub(super) posted: usize,
+}
+
+impl Adapter {
+    pub(super) fn open(config: &RdmaConfig) -> io::Result<Adapter> {
+        let device = Device::open(&config.device)?;
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("device rdma:{}: {error}", config.device))
+        };
+        let channel = Channel::new().map_err(named)?;
+        let networks = Networks::of(&device, &channel)?;
+        let limits = *device.limits();
+        let pool = Pool::new(&config.pool)?;
+        let most = u32::try_from(config.pool.slots / 2).unwrap_or(u32::MAX);
+        let depth = config.receives.min(most).min(limits.shared_receives);
+        if depth == 0 {
+            return Err(named(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "it has no shared queues of receives, or the pool no small slots: take another device, or more slots",
+            )));
+        }
+        let budget = config.requests.min(limits.completions.saturating_sub(depth));
+        let domain = Domain::new(&device).map_err(named)?;
+        // A window needs no more of its region than that it may be bound there. Of iWARP, what is read into is open to writes.
+        let open_to_all = config.trust_peers && !limits.memory_windows;
+        let access = Access {
+            remote_write: limits.iwarp,
+            remote_read: open_to_all,
+            windows: limits.memory_windows,
+            ..Access::default()
+        };
+        let region = Region::of_pool(&domain, &pool, access).map_err(named)?;
+        let heads = PoolConfig { slot_bytes: HEAD_SLOT, ..PoolConfig::small(budget as usize) };
+        let heads = Pool::new(&heads)?;
+        let head_region = Region::of_pool(&domain, &heads, Access::default()).map_err(named)?;
+        let completions = CompletionQueue::new(&device, depth + budget).map_err(named)?;
+        let bytes =
+            u32::try_from(config.pool.slot_bytes.saturating_sub(SLOT_HEADER + FRONT)).unwrap_or(u32::MAX);
+        let receives = SharedReceives::new(&domain, &region, depth, bytes).map_err(named)?;
+        receives.fill(&pool).map_err(named)?;
+        let shape = Shape { depth: 16, inline_bytes: config.inline_bytes };
+        let inline_bytes = QueuePair::probe_inline(&domain, &completions, &receives, shape);
+        Ok(Adapter {
+            scratch: Scratch::default(),
+            batch: Batch::new(),
+            completions,
+            receives,
+            windows: Vec::new(),
+            region,
+            head_region,
+            pool,
+            heads,
+            domain,
+            networks,
+            promises: Promises::new(depth),
+            channel,
+            device,
+            inline_bytes,
+            open_to_all,
+            budget: budget as usize,
+            posted: 0,
+        })
+    }
+
+    /// Bytes that go with a request itself.
+    pub(super) fn inline_bytes(&self) -> u32 {
+        self.inline_bytes
+    }
+
+    /// READs that a connection may have in flight, either way.
+    pub(super) fn reads(&self) -> Reads {
+        Reads::both(self.device.limits().reads)
+    }
+
+    /// Whether memory can be opened to peers.
+    pub(super) fn can_expose(&self) -> bool {
+        self.device.limits().memory_windows || self.open_to_all
+    }
+
+    /// Queues for a connection.
+    pub(super) fn pair(&self, id: Id, depth: u32, tag: u64) -> io::Result<QueuePair> {
+        let depth = depth.min(self.device.limits().queue_requests).max(1);
+        let shape = Shape { depth, inline_bytes: self.inline_bytes };
+        let regions = [&self.region, &self.head_region];
+        QueuePair::new(id, &self.domain, &self.completions, &self.receives, regions, shape, tag)
+    }
+
+    /// The next completion.
+    #[inline]
+    pub(super) fn completion(&mut self) -> io::Result<Option<Completion>> {
+        self.batch.next(&self.completions)
+    }
+
+    /// Puts `message` in line; not, and leaves it as it is, when there is no slot for its head. Whether it did.
+    pub(super) fn send(&mut self, pair: &mut QueuePair, message: &mut Message) -> bool {
+        let mut head = [0; HEAD_BYTES];
+        let head = {
+            let len = message.head().len();
+            head[..len].copy_from_slice(message.head());
+            &head[..len]
+        };
+        let mut gather = Gather::new();
+        // In front of the first piece, if nobody else looks at that.
+        let first = message.pieces.first_mut();
+        let wide =
+            first.and_then(|piece| piece.with_header(head.len(), |front, _| front.copy_from_slice(head)));
+        match wide {
+            Some(wide) => gather.push(wide),
+            None => {
+                let slot = self.heads.copy_from_slice(head).or_else(|| self.pool.copy_from_slice(head));
+                let Some(slot) = slot else { return false };
+                gather.push(slot);
+                gather.extend(message.pieces.first().cloned());
+            }
+        }
+        gather.extend(message.pieces.drain(..).skip(1));
+        let sent = pair.send(gather, message.signal);
+        debug_assert!(sent.is_ok(), "pieces of another pool were copied as they were pushed");
+        true
+    }
+
+    /// A slot to read `bytes` into.
+    pub(super) fn slot(&self, bytes: u32) -> Option<BufMut> {
+        self.pool.alloc(bytes as usize)
+    }
+
+    /// Whether `bytes` can be sent from where they lie.
+    #[inline]
+    pub(super) fn covers(&self, bytes: &[u8]) -> bool {
+        self.region.covers(bytes)
+    }
+
+    /// Opens `bytes` to the peer under `name`, until [`QueuePair::invalidate`] closes them; answers their key.
+    pub(super) fn expose(&mut self, pair: &mut QueuePair, name: u32, bytes: &Buf) -> Option<u32> {
+        if !self.device.limits().memory_windows {
+            return self.open_to_all.then(|| self.region.remote_key());
+        }
+        let window = self.windows.pop().or_else(|| Window::new(&self.domain).ok())?;
+        match pair.bind(name, window, bytes) {
+            Ok(key) => Some(key),
+            Err(window) => {
+                self.windows.push(window);
+                None
+            }
+        }
+    }
+
+    /// A window that was closed.
+    pub(super) fn give_back(&mut self, window: Window) {
+        self.windows.push(window);
+    }
+
+    /// Hands over what is in line, as far as the budget goes; whether all of it went.
+    pub(super) fn post(&mut self, pair: &mut QueuePair) -> io::Result<bool> {
+        let before = pair.posted();
+        let result = pair.post(&mut self.scratch, self.budget - self.posted);
+        self.posted += pair.posted() - before;
+        result.map(|_| pair.unposted() == 0)
+    }
+
+    /// Posts slots in place of those that messages came in.
+    pub(super) fn refill(&mut self) -> io::Result<()> {
+        if self.receives.missing() > 0 { self.receives.fill(&self.pool) } else { Ok(()) }
+    }
+}

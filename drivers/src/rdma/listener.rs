@@ -1,0 +1,118 @@
+//! A listener: an identifier for each address of the device that it hears, and the connections that nobody has taken yet.
+
+use core::task::Waker;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::adapter::Adapter;
+use super::verbs::cm::Id;
+use crate::transport::{Handle, ListenOptions, StreamOptions};
+
+/// How often another port is chosen, when one that is free at an address is not at the next.
+const TRIES: usize = 16;
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// Held for what dropping them does: listening ends.
+    _ids: Vec<Id>,
+    pub(super) address: SocketAddr,
+    pub(super) waiter: Option<Waker>,
+    /// Connections that are open and wait to be accepted.
+    pub(super) queue: VecDeque<Handle>,
+    /// Connections that are on their way there.
+    pub(super) pending: usize,
+    pub(super) backlog: usize,
+    pub(super) options: StreamOptions,
+}
+
+impl Listener {
+    /// Listens at `address`; at all of the device's when that is unspecified. Events name `token`.
+    pub(super) fn open(
+        adapter: &Adapter,
+        address: SocketAddr,
+        options: &ListenOptions,
+        token: u64,
+    ) -> io::Result<Listener> {
+        let heard: Vec<IpAddr> = match address.ip().is_unspecified() {
+            false => vec![address.ip()],
+            true => {
+                let both = address.is_ipv6() && !options.only_v6;
+                adapter
+                    .networks
+                    .addresses()
+                    .filter(|own| both || own.is_ipv4() == address.is_ipv4())
+                    .collect()
+            }
+        };
+        let backlog = options.backlog.max(1);
+        let mut tries = 1;
+        loop {
+            match listen(adapter, &heard, address.port(), backlog, token) {
+                Ok((ids, port)) => {
+                    return Ok(Listener {
+                        _ids: ids,
+                        address: SocketAddr::new(address.ip(), port),
+                        waiter: None,
+                        queue: VecDeque::new(),
+                        pending: 0,
+                        backlog: backlog as usize,
+                        options: options.stream.clone(),
+                    });
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 && tries < TRIES =>
+                {
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether another connection may come.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() + self.pending < self.backlog
+    }
+}
+
+fn listen(
+    adapter: &Adapter,
+    heard: &[IpAddr],
+    mut port: u16,
+    backlog: u32,
+    token: u64,
+) -> io::Result<(Vec<Id>, u16)> {
+    let mut ids = Vec::with_capacity(heard.len());
+    for &address in heard {
+        let id = Id::new(&adapter.channel, token)?;
+        id.bind(SocketAddr::new(address, port))?;
+        if !id.is_on(&adapter.device) {
+            return Err(not_ours(adapter, address));
+        }
+        id.listen(backlog)?;
+        port = id.local_addr().map_or(port, |address| address.port());
+        ids.push(id);
+    }
+    match ids.is_empty() {
+        true => Err(io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            format!("device rdma:{} has no address of that family", adapter.device.name()),
+        )),
+        false => Ok((ids, port)),
+    }
+}
+
+#[cold]
+pub(super) fn not_ours(adapter: &Adapter, address: IpAddr) -> io::Error {
+    let own: Vec<String> = adapter.networks.addresses().map(|own| own.to_string()).collect();
+    io::Error::new(
+        io::ErrorKind::AddrNotAvailable,
+        format!(
+            "{address} is not reached by device rdma:{}, which has {}",
+            adapter.device.name(),
+            own.join(", ")
+        ),
+    )
+}

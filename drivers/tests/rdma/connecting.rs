@@ -1,0 +1,157 @@
+//! Finding each other: listeners, refusals, addresses, limits.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use demi_drivers::rdma::{Rdma, RdmaConfig};
+use demi_drivers::transport::{ListenOptions, StreamOptions};
+use demi_drivers::{PoolConfig, Transport};
+
+use crate::support::{Cable, Ip, machine_has_rdma};
+
+#[test]
+fn a_device_knows_its_addresses_and_networks() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let cable = Cable::new();
+    for end in 0..2 {
+        let own = cable.ends[end].addresses();
+        assert!(own.contains(&Ip::V4.of(end)) && own.contains(&Ip::V6.of(end)), "{own:?}");
+        assert!(!own.contains(&Ip::V4.of(1 - end)), "{own:?}");
+        assert_eq!(cable.ends[end].reach(Ip::V4.of(end)), Some(32));
+        assert_eq!(cable.ends[end].reach(Ip::V4.of(1 - end)), Some(24));
+        assert_eq!(cable.ends[end].reach("127.0.0.1".parse().unwrap()), None);
+    }
+    assert_eq!(cable.ends[0].name(), "rdma:rxe0");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_said_with_those_that_are() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let error = Rdma::open(&RdmaConfig::new("mlx5_9")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("rxe0") && error.to_string().contains("rxe1"), "{error}");
+}
+
+#[test]
+fn a_listener_at_all_addresses_hears_each_of_the_devices() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    for ip in [Ip::V4, Ip::V6] {
+        let listener = cable.ends[1].listen(ip.any(), &ListenOptions::default()).unwrap();
+        let port = cable.ends[1].listener_addr(listener).unwrap().port();
+        assert_ne!(port, 0);
+        let (one, other) = cable.connect(listener, SocketAddr::new(ip.of(1), port));
+        cable.write_all(0, one, b"hello");
+        assert_eq!(cable.read_exact(1, other, 5), b"hello");
+        cable.ends[0].abort(one);
+        cable.ends[1].abort(other);
+        cable.ends[1].close_listener(listener);
+    }
+    cable.settle();
+}
+
+#[test]
+fn connections_within_one_device_work_as_well() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let (listener, address) = cable.listen(Ip::V4, 0);
+    let one = cable.ends[0].connect(address, None, &StreamOptions::default()).unwrap();
+    cable.wait(|ends, cx| ends[0].poll_connect(cx, one)).unwrap();
+    let (other, _) = cable.wait(|ends, cx| ends[0].poll_accept(cx, listener)).unwrap();
+    cable.write_all(0, one, b"to myself");
+    assert_eq!(cable.read_exact(0, other, 9), b"to myself");
+}
+
+#[test]
+fn nobody_listening_is_a_refusal() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    for ip in [Ip::V4, Ip::V6] {
+        let address = SocketAddr::new(ip.of(1), 9);
+        let stream = cable.ends[0].connect(address, None, &StreamOptions::default()).unwrap();
+        let error = cable.wait(|ends, cx| ends[0].poll_connect(cx, stream)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        cable.ends[0].close(stream);
+    }
+    assert_eq!(cable.ends[0].usage().streams, 0);
+}
+
+#[test]
+fn nobody_at_an_address_is_an_error() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let stream =
+        cable.ends[0].connect("10.77.0.9:7".parse().unwrap(), None, &StreamOptions::default()).unwrap();
+    let error = cable.wait(|ends, cx| ends[0].poll_connect(cx, stream)).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::TimedOut), "{error}");
+}
+
+#[test]
+fn a_full_backlog_refuses() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let mut options = ListenOptions::default();
+    options.backlog = 1;
+    let listener = cable.ends[1].listen(SocketAddr::new(Ip::V4.of(1), 0), &options).unwrap();
+    let address = cable.ends[1].listener_addr(listener).unwrap();
+    let first = cable.ends[0].connect(address, None, &StreamOptions::default()).unwrap();
+    cable.wait(|ends, cx| ends[0].poll_connect(cx, first)).unwrap();
+    let second = cable.ends[0].connect(address, None, &StreamOptions::default()).unwrap();
+    let error = cable.wait(|ends, cx| ends[0].poll_connect(cx, second)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    assert!(error.to_string().contains("backlog"), "{error}");
+    cable.wait(|ends, cx| ends[1].poll_accept(cx, listener)).unwrap();
+}
+
+#[test]
+fn an_address_in_use_and_one_of_another_device_are_refused() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let (_listener, address) = cable.listen(Ip::V4, 1);
+    let error = cable.ends[1].listen(address, &ListenOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    for foreign in [Ip::V4.of(0), "192.0.2.1".parse().unwrap()] {
+        let error = cable.ends[1].listen(SocketAddr::new(foreign, 0), &ListenOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable, "{error}");
+    }
+}
+
+#[test]
+fn sockets_are_limited_to_what_is_configured() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::with(|config| config.max_sockets = 2);
+    let (listener, address) = cable.listen(Ip::V4, 1);
+    let _pair = cable.connect(listener, address);
+    let error = cable.ends[1].listen(address, &ListenOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+}
+
+#[test]
+fn a_pool_that_is_too_small_says_so() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut config = RdmaConfig::new("rxe0");
+    config.pool = PoolConfig::small(1);
+    let error = Rdma::open(&config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
