@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use demi_drivers::dpdk::{Dpdk, DpdkConfig};
 use demi_drivers::packet::{Fanout, Packet, PacketConfig};
 use demi_drivers::posix::{Posix, PosixConfig};
+#[cfg(feature = "rdma")]
+use demi_drivers::rdma::{Rdma, RdmaConfig};
 use demi_drivers::spread::{Hash, Spread};
 use demi_drivers::tap::{Tap, TapConfig};
 #[cfg(feature = "uring")]
@@ -108,9 +110,7 @@ impl Opening<'_> {
             }
             DeviceSpec::Dpdk { arguments } => self.dpdk(arguments, pool),
             DeviceSpec::Xdp { interface, queue, busy } => self.xdp(interface, *queue, *busy, pool),
-            DeviceSpec::Rdma { .. } => Err(self.not_built_in(
-                "this version has auto, uring, posix, tap:NAME, packet:IF, xdp:IF, dpdk: and wire",
-            )),
+            DeviceSpec::Rdma { device } => self.rdma(device, pool),
         }
     }
 
@@ -214,6 +214,20 @@ impl Opening<'_> {
     fn dpdk(&self, _arguments: &str, _pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
         Err(self
             .not_built_in("build with the feature `dpdk`, on a machine with DPDK's headers (libdpdk-dev)"))
+    }
+
+    /// Reliable connections of an adapter, which has its addresses from the interface below it.
+    #[cfg(feature = "rdma")]
+    fn rdma(&self, device: &str, pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
+        let rdma = RdmaConfig { pool, max_sockets: self.config.max_connections, ..RdmaConfig::new(device) };
+        Ok(Box::new(Rdma::open(&rdma)?))
+    }
+
+    #[cfg(not(feature = "rdma"))]
+    fn rdma(&self, _device: &str, _pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
+        Err(self.not_built_in(
+            "build with the feature `rdma`, on a machine with rdma-core's headers (libibverbs-dev, librdmacm-dev)",
+        ))
     }
 
     /// Our stack on a device that has a network behind it: others may have its addresses, and give it some.
@@ -327,7 +341,6 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_is_said_in_one_line_with_the_cure() {
         for (config, kind, says) in [
-            (Config::new().device("rdma:rxe0"), io::ErrorKind::Unsupported, "tap:NAME"),
             (Config::new().pcap("/tmp/x.pcapng"), io::ErrorKind::InvalidInput, "tcpdump"),
             (
                 Config::new().device("wire").pcap("/nonexistent/x.pcapng"),
@@ -358,6 +371,17 @@ mod tests {
         let error = opened(Config::new().device("xdp:no-such-if@1,busy").address("10.0.0.2/24")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("xdp:no-such-if@1: there is no such interface"), "{error}");
+    }
+
+    #[test]
+    fn rdma_names_its_feature_or_what_the_device_lacks() {
+        let error = opened(Config::new().device("rdma:no-such-device")).unwrap_err();
+        let (kind, says) = match cfg!(feature = "rdma") {
+            true => (io::ErrorKind::NotFound, "rdma:no-such-device: there is no such device"),
+            false => (io::ErrorKind::Unsupported, "feature `rdma`"),
+        };
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(says), "{error}");
     }
 
     #[cfg(not(feature = "dpdk"))]

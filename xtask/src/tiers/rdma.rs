@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use super::Step;
+use super::{Step, Tier, targets_of};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
 /// What is built with RDMA.
-const PACKAGES: &str = "-p demi-drivers";
+const PACKAGES: &str = "-p demi-drivers -p demi-runtime -p demi-examples";
 /// The feature in each of them.
-const FEATURES: &str = "--features demi-drivers/rdma";
+const FEATURES: &str = "--features demi-drivers/rdma,demi-runtime/rdma,demi-examples/rdma,demi-runtime/dns,demi-runtime/hyper,demi-runtime/tokio";
 
 /// Where Debian has the libclang that the bindings are made with; newer ones make others, which do not compile.
 const LIBCLANG: &str = "/usr/lib/llvm-14/lib";
@@ -51,7 +51,13 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
         Step::tests(
             "verbs",
             in_guest("cargo test --no-fail-fast --profile tier --lib")
-                .args("-- --show-output rdma:: --test-threads 1"),
+                .args("-- --show-output rdma --test-threads 1"),
+        ),
+        Step::tests(
+            "transport",
+            in_guest("cargo test --no-fail-fast --profile tier")
+                .args(&targets_of(workspace, Tier::Rdma))
+                .args("-- --show-output --test-threads 1"),
         ),
     ]
 }
