@@ -73,9 +73,14 @@ mod ended;
 mod hello;
 mod incoming;
 mod message;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod model;
 mod outgoing;
 mod promises;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use ended::{Ended, Failure, Violation};
