@@ -28,6 +28,7 @@ mod connect;
 mod listener;
 #[cfg(feature = "rdma")]
 mod networks;
+pub mod onesided;
 pub mod proto;
 #[cfg(feature = "rdma")]
 mod stream;
