@@ -27,9 +27,11 @@
 //! whole. Atomic operations exclude each other when they come through the same adapter, and not those of a processor.
 
 mod key;
+mod line;
 mod memory;
 mod operations;
 
 pub use key::{Access, RegionKey, Remote};
+pub use line::{Doing, Line, Marked};
 pub use memory::Memory;
 pub use operations::{Kind, Operation, Operations, Outcome};
