@@ -23,7 +23,7 @@ pub struct Config {
     pub read_bytes: u32,
     /// Messages of up to so many bytes are sent inline, so that no memory is held for them.
     pub inline_bytes: u32,
-    /// Offers that the peer may have open.
+    /// Offers that the peer may have open, and that this side has open with it.
     pub offers: u16,
     /// [`Buf`](crate::Buf)s of so many bytes or more are offered instead of sent; `None`: never, which is right wherever the device has no type 2
     /// memory windows and peers are not trusted.
@@ -77,8 +77,13 @@ impl Config {
     /// Requests that a queue pair's send queue must have room for: messages, control messages and answers, READs and a probe, and a
     /// bind and an invalidation for each offer.
     pub fn send_queue_depth(&self, peer: &Hello) -> u32 {
-        let offers = if self.offer_from_bytes.is_some() { u32::from(peer.offers) } else { 0 };
-        u32::from(self.sends.max(1)) + 2 + u32::from(self.reads) + 1 + 2 * offers
+        u32::from(self.sends.max(1)) + 2 + u32::from(self.reads) + 1 + 2 * self.exposures(peer)
+    }
+
+    /// Offers that this side may have open: what the peer takes, but no more windows than this side wants to give it.
+    pub(super) fn exposures(&self, peer: &Hello) -> u32 {
+        let offers = self.offer_from_bytes.is_some() && peer.features & READS_OFFERS != 0;
+        if offers { peer.offers.min(self.offers).into() } else { 0 }
     }
 
     /// Whether a message of so much payload is sent inline.
@@ -108,5 +113,11 @@ mod tests {
         let eager = Config { offer_from_bytes: None, ..Config::default() };
         assert_eq!(eager.send_queue_depth(&Config::default().hello()), 64 + 2 + 16 + 1);
         assert_eq!(Config::default().send_queue_depth(&eager.hello()), 64 + 2 + 16 + 1 + 32);
+        let greedy = Hello { offers: u16::MAX, ..eager.hello() };
+        assert_eq!(
+            Config::default().send_queue_depth(&greedy),
+            64 + 2 + 16 + 1 + 32,
+            "whatever a peer would take"
+        );
     }
 }

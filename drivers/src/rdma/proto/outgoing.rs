@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use super::config::Config;
-use super::hello::{Hello, READS_OFFERS};
+use super::hello::Hello;
 use super::message::{OFFERS_A_MESSAGE, Offer};
 use super::{Action, OfferId, PIECES};
 use crate::mem::Buf;
@@ -93,7 +93,6 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn new(config: &Config, peer: &Hello) -> Outgoing {
-        let offers = peer.features & READS_OFFERS != 0 && config.offer_from_bytes.is_some();
         Outgoing {
             queue: VecDeque::new(),
             looked: 0,
@@ -107,7 +106,7 @@ impl Outgoing {
             exposures: 0,
             next_offer: 0,
             fin: Fin::Open,
-            most_exposures: if offers { peer.offers.into() } else { 0 },
+            most_exposures: config.exposures(peer),
             offer_from: config.offer_from_bytes.unwrap_or(u32::MAX).max(1) as usize,
             offer_to: peer.offer_bytes as usize,
             payload_bytes: peer.payload_bytes(),

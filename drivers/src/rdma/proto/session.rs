@@ -452,8 +452,11 @@ impl Session {
     }
 
     fn keepalive_at(&self, keepalive: KeepAlive) -> Instant {
+        let patience = keepalive.interval.saturating_mul(keepalive.probes.max(1));
         match self.probe_at {
-            Some(at) => at + keepalive.interval.saturating_mul(keepalive.probes.max(1)),
+            Some(at) => at + patience,
+            // Nothing may be sent yet, not even a probe: the peer has to speak first.
+            None if self.phase == Phase::Waiting => self.heard_at + keepalive.idle + patience,
             None => self.heard_at + keepalive.idle,
         }
     }
@@ -469,7 +472,7 @@ impl Session {
         if let Some(keepalive) = self.keepalive
             && self.keepalive_at(keepalive) <= now
         {
-            if self.probe_at.is_some() {
+            if self.probe_at.is_some() || self.phase == Phase::Waiting {
                 return self.end(Ended::TimedOut);
             }
             self.probe_due = true;

@@ -348,6 +348,19 @@ fn a_silent_peer_is_probed_and_one_that_does_not_answer_is_dropped() {
 }
 
 #[test]
+fn a_peer_that_connects_and_never_speaks_is_dropped_without_a_probe() {
+    let keepalive = KeepAlive { idle: Duration::from_secs(2), interval: Duration::from_secs(1), probes: 3 };
+    let config = Config { keepalive: Some(keepalive), ..eager() };
+    let mut side = Side::new(1, Role::Accepting, &config, &config);
+    assert_eq!(side.session.deadline(), Some(Instant::from_millis(5000)));
+    side.session.tick(Instant::from_millis(4999));
+    side.flush(Instant::from_millis(4999), || true);
+    assert_eq!((side.session.ended(), side.requests()), (None, 0));
+    side.session.tick(Instant::from_millis(5000));
+    assert_eq!(side.session.ended(), Some(Ended::TimedOut));
+}
+
+#[test]
 fn failures_of_the_adapter_are_told_by_their_kind_and_only_the_first_counts() {
     let failures = [
         (Failure::Disconnected, Ended::Reset),
