@@ -1,9 +1,9 @@
 //! One-sided operations: reading and writing a peer's memory, and atomic ones on words of it, while that peer's processor does
 //! something else.
 //!
-//! It owns what has to be right whatever a device does: the [memory](Memory) that peers may reach, the [key](RegionKey) that opens it, and
-//! the [table](Operations) that says where each operation's buffer is. It knows no verbs: a driver posts what the table hands it, and
-//! gives back what completes.
+//! It owns what has to be right whatever a device does: the [region](Region) that peers may reach, the [key](RegionKey) that opens it, the
+//! operations on a [peer](Peer)'s regions, and the [table](Operations) that says where each one's buffer is. It knows no verbs: a driver
+//! registers memory, posts what a connection's [line](Line) hands it, and gives back what completes.
 //!
 //! # Who has an operation's buffer
 //! It is in one place at a time, and moves only forward:
@@ -30,8 +30,14 @@ mod key;
 mod line;
 mod memory;
 mod operations;
+mod peer;
+mod region;
+#[cfg(test)]
+mod tests;
 
 pub use key::{Access, RegionKey, Remote};
 pub use line::{Doing, Line, Marked};
 pub use memory::Memory;
 pub use operations::{Kind, Operation, Operations, Outcome};
+pub use peer::{Local, Peer};
+pub use region::{Region, Registration};
