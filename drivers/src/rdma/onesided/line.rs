@@ -11,7 +11,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::rc::Rc;
 
-use super::operations::{Operation, Operations, Outcome};
+use super::operations::{Aftermath, Operation, Operations, Outcome};
 use crate::rdma::proto::Ended;
 use crate::transport::Handle;
 
@@ -66,12 +66,14 @@ impl<M> Line<M> {
 
     /// A posted operation has completed.
     pub fn completed(&self, handle: Handle, memory: M, result: Result<(), Ended>) {
-        self.table.borrow_mut().completed(handle, memory, result);
+        let mut after = Aftermath::default();
+        self.table.borrow_mut().completed(handle, memory, result, &mut after);
     }
 
     /// The connection is gone.
     pub fn fail(&self, ended: Ended) {
-        self.table.borrow_mut().fail(ended);
+        let mut after = Aftermath::default();
+        self.table.borrow_mut().fail(ended, &mut after);
     }
 
     /// Operations whose memory is the driver's.
@@ -105,38 +107,38 @@ impl<M> Future for Doing<M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        // Foreign wakers may do anything when they are cloned, woken or dropped: never while the table is borrowed.
+        let mut after = Aftermath::default();
+        let waker = cx.waker().clone();
         let mut table = this.line.table.borrow_mut();
-        loop {
-            match mem::replace(&mut this.stage, Stage::Over) {
-                Stage::Over => return Poll::Ready(None),
-                Stage::Waiting(operation) => match table.start(operation) {
-                    Ok(handle) => {
-                        this.stage = Stage::Begun(handle);
-                        this.line.mark();
-                    }
-                    Err(operation) => {
-                        this.stage = Stage::Waiting(operation);
-                        if table.poll_room(cx).is_pending() {
-                            return Poll::Pending;
-                        }
-                    }
-                },
-                Stage::Begun(handle) => {
-                    let outcome = table.poll(cx, handle);
-                    if outcome.is_pending() {
-                        this.stage = Stage::Begun(handle);
-                    }
-                    return outcome;
+        let handle = match mem::replace(&mut this.stage, Stage::Over) {
+            Stage::Over => return Poll::Ready(None),
+            Stage::Begun(handle) => handle,
+            Stage::Waiting(operation) => match table.start(operation) {
+                Ok(handle) => {
+                    this.line.mark();
+                    handle
                 }
-            }
+                Err(operation) => {
+                    this.stage = Stage::Waiting(operation);
+                    table.wait_for_room(waker, &mut after);
+                    return Poll::Pending;
+                }
+            },
+        };
+        let outcome = table.poll(waker, handle, &mut after);
+        if outcome.is_pending() {
+            this.stage = Stage::Begun(handle);
         }
+        outcome
     }
 }
 
 impl<M> Drop for Doing<M> {
     fn drop(&mut self) {
         if let Stage::Begun(handle) = self.stage {
-            self.line.table.borrow_mut().abandon(handle);
+            let mut after = Aftermath::default();
+            self.line.table.borrow_mut().abandon(handle, &mut after);
         }
     }
 }
@@ -245,6 +247,38 @@ mod tests {
             let Poll::Ready(Some(outcome)) = poll(future) else { panic!("not done") };
             assert_eq!(outcome.result, Err(Ended::Reset));
         }
+        assert_eq!(Rc::strong_count(&memory), 1);
+    }
+
+    thread_local! {
+        static OWNED: RefCell<Option<Doing<Shared>>> = const { RefCell::new(None) };
+    }
+
+    /// A waker that drops a future of the same line when it is woken.
+    struct Dropper;
+
+    impl std::task::Wake for Dropper {
+        fn wake(self: std::sync::Arc<Self>) {
+            drop(OWNED.take());
+        }
+    }
+
+    #[test]
+    fn a_waker_may_drop_futures_of_the_same_line() {
+        let (line, _marked) = line(4);
+        let memory = Shared::default();
+        let mut other = line.carry_out(read(&memory));
+        assert!(poll(&mut other).is_pending());
+        OWNED.set(Some(other));
+        let mut future = line.carry_out(read(&memory));
+        let waker = Waker::from(std::sync::Arc::new(Dropper));
+        assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+        let (handle, operation) = line.next_to_post().unwrap();
+        let (second, second_operation) = line.next_to_post().unwrap();
+        line.completed(second, second_operation.memory, Ok(()));
+        line.completed(handle, operation.memory, Ok(()));
+        assert!(poll(&mut future).is_ready());
+        drop((future, waker));
         assert_eq!(Rc::strong_count(&memory), 1);
     }
 

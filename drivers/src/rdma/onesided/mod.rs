@@ -38,6 +38,6 @@ mod tests;
 pub use key::{Access, RegionKey, Remote};
 pub use line::{Doing, Line, Marked};
 pub use memory::Memory;
-pub use operations::{Kind, Operation, Operations, Outcome};
+pub use operations::{Aftermath, Kind, Operation, Operations, Outcome};
 pub use peer::{Local, Peer};
 pub use region::{Region, Registration};

@@ -4,9 +4,11 @@
 //! nothing that happens to their futures changes that.
 
 use core::mem;
-use core::task::{Context, Poll, Waker};
+use core::task::{Poll, Waker};
 use std::collections::VecDeque;
 use std::io;
+
+use smallvec::SmallVec;
 
 use super::key::Remote;
 use crate::rdma::proto::Ended;
@@ -98,6 +100,29 @@ struct Entry<M> {
     waker: Option<Waker>,
 }
 
+/// What a call on the table leaves to be woken and let go. Both may run anybody's code, which may use the table: it is done when this is
+/// dropped, and the caller sees to it that nobody has the table borrowed then.
+#[derive(Debug)]
+pub struct Aftermath<M> {
+    wakes: SmallVec<[Waker; 2]>,
+    displaced: Option<Waker>,
+    memory: Option<M>,
+}
+
+impl<M> Default for Aftermath<M> {
+    fn default() -> Self {
+        Aftermath { wakes: SmallVec::new(), displaced: None, memory: None }
+    }
+}
+
+impl<M> Drop for Aftermath<M> {
+    fn drop(&mut self) {
+        for waker in self.wakes.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
 /// Operations of one connection, oldest first.
 #[derive(Debug)]
 pub struct Operations<M> {
@@ -147,7 +172,7 @@ impl<M> Operations<M> {
     /// Queues an operation.
     ///
     /// # Errors
-    /// The operation, when the table is full: [`poll_room`](Self::poll_room) waits. When the connection is gone it is taken, and
+    /// The operation, when the table is full: [`wait_for_room`](Self::wait_for_room). When the connection is gone it is taken, and
     /// done at once, with that error.
     pub fn start(&mut self, operation: Operation<M>) -> Result<Handle, Operation<M>> {
         if let Some(ended) = self.ended {
@@ -163,49 +188,57 @@ impl<M> Operations<M> {
         Ok(handle)
     }
 
-    /// Waits until [`start`](Self::start) takes an operation. Whoever is woken may find that another was faster.
-    ///
-    /// Cancel safe: it only looks.
-    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended.is_some() || self.has_room() {
-            return Poll::Ready(());
+    /// Wakes `waker` when [`start`](Self::start), which has just refused an operation, may take it. Whoever is woken may find that
+    /// another was faster.
+    pub fn wait_for_room(&mut self, waker: Waker, after: &mut Aftermath<M>) {
+        if self.waiting.iter().any(|known| known.will_wake(&waker)) {
+            after.displaced = Some(waker);
+        } else {
+            self.waiting.push(waker);
         }
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
     }
 
     /// The outcome of an operation, once. `None` for one that is not known: its outcome was taken, or it was abandoned.
-    pub fn poll(&mut self, cx: &mut Context<'_>, handle: Handle) -> Poll<Option<Outcome<M>>> {
-        let Some(entry) = self.entries.get_mut(handle) else { return Poll::Ready(None) };
+    pub fn poll(
+        &mut self,
+        waker: Waker,
+        handle: Handle,
+        after: &mut Aftermath<M>,
+    ) -> Poll<Option<Outcome<M>>> {
+        let Some(entry) = self.entries.get_mut(handle) else {
+            after.displaced = Some(waker);
+            return Poll::Ready(None);
+        };
+        after.displaced = entry.waker.replace(waker);
         if !matches!(entry.state, State::Done(_)) {
-            match &mut entry.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
             return Poll::Pending;
         }
-        Poll::Ready(self.entries.remove(handle).and_then(|entry| match entry.state {
-            State::Done(outcome) => Some(outcome),
-            State::Queued(_) | State::Posted => None,
-        }))
+        let Some(entry) = self.entries.remove(handle) else { return Poll::Ready(None) };
+        if after.displaced.is_none() {
+            after.displaced = entry.waker;
+        }
+        match entry.state {
+            State::Done(outcome) => Poll::Ready(Some(outcome)),
+            State::Queued(_) | State::Posted => Poll::Ready(None),
+        }
     }
 
     /// The operation's future is gone. One that is not posted is not done; one that is, is, and its memory is let go then.
-    pub fn abandon(&mut self, handle: Handle) {
+    pub fn abandon(&mut self, handle: Handle, after: &mut Aftermath<M>) {
         let Some(entry) = self.entries.get_mut(handle) else { return };
-        match entry.state {
-            State::Posted => {
-                entry.abandoned = true;
-                entry.waker = None;
-            }
-            State::Queued(_) => {
+        after.displaced = entry.waker.take();
+        if let State::Posted = entry.state {
+            entry.abandoned = true;
+            return;
+        }
+        match self.entries.remove(handle).map(|entry| entry.state) {
+            Some(State::Queued(operation)) => {
                 self.queue.retain(|queued| *queued != handle);
-                self.entries.remove(handle);
-                self.wake_waiting();
+                after.memory = Some(operation.memory);
+                self.wake_waiting(after);
             }
-            State::Done(_) => drop(self.entries.remove(handle)),
+            Some(State::Done(outcome)) => after.memory = Some(outcome.memory),
+            Some(State::Posted) | None => {}
         }
     }
 
@@ -229,26 +262,36 @@ impl<M> Operations<M> {
     }
 
     /// A posted operation has completed: the adapter is through with its memory.
-    pub fn completed(&mut self, handle: Handle, memory: M, result: Result<(), Ended>) {
-        let Some(entry) = self.entries.get_mut(handle) else { return };
+    pub fn completed(
+        &mut self,
+        handle: Handle,
+        memory: M,
+        result: Result<(), Ended>,
+        after: &mut Aftermath<M>,
+    ) {
+        let Some(entry) = self.entries.get_mut(handle) else {
+            debug_assert!(false, "an operation completed that is not known");
+            after.memory = Some(memory);
+            return;
+        };
         if !matches!(entry.state, State::Posted) {
             debug_assert!(false, "an operation completed that was not posted");
+            after.memory = Some(memory);
             return;
         }
         self.posted -= 1;
         if entry.abandoned {
             self.entries.remove(handle);
+            after.memory = Some(memory);
         } else {
             entry.state = State::Done(Outcome { result, memory });
-            if let Some(waker) = entry.waker.take() {
-                waker.wake();
-            }
+            after.wakes.extend(entry.waker.take());
         }
-        self.wake_waiting();
+        self.wake_waiting(after);
     }
 
     /// The connection is gone: what is queued is done, with that error; what is posted completes as the driver says.
-    pub fn fail(&mut self, ended: Ended) {
+    pub fn fail(&mut self, ended: Ended, after: &mut Aftermath<M>) {
         if self.ended.is_some() {
             return;
         }
@@ -261,17 +304,13 @@ impl<M> Operations<M> {
                 }
                 other => entry.state = other,
             }
-            if let Some(waker) = entry.waker.take() {
-                waker.wake();
-            }
+            after.wakes.extend(entry.waker.take());
         }
-        self.wake_waiting();
+        self.wake_waiting(after);
     }
 
-    fn wake_waiting(&mut self) {
-        for waker in self.waiting.drain(..) {
-            waker.wake();
-        }
+    fn wake_waiting(&mut self, after: &mut Aftermath<M>) {
+        after.wakes.extend(self.waiting.drain(..));
     }
 }
 
@@ -375,7 +414,7 @@ mod tests {
                     assert!(in_work >= MOST && back.memory.number == number);
                     let flag = Arc::<Flag>::default();
                     let waker = Waker::from(Arc::clone(&flag));
-                    assert!(self.table.poll_room(&mut Context::from_waker(&waker)).is_pending());
+                    self.table.wait_for_room(waker, &mut Aftermath::default());
                     self.waiting = Some(flag);
                 }
             }
@@ -407,7 +446,7 @@ mod tests {
             let at = which % self.futures.len();
             let future = &mut self.futures[at];
             let waker = Waker::from(Arc::clone(&future.flag));
-            match self.table.poll(&mut Context::from_waker(&waker), future.handle) {
+            match self.table.poll(waker.clone(), future.handle, &mut Aftermath::default()) {
                 Poll::Pending => {
                     assert!(!future.flag.0.load(Ordering::Relaxed), "woken for nothing");
                     future.polled = true;
@@ -422,7 +461,7 @@ mod tests {
                     }
                     let future = self.futures.swap_remove(at);
                     assert!(matches!(
-                        self.table.poll(&mut Context::from_waker(&waker), future.handle),
+                        self.table.poll(waker, future.handle, &mut Aftermath::default()),
                         Poll::Ready(None)
                     ));
                 }
@@ -436,7 +475,7 @@ mod tests {
                 3 => self.execute(),
                 4 => {
                     if let Some((handle, memory)) = self.executed.pop_front() {
-                        self.table.completed(handle, memory, Ok(()));
+                        self.table.completed(handle, memory, Ok(()), &mut Aftermath::default());
                         if let Some(flag) = self.waiting.take() {
                             assert!(flag.0.load(Ordering::Relaxed), "room, and nobody told");
                         }
@@ -445,11 +484,11 @@ mod tests {
                 5 => self.poll(value.into()),
                 6 if !self.futures.is_empty() => {
                     let future = self.futures.swap_remove(usize::from(value) % self.futures.len());
-                    self.table.abandon(future.handle);
+                    self.table.abandon(future.handle, &mut Aftermath::default());
                 }
                 7 if value == 0 => {
                     self.failed = true;
-                    self.table.fail(Ended::Reset);
+                    self.table.fail(Ended::Reset, &mut Aftermath::default());
                 }
                 _ => {}
             }
@@ -462,14 +501,14 @@ mod tests {
 
         fn finish(mut self) {
             self.failed = true;
-            self.table.fail(Ended::Reset);
+            self.table.fail(Ended::Reset, &mut Aftermath::default());
             assert!(self.table.next_to_post().is_none());
             // The queue pair is down: what was posted completes in error, or was done.
             while let Some((handle, memory)) = self.executed.pop_front() {
-                self.table.completed(handle, memory, Ok(()));
+                self.table.completed(handle, memory, Ok(()), &mut Aftermath::default());
             }
             while let Some((handle, operation)) = self.adapter.pop_front() {
-                self.table.completed(handle, operation.memory, Err(Ended::Reset));
+                self.table.completed(handle, operation.memory, Err(Ended::Reset), &mut Aftermath::default());
             }
             while !self.futures.is_empty() {
                 let before = self.futures.len();
@@ -486,11 +525,11 @@ mod tests {
         world.start(3);
         world.adapter.extend(world.table.next_to_post());
         let future = world.futures.pop().unwrap();
-        world.table.abandon(future.handle);
+        world.table.abandon(future.handle, &mut Aftermath::default());
         assert_eq!(world.alive.borrow().len(), 1);
         world.execute();
         let (handle, memory) = world.executed.pop_front().unwrap();
-        world.table.completed(handle, memory, Ok(()));
+        world.table.completed(handle, memory, Ok(()), &mut Aftermath::default());
         assert!(world.alive.borrow().is_empty() && world.table.is_empty());
         assert_eq!(world.word, 3, "it was done all the same");
     }
@@ -500,7 +539,7 @@ mod tests {
         let mut world = World::new();
         world.start(3);
         let future = world.futures.pop().unwrap();
-        world.table.abandon(future.handle);
+        world.table.abandon(future.handle, &mut Aftermath::default());
         assert!(world.alive.borrow().is_empty() && world.table.next_to_post().is_none());
     }
 
