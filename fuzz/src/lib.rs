@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("link", targets::link::run),
     ("neighbors", targets::neighbors::run),
     ("packetdrill", targets::packetdrill::run),
+    ("rdma_peer", targets::rdma_peer::run),
     ("reassembly", targets::reassembly::run),
     ("stack", targets::stack::run),
     ("tcp_options", targets::tcp_options::run),

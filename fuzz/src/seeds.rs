@@ -302,7 +302,38 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     dns(&mut add);
     config(&mut add);
     packetdrill(&mut add);
+    rdma(&mut add);
     seeds
+}
+
+/// For each shape of limits: a session and its peer, two sessions; both with steps drawn by lot. And what is read before there is one.
+fn rdma(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
+    let mut lot = 1u32;
+    let mut steps = |count: usize| -> Vec<u8> {
+        let mut draw = || {
+            lot = lot.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (lot >> 24) as u8
+        };
+        (0..count).map(|_| draw()).collect()
+    };
+    for shape in [[0x00, 0x00], [0x1b, 0x40], [0x6e, 0x81], [0xd5, 0x5e], [0xff, 0x1f]] {
+        let name = format!("{:02x}-{:02x}", shape[0], shape[1]);
+        for role in 0..4 {
+            let story = [&[0, shape[0], shape[1], 0x66, 0x18, role][..], &steps(300)].concat();
+            add("rdma_peer", &format!("hostile-{name}-{role}"), story);
+        }
+        for other in [[0x00, 0x00], [0x9c, 0x45]] {
+            let story = [&[2][..], &shape, &other, &[0], &steps(700)].concat();
+            add("rdma_peer", &format!("pair-{name}-{:02x}", other[0]), story);
+        }
+    }
+    let limits =
+        [0, 1, 0, 32, 0, 16, 0, 0, 32, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (name, versions) in [("hello", [1, 1]), ("newer", [9, 1]), ("future", [9, 2])] {
+        add("rdma_peer", name, [&b"\x03demi"[..], &versions, &limits].concat());
+    }
+    add("rdma_peer", "rejection", b"\x03demr\x01\x04\0\0".to_vec());
+    add("rdma_peer", "stranger", b"\x03GET / HTTP/1.1\r\n\r\n".to_vec());
 }
 
 fn dns(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {

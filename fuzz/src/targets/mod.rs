@@ -12,6 +12,7 @@ pub mod ipv6;
 pub mod link;
 pub mod neighbors;
 pub mod packetdrill;
+pub mod rdma_peer;
 pub mod reassembly;
 pub mod stack;
 pub mod tcp_options;
