@@ -30,6 +30,8 @@ pub use options::{
 };
 
 use crate::mem::{Buf, Pool};
+#[cfg(feature = "rdma")]
+use crate::rdma::onesided::{Access, Peer, Region};
 use crate::time::Instant;
 
 /// A slot number and its generation: the `index`th entry of a table, as long as nobody else has moved in.
@@ -403,4 +405,32 @@ pub trait Transport {
 
     /// Gives the handle up; queued datagrams are dropped.
     fn close_datagram(&mut self, socket: DatagramId);
+
+    // ---- one-sided operations ----
+
+    /// One-sided operations on the memory of a connected stream's peer.
+    ///
+    /// # Errors
+    /// `NotConnected`; `Unsupported`.
+    #[cfg(feature = "rdma")]
+    fn one_sided(&mut self, _stream: StreamId) -> io::Result<Peer> {
+        Err(no_one_sided())
+    }
+
+    /// Makes `bytes` bytes of memory, zeros, that peers may reach.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `OutOfMemory`; `Unsupported`.
+    #[cfg(feature = "rdma")]
+    fn register(&mut self, _bytes: usize, _access: Access) -> io::Result<Region> {
+        Err(no_one_sided())
+    }
+}
+
+#[cfg(feature = "rdma")]
+fn no_one_sided() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this transport has no one-sided operations: they take a device `rdma:`",
+    )
 }

@@ -16,6 +16,8 @@ mod listener;
 mod listing;
 mod methods;
 mod owned;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod socket;
 mod split;
 mod stream;

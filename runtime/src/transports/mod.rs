@@ -302,7 +302,7 @@ impl TransportSet {
     }
 
     /// All of them.
-    #[cfg(feature = "dns")]
+    #[cfg(any(feature = "dns", feature = "rdma"))]
     pub(crate) fn cells(&self) -> &[Rc<TransportCell>] {
         &self.cells
     }
