@@ -91,7 +91,7 @@ fn tcp(bytes: &[u8]) {
     assert_eq!((ours.window, ours.urgent), (theirs.window_len(), theirs.urgent_at()));
     assert_eq!(ours.header_bytes, theirs.header_len());
     let flags = [theirs.fin(), theirs.syn(), theirs.rst(), theirs.psh(), theirs.ack(), theirs.urg()];
-    let read = flags.iter().enumerate().map(|(bit, set)| u8::from(*set) << bit).sum::<u8>();
+    let read = flags.iter().enumerate().map(|(bit, set)| u16::from(*set) << bit).sum::<u16>();
     assert_eq!(ours.flags & 0x3f, read);
     // Blocks: they keep three, we four, and both those of the last option; none where a length is wrong.
     let options = tcp::Options::parse(&bytes[20..usize::from(ours.header_bytes)]);

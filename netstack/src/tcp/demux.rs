@@ -196,7 +196,7 @@ impl<P: Default> Tcp<P> {
             Disposition::Ignore => {}
             Disposition::Acknowledge => {
                 // Data and FINs are no part of two ends' answers to each other (as Linux).
-                let has = |flag: u8| header.flags & flag != 0;
+                let has = |flag: u16| header.flags & flag != 0;
                 let sent = (len > 0 || has(flags::FIN)) && !has(flags::SYN);
                 if sent || self.time_wait.may_answer(index, now, self.common.config.challenge_ack_interval) {
                     self.acknowledge_from_time_wait(now, out, index);

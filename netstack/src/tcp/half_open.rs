@@ -129,7 +129,7 @@ impl HalfOpen {
     /// What to do about a segment with `len` bytes of payload: RFC 9293 §3.10.7.4 in SYN-RECEIVED. `timestamps`: in use, and the
     /// segment's.
     pub(crate) fn on_segment(&self, header: &Header, len: u32, timestamps: Option<Timestamps>) -> Answer {
-        let has = |flag: u8| header.flags & flag != 0;
+        let has = |flag: u16| header.flags & flag != 0;
         let (seq, ack) = (SeqNumber::new(header.seq), SeqNumber::new(header.ack));
         let (syn, reset) = (has(flags::SYN), has(flags::RST));
         let expected = self.irs + 1;
@@ -221,7 +221,7 @@ mod tests {
         )
     }
 
-    fn segment(flags: u8, seq: u32, ack: u32) -> Header {
+    fn segment(flags: u16, seq: u32, ack: u32) -> Header {
         Header { src_port: 5000, dst_port: 80, seq, ack, flags, window: 9, urgent: 0, header_bytes: 20 }
     }
 

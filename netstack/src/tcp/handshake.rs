@@ -372,7 +372,7 @@ impl<P: Default> Tcp<P> {
         &mut self,
         out: &mut O,
         half_open: &HalfOpen,
-        bits: u8,
+        bits: u16,
         clock: Option<u32>,
     ) {
         let options = half_open.options();

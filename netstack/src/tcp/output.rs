@@ -29,7 +29,7 @@ pub struct SegmentOut<'a> {
     /// Acknowledgement number; sent as 0 when `flags` lacks ACK.
     pub ack: u32,
     /// Flag bits of the header's 14th byte: `FIN SYN RST PSH ACK URG ECE CWR` from bit 0.
-    pub flags: u8,
+    pub flags: u16,
     /// Window field, already scaled.
     pub window: u16,
     /// Urgent pointer; 0 without URG.

@@ -58,7 +58,7 @@ impl Record {
         timestamps: Option<Timestamps>,
     ) -> Disposition {
         let seq = SeqNumber::new(header.seq);
-        let has = |flag: u8| header.flags & flag != 0;
+        let has = |flag: u16| header.flags & flag != 0;
         // RFC 7323 §5: a timestamp from before marks an old duplicate.
         let old = match (self.ts_recent, timestamps) {
             (Some(recent), Some(timestamps)) => timestamp_before(timestamps.value, recent),
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    fn on(record: &Record, flags: u8, seq: u32, len: u32, ts: Option<u32>) -> Disposition {
+    fn on(record: &Record, flags: u16, seq: u32, len: u32, ts: Option<u32>) -> Disposition {
         let header = Header {
             src_port: 2,
             dst_port: 1,

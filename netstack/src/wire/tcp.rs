@@ -17,24 +17,30 @@ pub const MAX_SACK_BLOCKS: usize = 4;
 /// Window scale shifts beyond this are taken for it (RFC 7323 §2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
-/// Bits of the header's 14th byte.
+/// Bits of the header's 13th and 14th byte.
 pub mod flags {
     /// No more data from the sender.
-    pub const FIN: u8 = 0x01;
+    pub const FIN: u16 = 0x01;
     /// Synchronise sequence numbers.
-    pub const SYN: u8 = 0x02;
+    pub const SYN: u16 = 0x02;
     /// Reset the connection.
-    pub const RST: u8 = 0x04;
+    pub const RST: u16 = 0x04;
     /// Push: hand the data to the application.
-    pub const PSH: u8 = 0x08;
+    pub const PSH: u16 = 0x08;
     /// The acknowledgement number is meant.
-    pub const ACK: u8 = 0x10;
+    pub const ACK: u16 = 0x10;
     /// The urgent pointer is meant.
-    pub const URG: u8 = 0x20;
+    pub const URG: u16 = 0x20;
     /// ECN echo (RFC 3168).
-    pub const ECE: u8 = 0x40;
+    pub const ECE: u16 = 0x40;
     /// Congestion window reduced (RFC 3168).
-    pub const CWR: u8 = 0x80;
+    pub const CWR: u16 = 0x80;
+    /// Accurate ECN (RFC 9768): on a SYN; then, with the two above, three bits that count marks.
+    pub const AE: u16 = 0x100;
+    /// The three bits of Accurate ECN (RFC 9768 §3.2.2).
+    pub const ACE: u16 = AE | CWR | ECE;
+    /// All flags there are.
+    pub const ALL: u16 = 0x1ff;
 }
 
 /// Why bytes are no TCP header.
@@ -58,7 +64,7 @@ pub struct Header {
     /// Acknowledgement number.
     pub ack: u32,
     /// See [`flags`].
-    pub flags: u8,
+    pub flags: u16,
     /// Window, not scaled yet.
     pub window: u16,
     /// Urgent pointer.
@@ -84,7 +90,7 @@ impl Header {
             dst_port: u16::from_be_bytes([fixed[2], fixed[3]]),
             seq: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
             ack: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
-            flags: fixed[13],
+            flags: u16::from_be_bytes([fixed[12], fixed[13]]) & flags::ALL,
             window: u16::from_be_bytes([fixed[14], fixed[15]]),
             urgent: u16::from_be_bytes([fixed[18], fixed[19]]),
             header_bytes,
@@ -154,7 +160,7 @@ pub struct Plain {
 const PLAIN_OPTIONS: u32 =
     (kind::NOP as u32) << 24 | (kind::NOP as u32) << 16 | (kind::TIMESTAMPS as u32) << 8 | 10;
 /// A data offset of eight words, and ACK.
-const PLAIN_OFFSET_FLAGS: u16 = (PLAIN_BYTES as u16 / 4) << 12 | flags::ACK as u16;
+const PLAIN_OFFSET_FLAGS: u16 = (PLAIN_BYTES as u16 / 4) << 12 | flags::ACK;
 
 impl Plain {
     /// Reads the header, if it is such a one. Its checksum and urgent pointer are not looked at.
@@ -163,8 +169,8 @@ impl Plain {
         let (words, _) = bytes.as_chunks::<4>();
         let &[ports, seq, ack, rest, _, options, value, echo] = words else { return None };
         let rest = u32::from_be_bytes(rest);
-        let push = (rest >> 16) as u16 & u16::from(flags::PSH) != 0;
-        let usual = (rest >> 16) as u16 & !u16::from(flags::PSH) == PLAIN_OFFSET_FLAGS
+        let push = (rest >> 16) as u16 & flags::PSH != 0;
+        let usual = (rest >> 16) as u16 & !flags::PSH == PLAIN_OFFSET_FLAGS
             && u32::from_be_bytes(options) == PLAIN_OPTIONS;
         usual.then(|| Plain {
             ports: u32::from_be_bytes(ports),
@@ -179,7 +185,7 @@ impl Plain {
     /// Writes the header with a checksum of 0, and answers its sum.
     #[inline(always)]
     pub fn emit(&self, to: &mut [u8; PLAIN_BYTES]) -> Sum {
-        let offset_flags = PLAIN_OFFSET_FLAGS | if self.push { u16::from(flags::PSH) } else { 0 };
+        let offset_flags = PLAIN_OFFSET_FLAGS | if self.push { flags::PSH } else { 0 };
         let octets = [
             u64::from(self.ports) << 32 | u64::from(self.seq),
             u64::from(self.ack) << 32 | u64::from(offset_flags) << 16 | u64::from(self.window),
@@ -204,6 +210,9 @@ mod kind {
     pub(super) const SACK: u8 = 5;
     pub(super) const TIMESTAMPS: u8 = 8;
     pub(super) const FAST_OPEN: u8 = 34;
+    /// Accurate ECN, the count of ECT(0) first or that of ECT(1).
+    pub(super) const ACCURATE_ECN_0: u8 = 172;
+    pub(super) const ACCURATE_ECN_1: u8 = 174;
     /// Shared by experiments, each with a number of its own (RFC 6994).
     pub(super) const EXPERIMENT: u8 = 254;
 }
@@ -246,6 +255,48 @@ impl FastOpen {
     /// The cookie; empty: one is asked for.
     pub fn cookie(&self) -> &[u8] {
         self.cookie.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// Counts that an Accurate ECN option has room for.
+pub const ECN_COUNTS: usize = 3;
+
+/// An Accurate ECN option (RFC 9768 §3.2.3): payload bytes that its sender has received, by the ECN code point of their packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EcnCounts {
+    counts: [u32; ECN_COUNTS],
+    /// How many there are.
+    len: u8,
+    /// ECT(1) comes first, not ECT(0).
+    ect1_first: bool,
+}
+
+impl EcnCounts {
+    /// The option that we send, of which the front part goes out if there is no room: ECT(1), CE, ECT(0), as Linux.
+    pub fn new(ect1: u32, ce: u32, ect0: u32) -> EcnCounts {
+        EcnCounts { counts: [ect1, ce, ect0], len: ECN_COUNTS as u8, ect1_first: true }
+    }
+
+    /// Reads what follows the option's kind and length. Whatever is no whole count is left out.
+    fn parse(body: &[u8], ect1_first: bool) -> EcnCounts {
+        let mut option = EcnCounts { ect1_first, ..EcnCounts::default() };
+        let (counts, _) = body.as_chunks::<3>();
+        for (place, &[a, b, c]) in option.counts.iter_mut().zip(counts) {
+            *place = u32::from_be_bytes([0, a, b, c]);
+            option.len += 1;
+        }
+        option
+    }
+
+    /// Each count with the code point it is of (1: ECT(1), 2: ECT(0), 3: CE), modulo 2^24, in the order they come in.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, u32)> {
+        let order = if self.ect1_first { [1, 3, 2] } else { [2, 3, 1] };
+        order.into_iter().zip(self.counts).take(usize::from(self.len))
+    }
+
+    /// Bytes of the option with its first `counts` counts.
+    const fn bytes(counts: usize) -> usize {
+        2 + 3 * counts
     }
 }
 
@@ -312,6 +363,8 @@ pub struct Options {
     pub sack: SackBlocks,
     /// The Fast Open option, on SYNs.
     pub fast_open: Option<FastOpen>,
+    /// The Accurate ECN option.
+    pub ecn_counts: Option<EcnCounts>,
 }
 
 impl Options {
@@ -363,6 +416,8 @@ impl Options {
                     self.sack.push(SackBlock { start, end: u32::from_be_bytes([e, f, g, h]) });
                 }
             }
+            (kind::ACCURATE_ECN_0, body) => self.ecn_counts = Some(EcnCounts::parse(body, false)),
+            (kind::ACCURATE_ECN_1, body) => self.ecn_counts = Some(EcnCounts::parse(body, true)),
             (kind::FAST_OPEN, cookie) => self.fast_open = FastOpen::new(cookie),
             (kind::EXPERIMENT, body) => {
                 if let Some(cookie) = body.strip_prefix(&FAST_OPEN_EXPERIMENT) {
@@ -409,6 +464,18 @@ impl OptionBytes {
         timestamps: Option<Timestamps>,
         window_scale: Option<u8>,
     ) -> Self {
+        OptionBytes::for_syn_with(mss, sack_permitted, timestamps, window_scale, None)
+    }
+
+    /// As [`for_syn`](Self::for_syn), with an Accurate ECN option of so many counts behind the timestamps, as Linux. It takes the
+    /// place of padding where it can.
+    fn for_syn_with(
+        mss: u16,
+        sack_permitted: bool,
+        timestamps: Option<Timestamps>,
+        window_scale: Option<u8>,
+        ecn: Option<(&EcnCounts, usize)>,
+    ) -> Self {
         let mut options = OptionBytes::default();
         let [high, low] = mss.to_be_bytes();
         options.put(&[kind::MSS, 4, high, low]);
@@ -421,13 +488,46 @@ impl OptionBytes {
                 options.put(&[kind::NOP, kind::NOP]);
                 options.put_timestamps(timestamps);
             }
-            (None, true) => options.put(&[kind::NOP, kind::NOP, kind::SACK_PERMITTED, 2]),
-            (None, false) => {}
+            (None, _) => {}
+        }
+        if let Some((counts, len)) = ecn {
+            options.put_counts(counts, len);
+        }
+        if sack_permitted && timestamps.is_none() {
+            options.pad_before(2);
+            options.put(&[kind::SACK_PERMITTED, 2]);
         }
         if let Some(shift) = window_scale {
-            options.put(&[kind::NOP, kind::WINDOW_SCALE, 3, shift]);
+            options.pad_before(3);
+            options.put(&[kind::WINDOW_SCALE, 3, shift]);
         }
+        options.pad_before(0);
         options
+    }
+
+    /// The options of a SYN-ACK of a connection with Accurate ECN: those of [`for_syn`](Self::for_syn), `fast_open` behind them, and
+    /// as many of `counts` as there is room for.
+    pub fn for_syn_ack(
+        mss: u16,
+        sack_permitted: bool,
+        timestamps: Option<Timestamps>,
+        window_scale: Option<u8>,
+        fast_open: Option<&FastOpen>,
+        counts: &EcnCounts,
+    ) -> Self {
+        let layout = |ecn| {
+            let options = OptionBytes::for_syn_with(mss, sack_permitted, timestamps, window_scale, ecn);
+            match fast_open {
+                Some(fast_open) => options.with_fast_open(fast_open),
+                None => options,
+            }
+        };
+        let without = layout(None);
+        let room = MAX_OPTION_BYTES - usize::from(without.len);
+        match (0..=ECN_COUNTS).rev().find(|&len| EcnCounts::bytes(len).next_multiple_of(4) <= room) {
+            Some(len) => layout(Some((counts, len))),
+            None => without,
+        }
     }
 
     /// These options and, behind them, a Fast Open option, as Linux has it: padded behind itself. Nothing when it does not fit.
@@ -466,10 +566,58 @@ impl OptionBytes {
         options
     }
 
+    /// As [`for_segment`](Self::for_segment), with an Accurate ECN option between the two, if it fits, and whether it does. It is
+    /// shortened down to its first `least` counts for that, and SACK blocks are left out down to two if any count has to be told
+    /// (as Linux).
+    pub fn for_counting_segment(
+        timestamps: Option<Timestamps>,
+        counts: &EcnCounts,
+        least: usize,
+        blocks: &[SackBlock],
+    ) -> (Self, bool) {
+        let mut options = OptionBytes::for_segment(timestamps, &[]);
+        let start = usize::from(options.len);
+        let most = blocks.len().min((MAX_OPTION_BYTES - start).saturating_sub(4) / 8);
+        let (mut len, mut kept) = (ECN_COUNTS, most);
+        loop {
+            if counting_bytes(start, len, kept) <= MAX_OPTION_BYTES {
+                options.put_counts(counts, len);
+                break;
+            } else if len > least {
+                len -= 1;
+            } else if kept > 2 && least > 0 {
+                (len, kept) = (ECN_COUNTS, kept - 1);
+            } else {
+                return (OptionBytes::for_segment(timestamps, blocks), false);
+            }
+        }
+        if kept > 0 {
+            options.put_sack(&blocks[..kept]);
+        }
+        options.pad_before(0);
+        (options, true)
+    }
+
+    fn put_counts(&mut self, option: &EcnCounts, len: usize) {
+        let kind = if option.ect1_first { kind::ACCURATE_ECN_1 } else { kind::ACCURATE_ECN_0 };
+        self.put(&[kind, EcnCounts::bytes(len) as u8]);
+        for count in option.counts.iter().take(len) {
+            self.put(&count.to_be_bytes()[1..]);
+        }
+    }
+
+    /// Pads so that `bytes` more end at a multiple of four.
+    fn pad_before(&mut self, bytes: usize) {
+        let end = usize::from(self.len) + bytes;
+        self.put(&[kind::NOP; 4][..end.next_multiple_of(4) - end]);
+    }
+
     fn put_sack(&mut self, blocks: &[SackBlock]) {
-        let fit = (MAX_OPTION_BYTES - usize::from(self.len)).saturating_sub(4) / 8;
+        let head_end = (usize::from(self.len) + 2).next_multiple_of(4);
+        let fit = MAX_OPTION_BYTES.saturating_sub(head_end) / 8;
         let blocks = &blocks[..blocks.len().min(fit)];
-        self.put(&[kind::NOP, kind::NOP, kind::SACK, 2 + 8 * blocks.len() as u8]);
+        self.pad_before(2);
+        self.put(&[kind::SACK, 2 + 8 * blocks.len() as u8]);
         for block in blocks {
             self.put(&block.start.to_be_bytes());
             self.put(&block.end.to_be_bytes());
@@ -496,6 +644,14 @@ impl OptionBytes {
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
+}
+
+/// Bytes of the options of a segment that has `start` bytes of others, so many counts of ECN, and so many SACK blocks.
+const fn counting_bytes(start: usize, counts: usize, blocks: usize) -> usize {
+    let end = start + EcnCounts::bytes(counts);
+    let sack = if blocks == 0 { 0 } else { 2 + 8 * blocks };
+    // Blocks are whole words: what stands before them is padded to what the head of their option lacks.
+    (end + sack).next_multiple_of(4)
 }
 
 #[cfg(test)]
@@ -582,6 +738,63 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_ecn_stand_where_linux_has_them_and_are_read_back() {
+        let counts = EcnCounts::new(1, 0x01_0203, 0x0aff_fffe);
+        let option = [174, 11, 0, 0, 1, 1, 2, 3, 0xff, 0xff, 0xfe];
+        let syn_ack = OptionBytes::for_syn_ack(1460, true, None, Some(7), None, &counts);
+        assert_eq!(syn_ack.as_slice()[4..15], option);
+        assert_eq!(syn_ack.as_slice()[15..], [1, 1, 1, 4, 2, 1, 3, 3, 7]);
+        let stamped = OptionBytes::for_syn_ack(1460, true, Some(TS), Some(7), None, &counts);
+        assert_eq!(stamped.as_slice()[16..27], option);
+        assert_eq!(stamped.as_slice()[27..], [1, 1, 3, 3, 7]);
+        let read = Options::parse(stamped.as_slice()).ecn_counts.unwrap();
+        assert_eq!(read.iter().collect::<Vec<_>>(), [(1, 1), (3, 0x01_0203), (2, 0xff_fffe)]);
+        let other = Options::parse(&[172, 8, 0, 0, 7, 0, 0, 8]).ecn_counts.unwrap();
+        assert_eq!(other.iter().collect::<Vec<_>>(), [(2, 7), (3, 8)]);
+    }
+
+    #[test]
+    fn a_cookie_leaves_less_room_for_counts() {
+        let counts = EcnCounts::new(1, 0, 1);
+        let with = |cookie: &[u8]| {
+            let fast_open = FastOpen::new(cookie).unwrap();
+            let bytes = OptionBytes::for_syn_ack(1460, true, Some(TS), Some(7), Some(&fast_open), &counts);
+            let options = Options::parse(bytes.as_slice());
+            assert_eq!(options.fast_open, Some(fast_open), "{bytes:?}");
+            options.ecn_counts.map(|counts| counts.iter().count())
+        };
+        assert_eq!(
+            [with(&[9; 4]), with(&[9; 8]), with(&[9; 14]), with(&[9; 16])],
+            [Some(3), Some(2), Some(0), None]
+        );
+    }
+
+    #[test]
+    fn counts_of_ecn_give_way_to_blocks_down_to_those_that_have_to_be_told() {
+        let counts = EcnCounts::new(1, 0, 1);
+        let blocks: Vec<_> = (1..5).map(|at| SackBlock { start: at, end: at + 1 }).collect();
+        let laid = |timestamps, least, blocks: &[SackBlock]| {
+            let (bytes, fits) = OptionBytes::for_counting_segment(timestamps, &counts, least, blocks);
+            assert!(bytes.as_slice().len() <= MAX_OPTION_BYTES);
+            assert!(bytes.as_slice().len().is_multiple_of(4), "{bytes:?}");
+            let options = Options::parse(bytes.as_slice());
+            assert_eq!(options.ecn_counts.is_some(), fits);
+            assert_eq!(options.timestamps, timestamps);
+            let blocks = options.sack.as_slice();
+            assert!(blocks.iter().zip(1..).all(|(block, at)| block.start == at), "{blocks:?}");
+            (options.ecn_counts.map(|counts| counts.iter().count()), blocks.len())
+        };
+        assert_eq!(laid(None, 0, &[]), (Some(3), 0));
+        assert_eq!(laid(Some(TS), 0, &blocks[..1]), (Some(3), 1));
+        assert_eq!(laid(Some(TS), 0, &blocks[..2]), (Some(2), 2), "what has not changed is left out first");
+        assert_eq!(laid(Some(TS), 0, &blocks), (Some(0), 3));
+        assert_eq!(laid(Some(TS), 1, &blocks), (Some(2), 2), "then a block");
+        assert_eq!(laid(Some(TS), 3, &blocks), (None, 3), "but two stay");
+        assert_eq!(laid(None, 3, &blocks), (Some(3), 3));
+        assert_eq!(laid(None, 0, &blocks), (Some(1), 4));
+    }
+
+    #[test]
     fn the_short_test_for_timestamps_takes_only_the_usual_layout() {
         let bytes = OptionBytes::for_segment(Some(TS), &[]);
         assert_eq!(Options::timestamps_only(bytes.as_slice()), Some(TS));
@@ -636,7 +849,7 @@ mod tests {
         #[test]
         fn what_is_emitted_parses_to_itself(
             (src_port, dst_port, seq, ack) in any::<(u16, u16, u32, u32)>(),
-            (flags, window, urgent) in any::<(u8, u16, u16)>(),
+            (flags, window, urgent) in (0..=flags::ALL, any::<u16>(), any::<u16>()),
             (value, echo, start, end) in any::<(u32, u32, u32, u32)>(),
         ) {
             let ts = Timestamps { value, echo };

@@ -192,6 +192,10 @@ pub(crate) fn option_bytes(options: &[TcpOption]) -> Vec<u8> {
             TcpOption::Md5(digest) => (19, digest.clone()),
             TcpOption::FastOpen(cookie) => (34, cookie.clone()),
             TcpOption::FastOpenExperimental(cookie) => (254, [&[0xf9, 0x89], &cookie[..]].concat()),
+            TcpOption::EcnCounts { ect1_first, counts } => (
+                if *ect1_first { 174 } else { 172 },
+                counts.iter().flat_map(|count| count.to_be_bytes().into_iter().skip(1)).collect(),
+            ),
             TcpOption::Other(kind, body) => (*kind, body.clone()),
         };
         bytes.push(kind);

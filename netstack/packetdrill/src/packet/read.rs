@@ -185,6 +185,10 @@ fn read_option(kind: u8, body: &[u8]) -> TcpOption {
         },
         (19, body) => TcpOption::Md5(body.to_vec()),
         (34, body) => TcpOption::FastOpen(body.to_vec()),
+        (172 | 174, counts) if counts.len().is_multiple_of(3) && counts.len() <= 9 => TcpOption::EcnCounts {
+            ect1_first: kind == 174,
+            counts: counts.chunks(3).map(|c| u32::from_be_bytes([0, c[0], c[1], c[2]])).collect(),
+        },
         (254, [0xf9, 0x89, cookie @ ..]) => TcpOption::FastOpenExperimental(cookie.to_vec()),
         _ => other(),
     }

@@ -154,7 +154,7 @@ impl Runner {
                     destination_port: flow.remote.port(),
                     seq: flow.to_live(seq),
                     ack: flow.acked.unwrap_or(0),
-                    flags: u16::from(flags::ACK),
+                    flags: flags::ACK,
                     window: 0,
                     urgent: 0,
                 };

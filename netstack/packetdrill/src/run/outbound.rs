@@ -60,7 +60,7 @@ impl Runner {
             let mut wanted = first.fields;
             wanted.seq = first.fields.seq.wrapping_add(first.payload.len() as u32);
             // Of the flags the first's hold, and PSH and FIN of the last.
-            let last = u16::from(flags::PSH | flags::FIN);
+            let last = flags::PSH | flags::FIN;
             wanted.flags = next.fields.flags & last | first.fields.flags & !last;
             let follows = next.fields == wanted && next.options == first.options && ip == packet.ip;
             let fits =
@@ -237,7 +237,7 @@ impl Runner {
                     flags: TcpFlags(fields.flags),
                     seq,
                     len: segment.payload.len(),
-                    ack: (fields.flags & u16::from(flags::ACK) != 0).then_some(fields.ack),
+                    ack: (fields.flags & flags::ACK != 0).then_some(fields.ack),
                     window: Some(fields.window),
                     urgent: (fields.urgent != 0).then_some(fields.urgent),
                     options: Some(options),
@@ -259,7 +259,7 @@ impl super::flow::Flow {
     /// Takes note of what the stack has told.
     fn sent(&mut self, segment: &TcpSegment) {
         let fields = &segment.fields;
-        let has = |bit: u8| fields.flags & u16::from(bit) != 0;
+        let has = |bit: u16| fields.flags & bit != 0;
         let syn = has(flags::SYN);
         if has(flags::RST) {
             return;

@@ -88,7 +88,7 @@ pub(crate) struct TcpSpec {
 pub(crate) struct TcpFlags(pub(crate) u16);
 
 impl TcpFlags {
-    const LETTERS: [(u8, char); 7] = [
+    const LETTERS: [(u16, char); 7] = [
         (flags::SYN, 'S'),
         (flags::FIN, 'F'),
         (flags::RST, 'R'),
@@ -103,11 +103,11 @@ impl TcpFlags {
         let mut bits = 0;
         for c in text.chars() {
             bits |= match c {
-                '.' => u16::from(flags::ACK),
-                'A' => 0x100,
+                '.' => flags::ACK,
+                'A' => flags::AE,
                 '0'..='7' => (c as u16 - '0' as u16) << 6,
                 c => match Self::LETTERS.iter().find(|(_, letter)| *letter == c) {
-                    Some(&(bit, _)) => u16::from(bit),
+                    Some(&(bit, _)) => bit,
                     None => {
                         return Err(format!("'{c}' is no TCP flag: expected some of S F R P . U E W A 0-7"));
                     }
@@ -117,8 +117,8 @@ impl TcpFlags {
         Ok(TcpFlags(bits))
     }
 
-    pub(crate) fn has(self, bit: u8) -> bool {
-        self.0 & u16::from(bit) != 0
+    pub(crate) fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
     }
 }
 
@@ -132,7 +132,7 @@ impl fmt::Display for TcpFlags {
                 write!(f, "{letter}")?;
             }
         }
-        if self.0 & 0x100 != 0 {
+        if self.has(flags::AE) {
             f.write_str("A")?;
         }
         if self.has(flags::ACK) { f.write_str(".") } else { Ok(()) }
@@ -155,8 +155,20 @@ pub(crate) enum TcpOption {
     Md5(Vec<u8>),
     FastOpen(Vec<u8>),
     FastOpenExperimental(Vec<u8>),
+    /// Accurate ECN (RFC 9768), ECT(1) first or ECT(0), with its counts as they are on the wire.
+    EcnCounts {
+        ect1_first: bool,
+        counts: Vec<u32>,
+    },
     /// Any other, or one that is malformed: its kind and what follows its length.
     Other(u8, Vec<u8>),
+}
+
+impl TcpOption {
+    /// The counts of an Accurate ECN option, in their order.
+    pub(crate) fn ecn_names(ect1_first: bool) -> [&'static str; 3] {
+        if ect1_first { ["e1b", "ceb", "e0b"] } else { ["e0b", "ceb", "e1b"] }
+    }
 }
 
 impl fmt::Display for TcpOption {
@@ -176,6 +188,11 @@ impl fmt::Display for TcpOption {
             TcpOption::Md5(digest) => write!(f, "md5 {}", hex(digest)),
             TcpOption::FastOpen(cookie) => write!(f, "FO {}", hex(cookie)),
             TcpOption::FastOpenExperimental(cookie) => write!(f, "FOEXP {}", hex(cookie)),
+            TcpOption::EcnCounts { ect1_first, counts } => {
+                f.write_str("ECN")?;
+                let mut named = TcpOption::ecn_names(*ect1_first).into_iter().zip(counts);
+                named.try_for_each(|(name, count)| write!(f, " {name} {count}"))
+            }
             TcpOption::Other(kind, bytes) => write!(f, "option {kind} {}", hex(bytes)),
         }
     }

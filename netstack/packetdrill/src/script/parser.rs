@@ -383,14 +383,30 @@ impl Parser {
                 TcpOption::Timestamps { value, echo: self.number("a timestamp of 32 bits")? }
             }
             "md5" => TcpOption::Md5(self.hex_bytes()?),
+            "ECN" => self.ecn_counts()?,
             "FO" => TcpOption::FastOpen(self.hex_bytes()?),
             "FOEXP" => TcpOption::FastOpenExperimental(self.hex_bytes()?),
             other => {
-                let message =
-                    format!("'{other}': expected nop, eol, mss, wscale, sackOK, sack, TS, md5, FO or FOEXP");
+                let message = format!(
+                    "'{other}': expected nop, eol, mss, wscale, sackOK, sack, TS, md5, ECN, FO or FOEXP"
+                );
                 return self.error(place, message);
             }
         })
+    }
+
+    /// `e1b 1 ceb 0 e0b 1`, `e0b 1 ceb 0 e1b 1`, or the beginning of either; the first name tells which option it is.
+    fn ecn_counts(&mut self) -> Result<TcpOption> {
+        let ect1_first = !self.takes_word("e0b");
+        let mut counts = Vec::new();
+        for (at, name) in TcpOption::ecn_names(ect1_first).into_iter().enumerate() {
+            if (at == 0 && !ect1_first) || self.takes_word(name) {
+                counts.push(self.number::<u32>("a count of 24 bits")? & 0x00ff_ffff);
+            } else {
+                break;
+            }
+        }
+        Ok(TcpOption::EcnCounts { ect1_first, counts })
     }
 
     /// Pairs of hexadecimal digits, or nothing.

@@ -21,7 +21,7 @@ const ECT_0: u8 = 2;
 /// Congestion experienced.
 const CE: u8 = 3;
 /// Both flags, as a SYN asks for ECN (RFC 3168 §6.1.1).
-const ASKS: u8 = flags::ECE | flags::CWR;
+const ASKS: u16 = flags::ECE | flags::CWR;
 
 /// What a connection remembers of ECN.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ fn needs_ecn(options: &StreamOptions, config: &TcpConfig) -> bool {
 }
 
 /// Whether a listener agrees to ECN with a SYN, of which the flags and the type of service are given.
-pub(crate) fn agrees_to_ecn((bits, tos): (u8, u8), options: &StreamOptions, config: &TcpConfig) -> bool {
+pub(crate) fn agrees_to_ecn((bits, tos): (u16, u8), options: &StreamOptions, config: &TcpConfig) -> bool {
     // RFC 3168 §6.1.1: a SYN must not be capable of ECN itself; one of DCTCP is.
     let willing = config.ecn != EcnMode::Off && tos & MASK == NOT_ECT;
     bits & ASKS == ASKS && (willing || needs_ecn(options, config))
@@ -96,7 +96,7 @@ impl<P> Connection<P> {
     }
 
     /// The flags that ask for ECN in our SYN, or agree to it in our SYN-ACK.
-    pub(super) fn syn_flags(&mut self, config: &TcpConfig) -> u8 {
+    pub(super) fn syn_flags(&mut self, config: &TcpConfig) -> u16 {
         let first = self.cold.syn_sent == 0;
         if self.state != TcpState::SynSent {
             return if self.cold.ecn.on { flags::ECE } else { 0 };
@@ -116,19 +116,19 @@ impl<P> Connection<P> {
     }
 
     /// Takes the flags of the SYN-ACK, or of a SYN that crossed ours.
-    pub(super) fn finish_ecn(&mut self, bits: u8) {
+    pub(super) fn finish_ecn(&mut self, bits: u16) {
         let agreed = if bits & flags::ACK != 0 { bits & ASKS == flags::ECE } else { bits & ASKS == ASKS };
         self.agree(self.cold.ecn.on && agreed);
     }
 
     /// Flags of a segment that is no SYN. `new_data`: it carries bytes never sent before.
     #[inline]
-    pub(super) fn ecn_flags(&mut self, new_data: bool) -> u8 {
+    pub(super) fn ecn_flags(&mut self, new_data: bool) -> u16 {
         if self.slow & slow::ECN == 0 { 0 } else { self.ecn_flags_due(new_data) }
     }
 
     #[cold]
-    fn ecn_flags_due(&mut self, new_data: bool) -> u8 {
+    fn ecn_flags_due(&mut self, new_data: bool) -> u16 {
         let ecn = &mut self.cold.ecn;
         let mut bits = if ecn.echo { flags::ECE } else { 0 };
         if new_data && core::mem::take(&mut ecn.cwr_due) {

@@ -16,7 +16,7 @@ const TIMESTAMP_LIFE_NS: u64 = 24 * 24 * 3600 * 1_000_000_000;
 pub(super) struct Segment {
     pub(super) seq: SeqNumber,
     pub(super) ack: SeqNumber,
-    pub(super) flags: u8,
+    pub(super) flags: u16,
     /// Type of service of its packet.
     pub(super) tos: u8,
     /// Window, scaled.
@@ -28,7 +28,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    fn has(&self, flag: u8) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 

@@ -601,7 +601,7 @@ impl<P> Connection<P> {
         &mut self,
         env: &mut Env<'_, O>,
         seq: SeqNumber,
-        bits: u8,
+        bits: u16,
     ) -> Result<(), Refused> {
         let reset = bits & flags::RST != 0;
         // RFC 7323 §3.2: a RST carries timestamps like any other segment; there is nothing left to be told by SACK.
