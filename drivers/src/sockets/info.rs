@@ -65,6 +65,16 @@ struct KernelInfo {
     snd_wnd: u32,
     rcv_wnd: u32,
     rehash: u32,
+    total_rto: u16,
+    total_rto_recoveries: u16,
+    total_rto_time: u32,
+    received_ce: u32,
+    delivered_e1_bytes: u32,
+    delivered_e0_bytes: u32,
+    delivered_ce_bytes: u32,
+    received_e1_bytes: u32,
+    received_e0_bytes: u32,
+    received_ce_bytes: u32,
 }
 
 const OPTION_TIMESTAMPS: u8 = 1;
@@ -138,6 +148,14 @@ pub(crate) fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
         ecn: raw.options & OPTION_ECN != 0,
         ecn_seen: raw.options & OPTION_ECN_SEEN != 0,
         bytes_acked_ce: u64::from(raw.delivered_ce) * mss,
+        delivered_ce_segments: u64::from(raw.delivered_ce),
+        received_ce_segments: u64::from(raw.received_ce),
+        delivered_ecn_bytes: [raw.delivered_e1_bytes, raw.delivered_e0_bytes, raw.delivered_ce_bytes],
+        received_ecn_bytes: [raw.received_e1_bytes, raw.received_e0_bytes, raw.received_ce_bytes],
+        // Kernels do not agree on where they tell these.
+        accurate_ecn: false,
+        accurate_ecn_failures: 0,
+        accurate_ecn_option: 0,
         // The kernel counts segments, and the SYN among them.
         bytes_delivered: u64::from(raw.delivered.saturating_sub(1)) * mss,
         bytes_received: raw.bytes_received,

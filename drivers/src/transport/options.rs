@@ -329,6 +329,24 @@ pub struct TcpInfo {
     pub bytes_acked: u64,
     /// Payload bytes acknowledged by segments that echoed a mark of the network (RFC 3168), ever.
     pub bytes_acked_ce: u64,
+    /// Segments that this is; with Accurate ECN (RFC 9768) those of which the peer says that they arrived marked, acknowledgements
+    /// included (`tcpi_delivered_ce`), ever.
+    pub delivered_ce_segments: u64,
+    /// Segments that arrived marked, ever; where Accurate ECN is in use (`tcpi_received_ce`).
+    pub received_ce_segments: u64,
+    /// Payload bytes that have arrived at the peer, as its Accurate ECN option says, by the code point of their packets: ECT(1),
+    /// ECT(0), CE; modulo 2^32 (`tcpi_delivered_e1_bytes` and its neighbours).
+    pub delivered_ecn_bytes: [u32; 3],
+    /// As `delivered_ecn_bytes`, those that have arrived here (`tcpi_received_e1_bytes` and its neighbours).
+    pub received_ecn_bytes: [u32; 3],
+    /// It was Accurate ECN that was agreed on.
+    pub accurate_ecn: bool,
+    /// What of it does not get through, as bits with Linux's numbers: 2 the flags, so that nothing goes out capable of ECN; 4 our
+    /// option; 8 the peer's (`tcpi_accecn_fail_mode`).
+    pub accurate_ecn_failures: u8,
+    /// What is known of the peer's option, as Linux numbers it: 0 it has not come, 1 only without counts, 2 with counts, 3 what comes
+    /// is not to be believed (`tcpi_accecn_opt_seen`).
+    pub accurate_ecn_option: u8,
     /// Payload bytes that the peer is known to have received, out of order, too, and each time (`tcpi_delivered`, in bytes), ever.
     pub bytes_delivered: u64,
     /// Payload bytes received in order, ever.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demi_drivers::transport::{CongestionControl, KeepAlive};
 use demi_netstack::StackConfig;
-use demi_netstack::tcp::{EcnMode, MtuProbing, SynCookies, TimeWaitReuse};
+use demi_netstack::tcp::{EcnMode, EcnOption, MtuProbing, SynCookies, TimeWaitReuse};
 
 /// What a script's commands have set.
 #[derive(Clone, Debug)]
@@ -195,6 +195,15 @@ impl Settings {
             ("tcp_ecn" | "net.inet.tcp.ecn.enable", &[mode @ 0..=2]) => {
                 tcp.ecn = [EcnMode::Off, EcnMode::On, EcnMode::Passive][mode as usize];
             }
+            ("tcp_ecn", &[mode @ 3..=5]) => {
+                let modes = [EcnMode::Accurate, EcnMode::AccurateOn, EcnMode::AccuratePassive];
+                tcp.ecn = modes[mode as usize - 3];
+            }
+            ("tcp_ecn_option", &[mode @ 0..=3]) => {
+                let modes = [EcnOption::Never, EcnOption::OnChange, EcnOption::Always, EcnOption::Persistent];
+                tcp.ecn_option = modes[mode as usize];
+            }
+            ("tcp_ecn_option_beacon", &[n]) => tcp.ecn_option_beacon = count(n),
             ("tcp_pacing_ss_ratio", &[percent @ 0..=1000]) => tcp.pacing_slow_start_percent = count(percent),
             ("tcp_pacing_ca_ratio", &[percent @ 0..=1000]) => tcp.pacing_avoidance_percent = count(percent),
             ("tcp_ecn_fallback", &[on @ (0 | 1)]) => tcp.ecn_fallback = on == 1,

@@ -92,7 +92,7 @@ pub enum MtuProbing {
     Always,
 }
 
-/// What is done about explicit congestion notification (RFC 3168), with Linux's numbers of `tcp_ecn`.
+/// What is done about explicit congestion notification (RFC 3168, RFC 9768), with Linux's numbers of `tcp_ecn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EcnMode {
     /// Neither asked for nor agreed to.
@@ -102,6 +102,35 @@ pub enum EcnMode {
     /// Agreed to when others ask.
     #[default]
     Passive = 2,
+    /// Accurate ECN (RFC 9768) asked for by connections we open, and agreed to when others ask; ECN as it was before with who knows
+    /// no better.
+    Accurate = 3,
+    /// As `On`, and Accurate ECN agreed to when others ask.
+    AccurateOn = 4,
+    /// As `Passive`, and Accurate ECN agreed to when others ask.
+    AccuratePassive = 5,
+}
+
+impl EcnMode {
+    /// Whether a listener agrees to Accurate ECN.
+    pub(crate) fn agrees_to_accurate(self) -> bool {
+        matches!(self, EcnMode::Accurate | EcnMode::AccurateOn | EcnMode::AccuratePassive)
+    }
+}
+
+/// Which segments of a connection with Accurate ECN carry its option, which tells the bytes of each code point beside the three bits
+/// of all segments (RFC 9768 §3.2.3; Linux's `tcp_ecn_option`). None do whose peer, or path, takes none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EcnOption {
+    /// None.
+    Never = 0,
+    /// Those after a change, and some in each round trip.
+    OnChange = 1,
+    /// All, until the path seems to drop them for it.
+    #[default]
+    Always = 2,
+    /// All, whatever the path seems to do.
+    Persistent = 3,
 }
 
 /// Limits and defaults of the TCP layer: every table is bounded by one of them.
@@ -183,8 +212,15 @@ pub struct TcpConfig {
     pub window_scaling: bool,
     /// Explicit congestion notification, where the congestion control leaves the choice.
     pub ecn: EcnMode,
-    /// Ask for ECN in the first SYN only, should a middlebox drop those that do (RFC 3168 §6.1.1.1).
+    /// Ask for ECN in the first SYN only, for Accurate ECN in the first two, should a middlebox drop those that do (RFC 3168
+    /// §6.1.1.1, RFC 9768 §3.1.4); and send nothing that is capable of ECN where code points change unlawfully on the way (RFC 9768
+    /// §3.2.2.3).
     pub ecn_fallback: bool,
+    /// Which segments carry the option of Accurate ECN.
+    pub ecn_option: EcnOption,
+    /// With [`EcnOption::OnChange`], how often in a round trip it goes out at least; 0: only after a change (Linux's
+    /// `tcp_ecn_option_beacon`).
+    pub ecn_option_beacon: u32,
     /// First and last port given to sockets that ask for any (RFC 6056).
     pub ephemeral_ports: (u16, u16),
     /// The smallest MSS a peer is believed to have; smaller ones are raised to it (CVE-2019-11479).
@@ -289,6 +325,8 @@ impl Default for TcpConfig {
             window_scaling: true,
             ecn: EcnMode::default(),
             ecn_fallback: true,
+            ecn_option: EcnOption::default(),
+            ecn_option_beacon: 3,
             ephemeral_ports: (32768, 60999),
             min_send_mss_bytes: 48,
             initial_rto: Duration::from_secs(1),

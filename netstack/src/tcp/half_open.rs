@@ -8,6 +8,7 @@
 use demi_drivers::Instant;
 use demi_drivers::transport::Handle;
 
+use super::accurate_ecn::{self, Agreed, MASK};
 use super::output::Flow;
 use super::rto::elapsed_ns;
 use super::seq::{SeqNumber, timestamp_before};
@@ -29,8 +30,8 @@ pub(crate) struct HalfOpen {
     scale: u8,
     timestamps: bool,
     sack: bool,
-    /// ECN was agreed on.
-    pub(crate) ecn: bool,
+    /// What was agreed on of ECN.
+    pub(crate) ecn: Agreed,
     /// The handshake is done, but for the data that the listener waits for.
     pub(crate) acked: bool,
     /// Transmissions of the SYN-ACK.
@@ -88,7 +89,7 @@ impl HalfOpen {
     pub(crate) fn new(
         flow: &Flow,
         (hash, listener): (u32, Handle),
-        (header, options, ecn): (&Header, &Options, bool),
+        (header, options, ecn): (&Header, &Options, Agreed),
         (iss, ts_offset, offered): (SeqNumber, u32, u16),
         now: Instant,
     ) -> Self {
@@ -112,6 +113,15 @@ impl HalfOpen {
             timeouts: 0,
             sent_at: now,
             challenged_at: Instant::ZERO,
+        }
+    }
+
+    /// The SYN has come again, in a packet with this type of service: what it says of Accurate ECN is news (RFC 9768 §3.1.5).
+    pub(crate) fn syn_again(&mut self, bits: u16, tos: u8) {
+        if let Agreed::Accurate { arrived, doubtful } = &mut self.ecn {
+            *arrived = tos & MASK;
+            // Its sender has been told nothing by the flags, or the flags do not get through: as Linux.
+            *doubtful |= accurate_ecn::ace(bits) == 0;
         }
     }
 
@@ -215,7 +225,7 @@ mod tests {
         HalfOpen::new(
             &flow,
             (0, listener),
-            (&segment(flags::SYN, 100, 0), &options, false),
+            (&segment(flags::SYN, 100, 0), &options, Agreed::No),
             numbers,
             Instant::ZERO,
         )

@@ -7,7 +7,8 @@
 use demi_drivers::transport::{Handle, StreamOptions};
 use demi_drivers::{Buf, Instant};
 
-use super::config::SynCookies;
+use super::accurate_ecn::{self, Agreed};
+use super::config::{EcnOption, SynCookies};
 use super::connection::{self, Connection, Start, nanos};
 use super::flow_table::Owner;
 use super::half_open::{Answer, HalfOpen};
@@ -112,8 +113,8 @@ impl<P: Default> Tcp<P> {
             let mss = connection::believed_mss(flow, &kept);
             let iss = syn_cookie::make(&self.common.secret, flow, irs, mss, now);
             // What is agreed on without a timestamp is forgotten (as Linux).
-            let ecn = ecn && kept.timestamps.is_some();
-            let value = syn_cookie::timestamp(clock_ms(now), &kept, ecn);
+            let ecn = if kept.timestamps.is_some() { ecn } else { Agreed::No };
+            let value = syn_cookie::timestamp(clock_ms(now), &kept, ecn != Agreed::No);
             let _ = self.send_syn_ack(out, &record(&kept, iss, ecn), value, None);
             return;
         }
@@ -255,15 +256,22 @@ impl<P: Default> Tcp<P> {
         let flow = &half_open.flow;
         let mss = connection::local_mss(out.mtu(flow.remote), flow);
         let scale = syn.window_scale.and(connection::offered_scale(&self.common.config));
-        let mut options = OptionBytes::for_syn(mss, syn.sack_permitted, timestamps, scale);
+        let (bits, counts) = self.tell_ecn(half_open);
+        let sack = syn.sack_permitted;
+        let mut options = OptionBytes::for_syn(mss, sack, timestamps, scale);
         if let Some(fast_open) = &fast_open {
             options = options.with_fast_open(fast_open);
+        }
+        if counts {
+            let counts = accurate_ecn::first_option();
+            let fast_open = fast_open.as_ref();
+            options = OptionBytes::for_syn_ack(mss, sack, timestamps, scale, fast_open, &counts);
         }
         let stream = &listener.options.stream;
         let segment = SegmentOut {
             seq: half_open.iss.get(),
             ack: (half_open.irs + 1).get(),
-            flags: flags::SYN | flags::ACK | if half_open.ecn { flags::ECE } else { 0 },
+            flags: flags::SYN | flags::ACK | bits,
             window: half_open.offered,
             urgent: 0,
             options: options.as_slice(),
@@ -279,6 +287,21 @@ impl<P: Default> Tcp<P> {
             self.common.stats.syn_retrans += 1;
         }
         Ok(())
+    }
+
+    /// What a SYN-ACK says of ECN in its flags, and whether it carries the option of Accurate ECN. Either may be what a middlebox
+    /// drops it for: the first that goes again has no option, those that follow a timeout of that neither (RFC 9768 §3.2.3.2.2,
+    /// §3.1.5, as Linux).
+    fn tell_ecn(&self, half_open: &HalfOpen) -> (u16, bool) {
+        match half_open.ecn {
+            Agreed::No => (0, false),
+            Agreed::Classic => (flags::ECE, false),
+            Agreed::Accurate { .. } if half_open.sent > 1 && half_open.timeouts > 1 => (0, false),
+            Agreed::Accurate { arrived, .. } => {
+                let first = half_open.sent == 0;
+                (accurate_ecn::reflect(arrived), first && self.common.config.ecn_option != EcnOption::Never)
+            }
+        }
     }
 
     /// Sends a SYN-ACK again.
@@ -416,6 +439,7 @@ impl<P: Default> Tcp<P> {
         match answer {
             Answer::Ignore => {}
             Answer::SynAck => {
+                half_open.syn_again(arrived.header.flags, arrived.tos);
                 if half_open.may_challenge(now, interval_ns) {
                     self.repeat_syn_ack(now, out, index);
                 }
@@ -514,11 +538,18 @@ impl<P: Default> Tcp<P> {
         };
         self.common.stats.syncookies_recv += 1;
         let ts_offset = self.common.secret.timestamp_offset(flow);
-        let mut ecn = false;
+        let mut ecn = Agreed::No;
         let mut syn = Options { mss: Some(mss), ..Options::default() };
         if let Some(timestamps) = arrived.options().timestamps {
             let (scale, sack, asked) = syn_cookie::offered(timestamps.echo.wrapping_sub(ts_offset));
-            ecn = asked;
+            // RFC 9768 §5.1: which of the two was agreed on is told by the acknowledgement's own flags.
+            ecn = match (asked, accurate_ecn::ace(header.flags)) {
+                (false, _) => Agreed::No,
+                (true, 2..) if self.common.config.ecn.agrees_to_accurate() => {
+                    Agreed::Accurate { arrived: accurate_ecn::NOT_ECT, doubtful: false }
+                }
+                (true, _) => Agreed::Classic,
+            };
             syn = Options { window_scale: scale, sack_permitted: sack, timestamps: Some(timestamps), ..syn };
         }
         if self.common.config.agreed(&syn) != syn || header.flags & flags::SYN != 0 {

@@ -10,6 +10,7 @@
 //! **Cost.** A segment costs one lookup in the flow table. No call but [`Tcp::usage`] and closing a listener looks at more
 //! than one connection, and the end of the device at all of them; a flush looks at those that have something to send.
 
+mod accurate_ecn;
 mod common;
 mod config;
 mod congestion;
@@ -46,7 +47,7 @@ use std::rc::Rc;
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
-pub use config::{EcnMode, FastOpenConfig, MtuProbing, SynCookies, TcpConfig, TimeWaitReuse};
+pub use config::{EcnMode, EcnOption, FastOpenConfig, MtuProbing, SynCookies, TcpConfig, TimeWaitReuse};
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 

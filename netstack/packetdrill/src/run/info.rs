@@ -12,7 +12,6 @@ use crate::eval::Value;
 pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
     // Linux counts windows in segments, we in bytes.
     let mss = u64::from(info.send_mss_bytes.max(1));
-    let segments = |bytes: u64| bytes.div_ceil(mss);
     let options = u64::from(info.timestamps)
         | u64::from(info.sack) << 1
         | u64::from(info.send_window_scale > 0 || info.recv_window_scale > 0) << 2
@@ -61,7 +60,18 @@ pub(crate) fn names(info: &TcpInfo) -> HashMap<String, Value> {
         ("tcpi_delivery_rate_app_limited", info.delivery_rate_app_limited.into()),
         ("tcpi_rcv_rtt", info.recv_rtt_us.into()),
         ("tcpi_rcv_space", info.recv_space_bytes.into()),
-        ("tcpi_delivered_ce", segments(info.bytes_acked_ce)),
+        ("tcpi_delivered_ce", info.delivered_ce_segments),
+        ("tcpi_received_ce", info.received_ce_segments),
+        ("tcpi_delivered_e1_bytes", info.delivered_ecn_bytes[0].into()),
+        ("tcpi_delivered_e0_bytes", info.delivered_ecn_bytes[1].into()),
+        ("tcpi_delivered_ce_bytes", info.delivered_ecn_bytes[2].into()),
+        ("tcpi_received_e1_bytes", info.received_ecn_bytes[0].into()),
+        ("tcpi_received_e0_bytes", info.received_ecn_bytes[1].into()),
+        ("tcpi_received_ce_bytes", info.received_ecn_bytes[2].into()),
+        ("tcpi_accecn_fail_mode", info.accurate_ecn_failures.into()),
+        ("tcpi_accecn_opt_seen", info.accurate_ecn_option.into()),
+        // As Linux numbers it: none, ECN, Accurate ECN.
+        ("tcpi_ecn_mode", u64::from(info.ecn) * (1 + u64::from(info.accurate_ecn))),
         ("tcpi_bytes_received", info.bytes_received),
         ("tcpi_segs_out", info.segments_out),
         ("tcpi_segs_in", info.segments_in),

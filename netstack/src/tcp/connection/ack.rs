@@ -75,9 +75,15 @@ impl<P> Connection<P> {
             return true;
         }
         let acked = ack - self.snd_una;
-        let marked = self.take_echo(env, segment);
         let told = self.sack_ok && !segment.sack.is_empty();
-        let doubtful = self.slow & slow::RECOVERY != 0 || told || marked;
+        let mut doubtful = self.slow & slow::RECOVERY != 0 || told;
+        let marked = match self.counts_marks() {
+            // What is delivered is known only once it has been taken in.
+            true if doubtful => false,
+            true => self.take_ace(env, segment, (acked, acked), self.bytes_acked),
+            false => self.take_echo(env, segment),
+        };
+        doubtful |= marked;
         if doubtful || (acked == 0 && self.snd_una != self.snd_max) {
             self.take_news(env, segment, marked);
         } else {

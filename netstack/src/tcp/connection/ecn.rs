@@ -1,36 +1,43 @@
 //! Explicit congestion notification (RFC 3168): agreed on in the handshake, marks of the network told to the sender of the data,
-//! whose recovery answers them as it would a loss, without one. With DCTCP (RFC 8257) the receiver tells marks one by one.
+//! whose recovery answers them as it would a loss, without one. With DCTCP (RFC 8257) the receiver tells marks one by one; with
+//! Accurate ECN, which is agreed on here, too, it counts them, and `accurate` has the rest.
 //!
 //! The ECN bits of outgoing data lie in the connection's type of service, so the short way carries them without knowing. Marks,
 //! and the flags that tell of them, leave it.
 
 use demi_drivers::transport::{CongestionControl, StreamOptions, TcpState};
 
+use super::super::accurate_ecn::{self, Agreed, CE, ECT_0, MASK, NOT_ECT};
 use super::super::config::{EcnMode, TcpConfig};
 use super::super::output::Output;
+use super::accurate::Accurate;
 use super::input::Segment;
 use super::{AckDue, Connection, Env, slow};
-use crate::wire::tcp::flags;
+use crate::wire::tcp::{EcnCounts, flags};
 
-/// The two bits in the type of service or traffic class (RFC 3168 §5).
-const MASK: u8 = 3;
-/// Not capable of ECN.
-const NOT_ECT: u8 = 0;
-/// Capable, the code point that senders use.
-const ECT_0: u8 = 2;
-/// Congestion experienced.
-const CE: u8 = 3;
 /// Both flags, as a SYN asks for ECN (RFC 3168 §6.1.1).
 const ASKS: u16 = flags::ECE | flags::CWR;
 
+/// What is asked for in our SYN, then agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Nothing.
+    Off,
+    /// ECN (RFC 3168).
+    Classic,
+    /// Accurate ECN (RFC 9768).
+    Accurate,
+}
+
 /// What a connection remembers of ECN.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ecn {
-    /// Asked for in our SYN, then agreed on.
-    on: bool,
+    pub(super) mode: Mode,
+    /// What Accurate ECN counts, once it is agreed on.
+    pub(super) accurate: Option<Box<Accurate>>,
     /// The peer has sent data, and some of it was capable of ECN.
     heard: bool,
-    seen: bool,
+    pub(super) seen: bool,
     /// Acknowledgements carry ECE: a mark has arrived, and the peer has not said that it knows.
     echo: bool,
     /// The next new data carries CWR: we have reduced the window.
@@ -39,15 +46,17 @@ pub(super) struct Ecn {
     everywhere: bool,
     /// DCTCP's receiver: the last data packet was marked (RFC 8257 §3.2).
     marked: bool,
-    /// Bytes acknowledged by segments that carried ECE.
+    /// Bytes acknowledged by segments that carried ECE, and the segments that is; with Accurate ECN, those that arrived marked.
     pub(super) delivered_ce: u64,
+    pub(super) delivered_ce_segments: u64,
 }
 
 impl Ecn {
     /// For a connection that is about to begin. The other end's SYN says for an accepted one.
     pub(super) fn new(options: &StreamOptions, config: &TcpConfig) -> Self {
         Ecn {
-            on: false,
+            mode: Mode::Off,
+            accurate: None,
             heard: false,
             seen: false,
             echo: false,
@@ -55,6 +64,7 @@ impl Ecn {
             everywhere: needs_ecn(options, config),
             marked: false,
             delivered_ce: 0,
+            delivered_ce_segments: 0,
         }
     }
 }
@@ -64,11 +74,17 @@ fn needs_ecn(options: &StreamOptions, config: &TcpConfig) -> bool {
     options.congestion.unwrap_or(config.congestion) == CongestionControl::Dctcp
 }
 
-/// Whether a listener agrees to ECN with a SYN, of which the flags and the type of service are given.
-pub(crate) fn agrees_to_ecn((bits, tos): (u16, u8), options: &StreamOptions, config: &TcpConfig) -> bool {
-    // RFC 3168 §6.1.1: a SYN must not be capable of ECN itself; one of DCTCP is.
-    let willing = config.ecn != EcnMode::Off && tos & MASK == NOT_ECT;
-    bits & ASKS == ASKS && (willing || needs_ecn(options, config))
+/// What a listener agrees to with a SYN, of which the flags and the type of service are given.
+pub(crate) fn agrees_to_ecn((bits, tos): (u16, u8), options: &StreamOptions, config: &TcpConfig) -> Agreed {
+    if accurate_ecn::asks(bits) && config.ecn.agrees_to_accurate() {
+        return Agreed::Accurate { arrived: tos & MASK, doubtful: false };
+    }
+    // RFC 3168 §6.1.1: a SYN must not be capable of ECN itself; one of DCTCP is, and one that asks for more may be.
+    let willing = config.ecn != EcnMode::Off && (tos & MASK == NOT_ECT || bits & flags::AE != 0);
+    match bits & ASKS == ASKS && (willing || needs_ecn(options, config)) {
+        true => Agreed::Classic,
+        false => Agreed::No,
+    }
 }
 
 impl<P> Connection<P> {
@@ -86,39 +102,86 @@ impl<P> Connection<P> {
 
     /// Whether all packets are capable of ECN, if it was agreed on, and marks are told one by one.
     pub(super) fn mark_everywhere(&mut self, everywhere: bool) {
-        self.cold.ecn.everywhere = everywhere;
+        self.cold.ecn.everywhere = everywhere || self.cold.ecn.mode == Mode::Accurate;
     }
 
-    fn agree(&mut self, on: bool) {
-        self.cold.ecn.on = on;
-        self.tos = self.tos & !MASK | if on { ECT_0 } else { NOT_ECT };
+    pub(super) fn agree(&mut self, mode: Mode) {
+        self.cold.ecn.mode = mode;
+        self.cold.ecn.everywhere |= mode == Mode::Accurate;
+        self.set_codepoint(if mode == Mode::Off { NOT_ECT } else { ECT_0 });
         self.update_ecn_bit();
+    }
+
+    /// What goes out has another code point from now on.
+    pub(super) fn set_codepoint(&mut self, codepoint: u8) {
+        self.tos = self.tos & !MASK | codepoint;
+    }
+
+    /// The code point of our SYN; SYN-ACKs have none.
+    pub(super) fn syn_codepoint(&self) -> u8 {
+        if self.state == TcpState::SynSent { self.tos & MASK } else { NOT_ECT }
     }
 
     /// The flags that ask for ECN in our SYN, or agree to it in our SYN-ACK.
     pub(super) fn syn_flags(&mut self, config: &TcpConfig) -> u16 {
-        let first = self.cold.syn_sent == 0;
+        let sent = self.cold.syn_sent;
         if self.state != TcpState::SynSent {
-            return if self.cold.ecn.on { flags::ECE } else { 0 };
+            return match self.cold.ecn.mode {
+                Mode::Off => 0,
+                Mode::Classic => flags::ECE,
+                Mode::Accurate => self.reflect_syn(),
+            };
         }
-        if first {
+        if sent == 0 {
             let needed = needs_ecn(&self.cold.options, config);
-            self.cold.ecn.on = needed || config.ecn == EcnMode::On;
-            self.tos = self.tos & !MASK | if needed { ECT_0 } else { NOT_ECT };
+            self.cold.ecn.mode = match config.ecn {
+                EcnMode::Accurate => Mode::Accurate,
+                EcnMode::On | EcnMode::AccurateOn => Mode::Classic,
+                _ if needed => Mode::Classic,
+                _ => Mode::Off,
+            };
+            self.set_codepoint(if needed { ECT_0 } else { NOT_ECT });
         }
-        // RFC 3168 §6.1.1.1: a SYN that a middlebox may have eaten for it goes again without.
-        if self.cold.ecn.on && (first || !config.ecn_fallback) { ASKS } else { 0 }
+        let within = |asking: u32| sent < asking || !config.ecn_fallback;
+        match self.cold.ecn.mode {
+            // RFC 9768 §3.1.4, as Linux: what is lost once is seldom lost for that.
+            Mode::Accurate if within(2) => ASKS | flags::AE,
+            // RFC 3168 §6.1.1.1: a SYN that a middlebox may have eaten for it goes again without.
+            Mode::Classic if within(1) => ASKS,
+            _ => 0,
+        }
     }
 
     /// Takes over what a listener has said to the SYN; see [`agrees_to_ecn`].
-    pub(super) fn accept_ecn(&mut self, agreed: bool) {
-        self.agree(agreed);
+    pub(super) fn accept_ecn(&mut self, agreed: Agreed) {
+        match agreed {
+            Agreed::No => self.agree(Mode::Off),
+            Agreed::Classic => self.agree(Mode::Classic),
+            Agreed::Accurate { arrived, doubtful } => self.accept_accurate(arrived, doubtful),
+        }
     }
 
-    /// Takes the flags of the SYN-ACK, or of a SYN that crossed ours.
-    pub(super) fn finish_ecn(&mut self, bits: u16) {
-        let agreed = if bits & flags::ACK != 0 { bits & ASKS == flags::ECE } else { bits & ASKS == ASKS };
-        self.agree(self.cold.ecn.on && agreed);
+    /// Takes the flags of the SYN-ACK, or of a SYN that crossed ours, the type of service of its packet, and its option.
+    pub(super) fn finish_ecn(
+        &mut self,
+        config: &TcpConfig,
+        (bits, tos): (u16, u8),
+        counts: Option<&EcnCounts>,
+    ) {
+        let answer = bits & flags::ACK != 0;
+        let classic = if answer { bits & ASKS == flags::ECE } else { bits & ASKS == ASKS };
+        let mode = match self.cold.ecn.mode {
+            Mode::Off => Mode::Off,
+            Mode::Accurate if !answer && accurate_ecn::asks(bits) => Mode::Accurate,
+            Mode::Accurate if answer && accurate_ecn::reflected(bits).is_some() => Mode::Accurate,
+            _ if classic => Mode::Classic,
+            _ => Mode::Off,
+        };
+        match (mode, answer) {
+            (Mode::Accurate, true) => self.finish_accurate(config, (bits, tos), counts),
+            (Mode::Accurate, false) => self.accept_accurate(tos & MASK, false),
+            _ => self.agree(mode),
+        }
     }
 
     /// Flags of a segment that is no SYN. `new_data`: it carries bytes never sent before.
@@ -129,6 +192,9 @@ impl<P> Connection<P> {
 
     #[cold]
     fn ecn_flags_due(&mut self, new_data: bool) -> u16 {
+        if self.cold.ecn.mode == Mode::Accurate {
+            return self.tell_marks();
+        }
         let ecn = &mut self.cold.ecn;
         let mut bits = if ecn.echo { flags::ECE } else { 0 };
         if new_data && core::mem::take(&mut ecn.cwr_due) {
@@ -138,15 +204,15 @@ impl<P> Connection<P> {
         bits
     }
 
-    /// The next new data has something to tell that only one segment may carry.
+    /// The next new data has something to tell that only one segment may carry, or that devices take for that.
     #[inline]
     pub(super) fn cwr_due(&self) -> bool {
-        self.slow & slow::ECN != 0 && self.cold.ecn.cwr_due
+        self.slow & slow::ECN != 0 && (self.cold.ecn.cwr_due || self.tells_cwr())
     }
 
     /// The window has been reduced, for whatever reason: the peer is told (RFC 3168 §6.1.2).
     pub(super) fn tell_reduced(&mut self) {
-        if self.cold.ecn.on {
+        if self.cold.ecn.mode == Mode::Classic {
             self.cold.ecn.cwr_due = true;
             self.update_ecn_bit();
         }
@@ -162,7 +228,8 @@ impl<P> Connection<P> {
     /// round trip (RFC 3168 §6.1.2).
     #[inline]
     pub(super) fn take_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) -> bool {
-        let echoes = self.cold.ecn.on && segment.flags & (flags::ECE | flags::SYN) == flags::ECE;
+        let mode = self.cold.ecn.mode;
+        let echoes = mode == Mode::Classic && segment.flags & (flags::ECE | flags::SYN) == flags::ECE;
         if echoes {
             self.on_echo(env, segment);
         }
@@ -173,13 +240,15 @@ impl<P> Connection<P> {
     fn on_echo<O>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
         let acked = segment.ack.since(self.snd_una);
         self.cold.ecn.delivered_ce += u64::from(acked);
-        env.common.stats.delivered_ce += u64::from(acked.div_ceil(u32::from(self.snd_mss).max(1)));
+        let segments = u64::from(acked.div_ceil(u32::from(self.snd_mss).max(1)));
+        self.cold.ecn.delivered_ce_segments += segments;
+        env.common.stats.delivered_ce += segments;
         self.cold.congestion.on_marked(acked, segment.ack, self.snd_max);
     }
 
     /// Takes the flags and ECN bits of a segment that brings data, before the data.
     pub(super) fn take_marks<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
-        if !self.cold.ecn.on || segment.len == 0 {
+        if self.cold.ecn.mode != Mode::Classic || segment.len == 0 {
             return;
         }
         if segment.flags & flags::CWR != 0 {
@@ -220,14 +289,15 @@ impl<P> Connection<P> {
 
     /// Whether ECN was agreed on, and whether the peer has made use of it.
     pub(super) fn ecn_in_use(&self) -> (bool, bool) {
-        (self.cold.ecn.on, self.cold.ecn.seen)
+        (self.cold.ecn.mode != Mode::Off, self.cold.ecn.seen)
     }
 
     fn update_ecn_bit(&mut self) {
         let ecn = &self.cold.ecn;
         // The first data tells whether the peer makes use of ECN; after that its code point need not be looked at.
-        let curious = ecn.on && !ecn.heard;
-        if ecn.echo || ecn.cwr_due || ecn.marked || curious {
+        let curious = ecn.mode == Mode::Classic && !ecn.heard;
+        // Accurate ECN is about every segment.
+        if ecn.mode == Mode::Accurate || ecn.echo || ecn.cwr_due || ecn.marked || curious {
             self.slow |= slow::ECN;
         } else {
             self.slow &= !slow::ECN;

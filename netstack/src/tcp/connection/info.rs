@@ -229,6 +229,7 @@ impl<P> Connection<P> {
         info.recv_space_bytes = recv_space_bytes;
         (info.ecn, info.ecn_seen) = self.ecn_in_use();
         info.bytes_acked_ce = self.cold.ecn.delivered_ce;
+        self.tell_counts(&mut info);
         info.bytes_delivered = self.delivered();
         info.bytes_received = self.bytes_received;
         info.segments_out = self.segments_out;

@@ -7,7 +7,7 @@ use super::super::output::{Output, SegmentOut};
 use super::super::rto::elapsed_ns;
 use super::super::seq::{SeqNumber, timestamp_before};
 use super::{AckDue, Connection, Env, Failure, nanos};
-use crate::wire::tcp::{HEADER_BYTES, Header, Options, SackBlocks, Timestamps, flags};
+use crate::wire::tcp::{EcnCounts, HEADER_BYTES, Header, Options, SackBlocks, Timestamps, flags};
 
 /// Timestamps older than this are not compared any more: the peer's clock may have wrapped (RFC 7323 §5.5, 24 days).
 const TIMESTAMP_LIFE_NS: u64 = 24 * 24 * 3600 * 1_000_000_000;
@@ -25,6 +25,7 @@ pub(super) struct Segment {
     pub(super) len: u32,
     pub(super) timestamps: Option<Timestamps>,
     pub(super) sack: SackBlocks,
+    pub(super) ecn_counts: Option<EcnCounts>,
 }
 
 impl Segment {
@@ -82,6 +83,7 @@ impl<P> Connection<P> {
             len: buf.len() as u32,
             timestamps: options.timestamps,
             sack: options.sack,
+            ecn_counts: options.ecn_counts,
         };
         match self.state {
             TcpState::Closed | TcpState::Listen | TcpState::TimeWait => {}
@@ -121,7 +123,7 @@ impl<P> Connection<P> {
         // Fourth.
         self.last_recv_at = env.now;
         self.take_syn(segment.seq, options, &env.common.config);
-        self.finish_ecn(segment.flags);
+        self.finish_ecn(&env.common.config, (segment.flags, segment.tos), segment.ecn_counts.as_ref());
         self.rcv_adv = self.rcv_nxt + self.recv_cap.min(65_535);
         self.take_first_window(segment.seq, window);
         if acks {
@@ -176,16 +178,21 @@ impl<P> Connection<P> {
         }
         let simultaneous = self.state == TcpState::SynReceived && segment.seq == self.cold.irs;
         if segment.has(flags::SYN) && !simultaneous {
-            // RFC 5961 §4: whoever has really lost the connection answers the challenge with a RST.
-            env.common.stats.syn_challenge += 1;
-            return self.challenge(env);
+            return self.challenge_syn(env, segment);
         }
         if !segment.has(flags::ACK) {
             return;
         }
+        let counts = self.counts_marks();
+        if counts {
+            self.count_marks(segment);
+        }
         let proceed = match self.state {
             TcpState::SynReceived => self.take_handshake_ack(env, segment),
             _ => {
+                if counts {
+                    self.take_handshake_ace(env, segment);
+                }
                 self.hatch();
                 self.take_ack(env, segment)
             }
@@ -269,14 +276,16 @@ impl<P> Connection<P> {
             return self.challenge(env);
         }
         if segment.has(flags::SYN) {
-            env.common.stats.syn_challenge += 1;
-            return self.challenge(env);
+            return self.challenge_syn(env, segment);
         }
         if segment.occupied() > 0 && segment.seq.before(self.rcv_nxt) {
             self.ack_was_lost(env);
         }
         let end = segment.seq + segment.len;
         if segment.len > 0 && end.at_or_before(self.rcv_nxt) {
+            if self.counts_marks() {
+                self.count_repeated(env, segment);
+            }
             // Sent again for nothing: the peer wants to know at once (RFC 2883, RFC 5681 §4.2).
             self.note_duplicate(env, segment.seq, end);
             let _ = self.send_ack(env);
@@ -332,6 +341,9 @@ impl<P> Connection<P> {
             self.snd_wl1 = segment.seq;
         }
         self.max_snd_wnd = self.max_snd_wnd.max(self.snd_wnd);
+        if self.counts_marks() {
+            self.take_handshake_ace(env, segment);
+        }
         self.acked(env, segment.ack);
         self.hatch();
         self.establish(env);
@@ -356,6 +368,17 @@ impl<P> Connection<P> {
             self.segments_out += 1;
             env.common.stats.out_segs += 1;
             env.common.stats.out_rsts += 1;
+        }
+    }
+
+    /// RFC 5961 §4: whoever has really lost the connection answers the challenge with a RST; and one whose SYN-ACK was not answered
+    /// is.
+    fn challenge_syn<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>, segment: &Segment) {
+        env.common.stats.syn_challenge += 1;
+        self.reflect_again(segment);
+        self.challenge(env);
+        if self.ack_due != AckDue::Now {
+            self.reflect_nothing();
         }
     }
 

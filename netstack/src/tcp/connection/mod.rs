@@ -5,10 +5,11 @@
 //! above acts on after each call. A connection knows neither its position in tables nor any other connection.
 //!
 //! - `expected`: the short way for nearly all segments, in and out. `input`: other segments in, by state. `receive`: their payload and FIN. `delayed_ack`: when to acknowledge it. `ack`: their acknowledgement. `news`: those that tell more than success. `recovery`: losses; by time: `rack`; by timeout: `loss`; the window meanwhile: `prr`; taken back: `undo`; a lost tail: `probe`.
-//! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window. `ecn`: marks.
+//! - `logged`: what is in flight, once that is more than one burst. `cwnd`: the congestion window. `ecn`: marks; `accurate`: counted.
 //! - `pacing`: when data goes out. `buffers`: their sizes.
 //! - `transmit`: segments out. `timers`: deadlines. `user`: the application's calls. `info`: what it looks like from outside.
 
+mod accurate;
 mod ack;
 mod buffers;
 mod cwnd;

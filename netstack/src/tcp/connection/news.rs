@@ -51,6 +51,7 @@ impl<P> Connection<P> {
         self.cold.recovery.held = false;
         self.cold.recovery.no_probe &= acked == 0;
         let highest = self.highest_sacked();
+        let untold = self.counts_marks() && !marked;
         let mut sacked = Sent::default();
         if self.sack_ok && !segment.sack.is_empty() {
             sacked = self.take_blocks(env, &mut news, segment.sack.as_slice(), ack);
@@ -60,6 +61,10 @@ impl<P> Connection<P> {
                 0 => Sent::default(),
                 _ => self.take_acknowledged(env, &mut news, ack, highest),
             };
+            if untold {
+                let before = news.prior_una_position;
+                news.marked = self.take_ace(env, segment, (news.delivered, acked), before);
+            }
             self.take_round_trips(env, &mut news, segment.timestamps, acked_sent, sacked);
             self.adapt_reordering_window(env);
             self.take_probe_answer(env, &news, ack);

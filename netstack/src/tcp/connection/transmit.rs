@@ -6,6 +6,8 @@
 use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
 
+use super::super::accurate_ecn;
+use super::super::config::EcnOption;
 use super::super::output::{Output, Refused, SegmentOut};
 use super::super::rto::clock_ms;
 use super::super::seq::SeqNumber;
@@ -88,6 +90,9 @@ impl<P> Connection<P> {
 
     fn flush_synchronized<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         self.moderate(env);
+        if self.counts_marks() {
+            self.schedule_counts(env);
+        }
         if self.has_unsent() || self.has_repairs() {
             self.send_data(env)?;
             if self.slow & slow::RECOVERY != 0 {
@@ -351,8 +356,12 @@ impl<P> Connection<P> {
     #[inline]
     fn effective_mss(&self) -> u32 {
         let mut mss = u32::from(self.snd_mss);
-        if self.sack_due && self.cold.reassembly.has_blocks() {
+        let has_blocks = self.sack_due && self.cold.reassembly.has_blocks();
+        if has_blocks {
             mss = mss.saturating_sub(if self.ts_ok { 28 } else { 36 }).max(16);
+        }
+        if self.slow & slow::ECN != 0 {
+            mss = mss.saturating_sub(self.counts_room(has_blocks)).max(16);
         }
         mss
     }
@@ -369,6 +378,9 @@ impl<P> Connection<P> {
         }
         let new = !plan.seq.before(self.snd_max);
         bits |= self.ecn_flags(new && plan.len > 0);
+        if self.slow & slow::ECN != 0 && plan.gso_bytes == 0 && plan.len > self.effective_mss() {
+            self.postpone_counts();
+        }
         let options = self.segment_options(env.now);
         let window = self.advance_window();
         let segment = SegmentOut {
@@ -407,6 +419,9 @@ impl<P> Connection<P> {
         }
         self.ack_went_out(true);
         self.sent(env, plan);
+        if self.counts_marks() {
+            self.told_with_data(env);
+        }
         Ok(())
     }
 
@@ -434,7 +449,7 @@ impl<P> Connection<P> {
         {
             self.cold.recovery.reduction.sent(plan.len);
         }
-        if plan.len > 0 && plan.len < u32::from(self.snd_mss) {
+        if plan.len > 0 && plan.len < u32::from(self.snd_mss) && plan.len < self.effective_mss() {
             self.snd_small = end;
         }
         if plan.fin {
@@ -509,10 +524,19 @@ impl<P> Connection<P> {
             value: clock_ms(env.now).wrapping_add(self.ts_offset),
             echo: if reply { self.ts_recent } else { 0 },
         });
-        let mut options =
-            OptionBytes::for_syn(cold.local_mss, cold.offered_sack, timestamps, cold.offered_scale);
+        let (mss, sack, scale) = (cold.local_mss, cold.offered_sack, cold.offered_scale);
+        let mut options = OptionBytes::for_syn(mss, sack, timestamps, scale);
         if let Some(fast_open) = &fast_open {
             options = options.with_fast_open(fast_open);
+        }
+        if reply
+            && cold.syn_sent < 2
+            && self.counts_marks()
+            && env.common.config.ecn_option != EcnOption::Never
+        {
+            // In answer to a SYN that crossed ours.
+            let counts = accurate_ecn::first_option();
+            options = OptionBytes::for_syn_ack(mss, sack, timestamps, scale, None, &counts);
         }
         // Windows in SYNs are not scaled (RFC 7323 §2.2).
         let window = self.recv_cap.min(65_535) as u16;
@@ -606,7 +630,11 @@ impl<P> Connection<P> {
         let reset = bits & flags::RST != 0;
         // RFC 7323 §3.2: a RST carries timestamps like any other segment; there is nothing left to be told by SACK.
         self.sack_due &= !reset;
-        let bits = bits | self.ecn_flags(false);
+        let mut bits = bits | self.ecn_flags(false);
+        if self.counts_marks() {
+            bits = self.reflect_due(bits);
+            self.schedule_counts(env);
+        }
         let options = self.segment_options(env.now);
         let window = if reset { 0 } else { self.advance_window() };
         let segment = SegmentOut {
@@ -632,12 +660,19 @@ impl<P> Connection<P> {
         let timestamps = self
             .ts_ok
             .then(|| Timestamps { value: clock_ms(now).wrapping_add(self.ts_offset), echo: self.ts_recent });
+        let counts = self.slow & slow::ECN != 0;
         if !self.sack_due {
-            return OptionBytes::for_segment(timestamps, &[]);
+            return match counts {
+                true => self.counting_options(now, timestamps, &[]),
+                false => OptionBytes::for_segment(timestamps, &[]),
+            };
         }
         let blocks = self.cold.reassembly.take_blocks();
         self.sack_due = self.cold.reassembly.has_blocks();
-        OptionBytes::for_segment(timestamps, blocks.as_slice())
+        match counts {
+            true => self.counting_options(now, timestamps, blocks.as_slice()),
+            false => OptionBytes::for_segment(timestamps, blocks.as_slice()),
+        }
     }
 
     /// Notes that an acknowledgement of all that has arrived has gone out, with data or without.
