@@ -65,6 +65,8 @@ pub(crate) const CONFIG_KEYS: &[&str] = &[
     "tcp_orphan_retries",
     "tcp_fin_timeout",
     "tcp_ecn_fallback",
+    "tcp_ecn_option",
+    "tcp_ecn_option_beacon",
     "tcp_tw_reuse",
     "tcp_max_tw_buckets",
     "tcp_fastopen",

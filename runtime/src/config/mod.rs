@@ -153,7 +153,9 @@ keys! {
     send_buffer_max_bytes: usize = 4 << 20, value::bytes::<2048, { 1 << 30 }>;
     /// See `send_buffer_max_bytes`.
     recv_buffer_max_bytes: usize = 6 << 20, value::bytes::<2048, { 1 << 30 }>;
-    /// Explicit congestion notification of a stack's connections: `off`, `on` (asked for, and agreed to) or `passive` (agreed to).
+    /// Explicit congestion notification of a stack's connections: `off`, `on` (asked for, and agreed to) or `passive` (agreed to);
+    /// `accurate`: Accurate ECN (RFC 9768) asked for, and both agreed to; `accurate-on` and `accurate-passive`: as `on` and `passive`,
+    /// and Accurate ECN agreed to.
     ecn: EcnMode = EcnMode::Passive, ecn;
     /// When a stack answers SYNs with cookies instead of remembering them: `never`, `overflow` (when a listener's backlog of
     /// handshakes is full) or `always`.
@@ -211,6 +213,11 @@ keys! {
     tcp_fin_timeout: Duration = Duration::from_secs(60), value::time_within::<1_000_000_000, 0, 86_400_000_000_000>;
     /// A SYN that is sent again no longer asks for ECN (RFC 3168 §6.1.1.1).
     tcp_ecn_fallback: bool = true, value::switch;
+    /// Which segments carry the option of Accurate ECN: 0 none, 1 those after a change, 2 all until the path seems to drop them for
+    /// it, 3 all.
+    tcp_ecn_option: u8 = 2, value::number::<u8, 0, 3>;
+    /// How often in a round trip they do at least, with `tcp_ecn_option = 1`; 0: only after a change.
+    tcp_ecn_option_beacon: u32 = 3, value::number::<u32, 0, 255>;
     /// Whether a connect may follow on a connection in TIME-WAIT (RFC 6191): 0 no, 1 yes, 2 to addresses of this host.
     tcp_tw_reuse: u8 = 1, value::number::<u8, 0, 2>;
     /// Connections remembered in TIME-WAIT; for more, the oldest is forgotten.
@@ -359,7 +366,10 @@ fn ecn(value: &Setting) -> value::Parsed<EcnMode> {
         "off" => Ok(EcnMode::Off),
         "on" => Ok(EcnMode::On),
         "passive" => Ok(EcnMode::Passive),
-        _ => Err("write off, on or passive".into()),
+        "accurate" => Ok(EcnMode::Accurate),
+        "accurate-on" => Ok(EcnMode::AccurateOn),
+        "accurate-passive" => Ok(EcnMode::AccuratePassive),
+        _ => Err("write off, on, passive, accurate, accurate-on or accurate-passive".into()),
     }
 }
 
@@ -453,6 +463,7 @@ mod tests {
         assert_eq!((config.ecn, config.recv_buffer_max_bytes), (EcnMode::On, 1 << 20));
         assert_eq!(config.congestion, CongestionControl::Bbr);
         assert!(Config::new().ecn("maybe").check().is_err());
+        assert_eq!(Config::new().ecn("accurate-passive").check().unwrap().ecn, EcnMode::AccuratePassive);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 
 use demi_drivers::wrap::vlan::{Vlan, VlanConfig};
 use demi_drivers::{Device, Transport};
-use demi_netstack::tcp::{TcpConfig, TimeWaitReuse};
+use demi_netstack::tcp::{EcnOption, TcpConfig, TimeWaitReuse};
 use demi_netstack::{Cidr, Shared, Stack, StackConfig};
 
 use super::Queue;
@@ -107,6 +107,13 @@ fn tcp_told(config: &Config) -> TcpConfig {
         mtu_probing: config.mtu_probing,
         ecn: config.ecn,
         ecn_fallback: config.tcp_ecn_fallback,
+        ecn_option: match config.tcp_ecn_option {
+            0 => EcnOption::Never,
+            1 => EcnOption::OnChange,
+            2 => EcnOption::Always,
+            _ => EcnOption::Persistent,
+        },
+        ecn_option_beacon: config.tcp_ecn_option_beacon,
         send_buffer_max_bytes: config.send_buffer_max_bytes,
         recv_buffer_max_bytes: config.recv_buffer_max_bytes,
         moderate_recv_buffer: config.tcp_moderate_rcvbuf,
