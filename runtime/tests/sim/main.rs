@@ -16,6 +16,7 @@ mod cores;
 mod datagrams;
 mod fast_open;
 mod goodput;
+mod marks;
 #[cfg(feature = "dns")]
 mod names;
 mod outages;
