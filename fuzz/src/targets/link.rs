@@ -12,6 +12,7 @@ use std::rc::Rc;
 use demi_drivers::transport::{ListenOptions, ReadCursor, StreamId, StreamOptions};
 use demi_drivers::{Instant, Transport};
 use demi_netstack::Stack;
+use demi_netstack::tcp::EcnMode;
 
 use crate::frames::{judge, parts, protocol};
 use crate::host::{Memory, Queues, config, once};
@@ -47,7 +48,7 @@ struct Link {
     forged: bool,
 }
 
-fn end(number: u8) -> End {
+fn end(number: u8, ecn: EcnMode) -> End {
     let mac = [2, 0, 0, 0, 0, number];
     let (device, queues) = Memory::new(mac, 1500);
     let mut config = config();
@@ -55,6 +56,7 @@ fn end(number: u8) -> End {
         .map(|cidr| cidr.parse().expect("an address"))
         .to_vec();
     config.secret = [number; 16];
+    config.tcp.ecn = ecn;
     let stack = Stack::new(Box::new(device), config).expect("a configuration that works");
     End {
         stack,
@@ -77,7 +79,9 @@ fn byte_of(from: usize, offset: u32) -> u8 {
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let how = input.u8();
-    let mut ends = [end(1), end(2)];
+    // Over IPv6 every segment counts marks.
+    let ecn = if how & 1 == 0 { EcnMode::Passive } else { EcnMode::Accurate };
+    let mut ends = [end(1, ecn), end(2, ecn)];
     ends[0].plan = u32::from(input.u16()) * 4;
     ends[1].plan = u32::from(input.u16()) * 4;
     let server = if how & 1 == 0 { "10.0.0.2:80" } else { "[fd00::2]:80" };

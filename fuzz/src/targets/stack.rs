@@ -8,6 +8,7 @@ use demi_drivers::Transport;
 use demi_drivers::transport::{
     DatagramId, DatagramOptions, Interface, ListenOptions, ListenerId, Membership, StreamId, StreamOptions,
 };
+use demi_netstack::tcp::EcnMode;
 
 use crate::frames;
 use crate::host::{Host, config, once};
@@ -36,6 +37,9 @@ pub fn run(bytes: &[u8]) {
     config.detect_duplicates = how & 1 != 0;
     config.router_discovery = how & 2 != 0;
     config.dhcp = how & 4 != 0;
+    if how & 32 != 0 {
+        config.tcp.ecn = EcnMode::Accurate;
+    }
     let mut world = World {
         host: Host::with_mtu(config, if how & 8 == 0 { 1500 } else { 1280 }),
         streams: Vec::new(),

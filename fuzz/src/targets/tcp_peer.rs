@@ -12,6 +12,7 @@ use demi_drivers::Transport;
 use demi_drivers::transport::{
     CongestionControl, KeepAlive, ListenOptions, ListenerId, ReadCursor, StreamId, StreamOptions, TcpState,
 };
+use demi_netstack::tcp::EcnMode;
 
 use crate::frames::{self, protocol};
 use crate::host::{Host, config, once};
@@ -67,6 +68,9 @@ impl Story {
         ][usize::from(shape >> 2 & 3)];
         config.tcp.recv_buffer_bytes = [512 << 10, 4096, 65_536, 2304][usize::from(shape >> 4 & 3)];
         config.tcp.send_buffer_bytes = [64 << 10, 4096][usize::from(shape >> 6 & 1)];
+        if shape & 128 != 0 {
+            config.tcp.ecn = EcnMode::Accurate;
+        }
         let mut host = Host::new(config);
         host.neighbours = true;
         resolve(&mut host, v6);
