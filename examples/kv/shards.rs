@@ -1,8 +1,9 @@
 //! One map a core: a key belongs to the core that its hash names, and whoever wants it asks there.
 //!
 //! State of a core is in a `thread_local!`: nobody else can reach it, so it needs no lock. A command about one key of another
-//! core travels there and its reply comes back; one about several keys is cut into one for each key, and one about all of
-//! the map goes to every core. The commands that one connection pipelines are under way together; their replies are written in order.
+//! core travels there and its reply comes back; one about several keys is cut into one for each core that has some of them, and one
+//! about all of the map goes to every core. The commands that one connection pipelines are under way together; their replies are
+//! written in order.
 
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
@@ -30,14 +31,14 @@ pub(crate) fn here() -> Rc<RefCell<Server>> {
 type Command = Vec<Vec<u8>>;
 
 /// How the replies of a command's parts make one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Join {
     /// There is one part.
     Only,
     /// The sum of what they count.
     Sum,
-    /// All of them, in order.
-    Array,
+    /// The elements of all of them: for each key in its turn, which part has the next one.
+    Elements(Vec<usize>),
     /// All say the same.
     First,
 }
@@ -46,20 +47,12 @@ enum Join {
 fn plan(arguments: &[&[u8]], cores: usize, here: usize) -> Option<(Join, Vec<(usize, Command)>)> {
     let (name, rest) = arguments.split_first()?;
     let name = name.to_ascii_lowercase();
-    let each = |command: &str, keys: &mut dyn Iterator<Item = &[&[u8]]>| {
-        let part = |words: &[&[u8]]| {
-            let command = std::iter::once(command.as_bytes()).chain(words.iter().copied());
-            (core_of(words[0], cores), command.map(<[u8]>::to_vec).collect())
-        };
-        keys.map(part).collect::<Vec<(usize, Command)>>()
-    };
     let whole = || arguments.iter().map(|word| word.to_vec()).collect::<Command>();
     match (&name[..], rest) {
-        (b"mget", [_, ..]) => Some((Join::Array, each("get", &mut rest.chunks(1)))),
-        (b"del", [_, ..]) => Some((Join::Sum, each("del", &mut rest.chunks(1)))),
-        (b"exists", [_, ..]) => Some((Join::Sum, each("exists", &mut rest.chunks(1)))),
+        (b"mget", [_, ..]) => by_core(&name, rest.chunks(1), cores, here, Join::Elements),
+        (b"del" | b"exists", [_, ..]) => by_core(&name, rest.chunks(1), cores, here, |_| Join::Sum),
         (b"mset", [_, _, ..]) if rest.len().is_multiple_of(2) => {
-            Some((Join::First, each("set", &mut rest.chunks(2))))
+            by_core(&name, rest.chunks(2), cores, here, |_| Join::First)
         }
         (b"dbsize", []) => Some((Join::Sum, (0..cores).map(|core| (core, whole())).collect())),
         (b"flushall", _) => Some((Join::First, (0..cores).map(|core| (core, whole())).collect())),
@@ -73,6 +66,32 @@ fn plan(arguments: &[&[u8]], cores: usize, here: usize) -> Option<(Join, Vec<(us
             (core != here).then(|| (Join::Only, vec![(core, whole())]))
         }
         (_, []) => None,
+    }
+}
+
+/// A command about several keys, as one for each core that has any of them: a message a core, however many the keys. `words`
+/// begin with a key each; `None`: all of them are here.
+fn by_core<'w>(
+    name: &[u8],
+    words: impl Iterator<Item = &'w [&'w [u8]]>,
+    cores: usize,
+    here: usize,
+    join: impl FnOnce(Vec<usize>) -> Join,
+) -> Option<(Join, Vec<(usize, Command)>)> {
+    let (mut parts, mut places): (Vec<(usize, Command)>, _) = (Vec::new(), Vec::new());
+    for words in words {
+        let core = core_of(words[0], cores);
+        let place = parts.iter().position(|(other, _)| *other == core).unwrap_or_else(|| {
+            parts.push((core, vec![name.to_vec()]));
+            parts.len() - 1
+        });
+        parts[place].1.extend(words.iter().map(|word| word.to_vec()));
+        places.push(place);
+    }
+    match parts[..] {
+        [(core, _)] if core == here => None,
+        [_] => Some((Join::Only, parts)),
+        _ => Some((join(places), parts)),
     }
 }
 
@@ -134,7 +153,7 @@ impl Pending {
                     }
                 });
             }
-            joined(join, &replies, output);
+            joined(&join, &replies, output);
         }
         output.extend_from_slice(&written[done..]);
     }
@@ -149,7 +168,7 @@ fn run(command: &Command) -> Vec<u8> {
 }
 
 /// One reply of several; the first error, if there is one.
-fn joined(join: Join, replies: &[Vec<u8>], output: &mut Vec<u8>) {
+fn joined(join: &Join, replies: &[Vec<u8>], output: &mut Vec<u8>) {
     if let Some(error) = replies.iter().find(|reply| reply.first() == Some(&b'-')) {
         return output.extend_from_slice(error);
     }
@@ -162,11 +181,30 @@ fn joined(join: Join, replies: &[Vec<u8>], output: &mut Vec<u8>) {
             });
             resp::integer(output, counts.sum());
         }
-        Join::Array => {
-            resp::array(output, replies.len());
-            replies.iter().for_each(|reply| output.extend_from_slice(reply));
+        Join::Elements(places) => {
+            resp::array(output, places.len());
+            let mut rest: Vec<&[u8]> = replies.iter().map(|reply| after_line(reply).1).collect();
+            for place in places {
+                let (element, after) = bulk(rest[*place]);
+                output.extend_from_slice(element);
+                rest[*place] = after;
+            }
         }
     }
+}
+
+/// The line that a reply begins with, its end included, and what comes after it.
+fn after_line(reply: &[u8]) -> (&[u8], &[u8]) {
+    let end = reply.iter().position(|byte| *byte == b'\n').map_or(reply.len(), |at| at + 1);
+    reply.split_at(end)
+}
+
+/// The bulk string, or the nil, that a reply of ours begins with, and what comes after it.
+fn bulk(reply: &[u8]) -> (&[u8], &[u8]) {
+    let (line, _) = after_line(reply);
+    let digits = line.strip_prefix(b"$").and_then(|line| line.strip_suffix(b"\r\n"));
+    let value = digits.and_then(resp::number).and_then(|bytes| usize::try_from(bytes).ok());
+    reply.split_at(line.len() + value.map_or(0, |bytes| bytes + 2))
 }
 
 #[cfg(test)]
@@ -186,9 +224,6 @@ mod tests {
             let (join, parts) = plan(&words(&format!("get {key}")), 4, (core + 1) % 4).unwrap();
             assert_eq!((join, parts.len(), parts[0].0), (Join::Only, 1, core));
         }
-        let (join, parts) = plan(&words("MSET a 1 b 2"), 4, 0).unwrap();
-        assert_eq!(join, Join::First);
-        assert_eq!(parts[1].1, [b"set".to_vec(), b"b".to_vec(), b"2".to_vec()]);
         assert_eq!(plan(&words("DBSIZE"), 3, 0).unwrap().1.len(), 3);
         for line in ["MSET a", "PING", "INFO", "MGET", "NOSUCH"] {
             assert_eq!(plan(&words(line), 4, 0), None, "{line}");
@@ -196,15 +231,41 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_one_core_travel_together() {
+        let keys: Vec<String> = (0..64).map(|key| format!("key{key}")).collect();
+        let line = format!("MGET {}", keys.join(" "));
+        let (join, parts) = plan(&words(&line), 4, 0).unwrap();
+        let mut cores: Vec<usize> = parts.iter().map(|(core, _)| *core).collect();
+        cores.sort_unstable();
+        assert_eq!(cores, [0, 1, 2, 3], "one message a core");
+        let Join::Elements(places) = join else { panic!("{join:?}") };
+        let mut next = [1; 4];
+        for (key, place) in keys.iter().zip(places) {
+            assert_eq!((parts[place].0, &parts[place].1[0][..]), (core_of(key.as_bytes(), 4), &b"mget"[..]));
+            assert_eq!(parts[place].1[next[place]], key.as_bytes(), "in their order");
+            next[place] += 1;
+        }
+
+        // What is set twice has the value that comes last.
+        let core = core_of(b"a", 4);
+        let (join, parts) = plan(&words("MSET a 1 a 2"), 4, (core + 1) % 4).unwrap();
+        let expected: Command = words("mset a 1 a 2").iter().map(|word| word.to_vec()).collect();
+        assert_eq!((join, parts), (Join::Only, vec![(core, expected)]));
+        assert_eq!(plan(&words("DEL a a"), 4, core), None, "all of it is here");
+    }
+
+    #[test]
     fn parts_make_one_reply() {
         let reply = |join, parts: &[&str]| {
             let mut output = Vec::new();
             let parts: Vec<Vec<u8>> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
-            joined(join, &parts, &mut output);
+            joined(&join, &parts, &mut output);
             String::from_utf8(output).unwrap()
         };
         assert_eq!(reply(Join::Sum, &[":1\r\n", ":41\r\n"]), ":42\r\n");
-        assert_eq!(reply(Join::Array, &["$1\r\nx\r\n", "$-1\r\n"]), "*2\r\n$1\r\nx\r\n$-1\r\n");
+        let elements = Join::Elements(vec![1, 0, 1, 0]);
+        let parts = ["*2\r\n$-1\r\n$2\r\n\r\n\r\n", "*2\r\n$1\r\nx\r\n$0\r\n\r\n"];
+        assert_eq!(reply(elements, &parts), "*4\r\n$1\r\nx\r\n$-1\r\n$0\r\n\r\n$2\r\n\r\n\r\n".to_owned());
         assert_eq!(reply(Join::First, &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
         assert_eq!(reply(Join::Sum, &[":1\r\n", "-ERR no\r\n"]), "-ERR no\r\n");
     }
