@@ -3,8 +3,11 @@
 //! Every core runs the same `main`, on a runtime of its own. The first one runs on the thread that asks, and opens its
 //! devices first: the others follow it. A core whose `main` has ended goes on serving the others until all have; the
 //! first panic, or the first output that stands for a failure, ends all of them: where they wait, their `main`s are dropped.
+//! A panic that no task has caught, of a destructor or of the loop itself, is such an end as well: no core is left waiting for one
+//! that is gone, nor serving beside it.
 
 use core::any::Any;
+use core::cell::Cell;
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -263,15 +266,31 @@ where
 {
     /// Runs `main` on this core, then what other cores want of it until all have ended; and ends the runtime.
     fn serve(&self, index: usize, runtime: Runtime) {
-        runtime.block_on(async {
-            let make = &self.main.make;
-            let main =
-                Stoppable { crew: self, index, is_known: false, main: Box::pin(async { make().await }) };
-            self.end(index, main.await);
-            poll_fn(|cx| self.poll_all_ended(index, cx)).await;
-        });
-        if let Drained::TimedOut { closing } = runtime.shut_down() {
-            eprintln!("demi: {closing} connections had bytes left to deliver when the drain time was over");
+        let ended = Cell::new(false);
+        let serve = || {
+            runtime.block_on(async {
+                let make = &self.main.make;
+                let main =
+                    Stoppable { crew: self, index, is_known: false, main: Box::pin(async { make().await }) };
+                let how = main.await;
+                ended.set(true);
+                self.end(index, how);
+                poll_fn(|cx| self.poll_all_ended(index, cx)).await;
+            });
+            if let Drained::TimedOut { closing } = runtime.shut_down() {
+                eprintln!(
+                    "demi: {closing} connections had bytes left to deliver when the drain time was over"
+                );
+            }
+        };
+        // What unwinds here has been said by the panic hook, with the thread's name; the core is gone.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(serve)) {
+            if ended.get() {
+                lock(&self.ended).push((index, Ended::Panicked(payload)));
+                self.stop();
+            } else {
+                self.end(index, Ended::Panicked(payload));
+            }
         }
     }
 

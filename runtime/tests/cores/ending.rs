@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::support::two_cores;
+use crate::support::{again, two_cores};
 use demi::Config;
 
 #[test]
@@ -33,6 +33,63 @@ fn a_panic_of_one_core_ends_them_all() {
         };
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
         assert_eq!(panic.downcast_ref::<String>().unwrap(), &format!("core {culprit} is done for"));
+    }
+}
+
+#[test]
+fn a_core_whose_destructor_panics_does_not_leave_the_others_waiting() {
+    struct Bomb(usize);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("core {} blows up while it is ended", self.0);
+        }
+    }
+    for culprit in [0, 1] {
+        let Some(config) = two_cores("posix") else { return };
+        let run = || {
+            demi::run(config, move || async move {
+                let here = demi::this_core().index();
+                if here == culprit {
+                    let _bomb = Bomb(here);
+                    std::future::pending::<()>().await;
+                }
+                // The other one's `main` is under way by then.
+                demi::core(culprit).spawn(|| async {}).await.unwrap();
+                panic!("core {here} is done for");
+            })
+        };
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
+        let first = format!("core {} is done for", 1 - culprit);
+        assert_eq!(panic.downcast_ref::<String>(), Some(&first), "the first panic is the one that is told");
+    }
+}
+
+#[test]
+fn a_panic_on_any_core_ends_the_process_and_names_the_thread() {
+    const PROGRAM: &str = "CORES_TEST_PANICS_ON";
+    if let Ok(culprit) = std::env::var(PROGRAM) {
+        let config = two_cores("posix").unwrap();
+        demi::run(config, move || {
+            let culprit = culprit.clone();
+            async move {
+                if demi::this_core().index().to_string() == culprit {
+                    panic!("the disk is full");
+                }
+                std::future::pending::<()>().await;
+            }
+        })
+        .unwrap();
+    }
+    if two_cores("posix").is_none() {
+        return;
+    }
+    for culprit in ["0", "1"] {
+        let name = "ending::a_panic_on_any_core_ends_the_process_and_names_the_thread";
+        let ended = again(name).env(PROGRAM, culprit).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr) + String::from_utf8_lossy(&ended.stdout);
+        assert_eq!(ended.status.code(), Some(101), "{said}");
+        assert!(said.contains("the disk is full"), "{said}");
+        assert!(culprit == "0" || said.contains("thread 'demi-core-1'"), "{said}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the tests share.
 
+use std::process::Command;
+
 use demi::Config;
 
 /// The numbers of up to `count` processors that this process may run on.
@@ -20,4 +22,11 @@ pub(crate) fn two_cores(device: &str) -> Option<Config> {
     let config = Config::new().device(device).pool_slots(1024).pool_large_slots(16).huge_pages(false);
     // Two busy loops beside a test's own threads would starve those on a small machine.
     Some(config.cores(format!("{first},{second}")).idle("park"))
+}
+
+/// This program once more, to run the test called `name` alone: a process to be ended.
+pub(crate) fn again(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command
 }
