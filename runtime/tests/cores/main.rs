@@ -4,5 +4,6 @@
 
 mod ending;
 mod serving;
+mod signals;
 mod spawning;
 mod support;
