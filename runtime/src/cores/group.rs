@@ -20,6 +20,7 @@ use std::thread;
 use super::place::Placing;
 use super::{Affinity, Pinned};
 use crate::config::Config;
+#[cfg(feature = "macros")]
 use crate::failure::end_program;
 use crate::mesh::Waiting;
 use crate::runtime::{Drained, Runtime, random_seed};

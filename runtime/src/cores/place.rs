@@ -174,6 +174,7 @@ impl Place {
         self.lanes.borrow_mut().pop_front()
     }
 
+    #[cfg(feature = "macros")]
     pub(super) fn set_on_open(&self, then: Box<dyn FnOnce()>) {
         self.on_open.set(Some(then));
     }
