@@ -142,6 +142,13 @@ pub trait Device {
         Some(packet)
     }
 
+    /// Tells the stacks of this host's other cores something that they cannot hear for themselves: a lease in force, or nothing any more.
+    /// It reaches each of them once, or again; `false`: not all, try later. A device that one stack has to itself has nobody to tell.
+    fn tell_fellows(&mut self, notice: &[u8]) -> bool {
+        let _ = notice;
+        true
+    }
+
     /// Says which addresses are the stack's from now on, and which groups it is in, its addresses' own ones included: for devices that
     /// receive nothing else. Called when they change, which is rare.
     ///

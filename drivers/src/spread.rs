@@ -2,7 +2,8 @@
 //!
 //! A flow stays on one queue: TCP and UDP packets are spread by a hash of their addresses and ports. Everything else, and
 //! fragments, which lack ports, belong to queue 0. A UDP port that was given out by us (one of the ephemeral range) is different:
-//! its socket may talk to anybody, so the port itself says whose it is. Where the kernel spreads for us, it runs
+//! its socket may talk to anybody, so the port itself says whose it is; and what DHCP servers send belongs to queue 0, which no kernel or
+//! NIC knows, so it is handed over. Where the kernel spreads for us, it runs
 //! [`program`], which computes the same in classic BPF; where a NIC does, [`Hash::Toeplitz`] has its key and table.
 //!
 //! The queue that a reply will arrive at is known before a connection is made, so its local port can be chosen for it.
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 /// UDP ports whose number says whose they are: the range that ephemeral ports are from by default (RFC 6056, Linux).
 pub const OWNED_PORTS: (u16, u16) = (32768, 60999);
+
+/// The UDP port of DHCP clients (RFC 2131 §4.1): the first core is one for all.
+const DHCP_CLIENT: u16 = 68;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -68,6 +72,9 @@ impl Spread {
         let (first, last) = OWNED_PORTS;
         if arrival.udp && (first..=last).contains(&arrival.dst_port) {
             return arrival.dst_port % self.queues.max(1);
+        }
+        if arrival.udp && arrival.dst_port == DHCP_CLIENT {
+            return 0;
         }
         match &self.hash {
             Hash::Mix { seed } => (mix(*seed, arrival) % u32::from(self.queues.max(1))) as u16,

@@ -44,7 +44,7 @@ pub struct StackConfig {
     /// Lease an IPv4 address from a DHCP server.
     pub dhcp: bool,
     /// Another stack of the same host, on another queue of the device, answers ARP requests and neighbour solicitations: this one learns
-    /// from them and says nothing; see [`Shared`](crate::Shared).
+    /// from them and says nothing; see [`Shared`](crate::Shared). With `dhcp` it takes the address that the other one has leased.
     pub silent: bool,
     /// Largest IP packet, in bytes; `None`: the device's. Never more than the device's.
     pub mtu: Option<u16>,

@@ -3,7 +3,8 @@
 //! A wrapper around the queue sees to it that each stack gets what it needs. What belongs to another core's flow (a device that
 //! spreads otherwise than was agreed, an ICMP error, a packet put together of fragments) is passed there. What all of them
 //! must know, ARP and neighbour discovery and group membership queries, each of them gets, wherever it arrived; only the
-//! first one answers ([`StackConfig::silent`](crate::StackConfig::silent)). Echo requests and fragments are the first one's.
+//! first one answers ([`StackConfig::silent`](crate::StackConfig::silent)). Echo requests and fragments are the first one's, and so are DHCP
+//! servers' messages: it tells the others what it has leased.
 //!
 //! It knows nothing of threads: [`Lanes`] carries the copies.
 
@@ -17,6 +18,7 @@ use demi_drivers::spread::{Arrival, Spread};
 use demi_drivers::{Buf, Capabilities, Device, Instant, Pool, RxFrame, TxQueue};
 
 use crate::icmp;
+use crate::wire::ethernet::EtherType;
 use crate::wire::{icmpv6, ipv4, ipv6, protocol};
 
 /// Bytes of an Ethernet header.
@@ -208,6 +210,21 @@ impl Device for Shared {
         }
     }
 
+    fn tell_fellows(&mut self, notice: &[u8]) -> bool {
+        let Some(mut frame) = self.inner.pool().alloc(ETHERNET + notice.len()) else { return false };
+        let mac = self.inner.capabilities().mac;
+        let EtherType(kind) = EtherType::NOTICE;
+        for part in [&mac[..], &mac, &kind.to_be_bytes(), notice] {
+            frame.put_slice(part);
+        }
+        let frame = RxFrame::new(frame.freeze());
+        let (lost, ours) = (self.lost, self.spread.queue);
+        for queue in (0..self.spread.queues).filter(|queue| *queue != ours) {
+            self.send(queue, &frame);
+        }
+        lost == self.lost
+    }
+
     fn set_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
         self.inner.set_addresses(addresses)
     }
@@ -345,6 +362,9 @@ mod tests {
             v4(6, 0x0004, &ports(1000, 7000)),
             v4(47, 0, &[0; 8]),
             ethernet(0x88cc, &[0; 50]),
+            // Nobody on the link tells a core what the first one has leased.
+            ethernet(0x88b5, &[0; 50]),
+            v4(17, 0, &ports(67, 68)),
             vec![0; 5],
         ] {
             assert_eq!(fate(&spread, &frame), Fate::One(0), "{frame:02x?}");
@@ -408,6 +428,15 @@ mod tests {
             let stays = shared.hand_over(buf(&pool, &packet)).is_some();
             assert_eq!((stays, sent.borrow().len() - before), (queue == 1, usize::from(queue != 1)));
         }
+    }
+
+    #[test]
+    fn what_fellows_are_told_reaches_each_of_them() {
+        let (mut shared, _far, sent) = shared(Vec::new());
+        assert!(shared.tell_fellows(&[5; 300]));
+        let mac = shared.capabilities().mac;
+        let frame = [&mac[..], &mac, &[0x88, 0xb5], &[5; 300]].concat();
+        assert_eq!(*sent.borrow(), [0, 2, 3].map(|queue| (queue, frame.clone())));
     }
 
     #[test]

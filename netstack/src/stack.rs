@@ -226,10 +226,20 @@ impl Stack {
         Ok(())
     }
 
+    /// Tells the host's other stacks what is leased, if they do not know.
+    fn tell_fellows(&mut self) {
+        let now = self.egress.now;
+        if let Some(notice) = self.autoconf.news(now) {
+            let told = self.device.tell_fellows(notice);
+            self.autoconf.told(now, told);
+        }
+    }
+
     /// Sees that [`poll_rare`](Self::poll_rare) runs when something of it is due: called by whoever sets a deadline of it.
     pub(crate) fn set_alarm(&mut self) {
         // What the device cannot take now (its kernel is short of memory), it is told again next time.
         let _ = self.tell_device();
+        self.tell_fellows();
         let alarm = self.reassembly.deadline().min(self.autoconf.deadline()).min(self.groups.deadline());
         self.egress.neighbors.set_alarm(alarm);
     }

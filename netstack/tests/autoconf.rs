@@ -520,6 +520,62 @@ fn an_offered_address_that_somebody_has_is_declined() {
     assert!(bench.host.addresses().is_empty());
 }
 
+/// What the first of a host's stacks tells the others: its own frame, with a server's message or nothing in it.
+fn notice(src: Mac, message: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; ethernet::HEADER_LEN];
+    ethernet::Repr { dst: HOST, src, ethertype: EtherType::NOTICE }.emit(bytes.first_chunk_mut().unwrap());
+    bytes.extend_from_slice(message);
+    bytes
+}
+
+#[test]
+fn a_silent_stack_has_the_lease_that_it_is_told_of_and_asks_nobody() {
+    let mut bench = Bench::with(StackConfig {
+        addresses: Vec::new(),
+        dhcp: true,
+        link_local: false,
+        silent: true,
+        ..config(1)
+    });
+    let dhcp = ethernet::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN;
+    let options = [3, 4, 10, 9, 0, 254, 6, 4, 9, 9, 9, 9];
+    let acknowledged = &reply(5, [1; 4], Ipv4Addr::BROADCAST, 60, &options)[dhcp..];
+    assert!(requests(&pass(&mut bench, Duration::from_secs(60))).is_empty());
+    assert!(!is_configured(&mut bench));
+    // The link has no say in it, and what makes no sense gives nothing.
+    bench.ask(&notice(HAND, acknowledged));
+    bench.ask(&notice(HOST, &acknowledged[..200]));
+    assert!(addresses(&bench).is_empty());
+
+    assert!(bench.ask(&notice(HOST, acknowledged)).is_empty(), "another stack has announced it");
+    assert!(is_configured(&mut bench));
+    assert_eq!(addresses(&bench), [IpAddr::from(LEASED)]);
+    assert_eq!(bench.host.name_servers(), [IpAddr::from([9, 9, 9, 9])]);
+    assert_eq!(bench.host.reach("8.8.8.8".parse().unwrap()), Some(0));
+    let mut body = [0; arp::PACKET_LEN];
+    arp::Repr {
+        operation: arp::Operation::Request,
+        sender_mac: HAND,
+        sender_ip: LEASED,
+        target_mac: Mac::default(),
+        target_ip: LEASED,
+    }
+    .emit(&mut body);
+    let dispute = frame(Mac::BROADCAST, EtherType::ARP, &body);
+    for _ in 0..3 {
+        assert!(bench.ask(&dispute).is_empty(), "defending it is another stack's");
+    }
+    // Nor does it end by itself: who leases it says when.
+    let sent = pass(&mut bench, Duration::from_secs(600));
+    assert!(requests(&sent).is_empty() && arps(&sent).is_empty());
+    assert_eq!(addresses(&bench), [IpAddr::from(LEASED)]);
+
+    bench.ask(&notice(HOST, &[]));
+    assert!(addresses(&bench).is_empty() && bench.host.name_servers().is_empty());
+    assert_eq!(bench.host.reach("8.8.8.8".parse().unwrap()), None);
+    assert!(!is_configured(&mut bench));
+}
+
 #[test]
 fn a_leased_address_gives_way_to_who_insists() {
     let mut bench = leasing();

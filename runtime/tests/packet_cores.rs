@@ -2,8 +2,10 @@
 //! veth, or of a TAP; in network namespaces of their own. Run by `cargo xtask test --tier kernel`, and with DPDK, as `dpdk_cores`, by
 //! `--tier dpdk`.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::FromRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,6 +120,16 @@ where
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
+    on_two_with(Config::new().device(device).address(["10.78.0.2/24", "fd78::2/64"]), main, client)
+}
+
+/// As [`on_two`], with the device and the addresses of `config`.
+fn on_two_with<F, Fut, T>(config: Config, main: F, client: impl FnOnce() + Send + 'static) -> Option<Vec<T>>
+where
+    F: Fn(Signs) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
     let Some(cores) = cores() else {
         let _ = writeln!(io::stderr(), "SKIP two cores: this machine has one");
         return None;
@@ -134,9 +146,7 @@ where
             answer
         })
     };
-    let config = Config::new()
-        .device(device)
-        .address(["10.78.0.2/24", "fd78::2/64"])
+    let config = config
         .mac("02:00:00:00:78:02")
         .cores(cores)
         .idle("park")
@@ -296,15 +306,74 @@ fn what_a_core_asks_is_answered_to_it() {
 }
 
 #[test]
+fn an_address_is_leased_by_one_core_for_both() {
+    in_namespace("leased", |device| {
+        let line = "--keep-in-foreground --conf-file=/dev/null --port=0 --pid-file= --log-facility=- --log-dhcp --no-ping \
+                    --user=root --dhcp-leasefile=/dev/null --interface=dk0 --bind-dynamic \
+                    --dhcp-range=10.78.0.50,10.78.0.60,255.255.255.0,2m";
+        let log = tempfile();
+        let mut server = Command::new("dnsmasq")
+            .args(line.split_whitespace())
+            .stderr(log.try_clone().unwrap())
+            .spawn()
+            .expect("dnsmasq");
+        let echo = UdpSocket::bind("10.78.0.1:7201").unwrap();
+        std::thread::spawn(move || {
+            let mut request = [0; 64];
+            while let Ok((bytes, peer)) = echo.recv_from(&mut request) {
+                let _ = echo.send_to(&request[..bytes], peer);
+            }
+        });
+        let config = Config::new().device(device).address("dhcp").address_wait_ms(Duration::from_secs(60));
+        let main = |signs: Signs| async move {
+            // The start has waited for the lease.
+            let socket = net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
+            socket.connect("10.78.0.1:7201").await.unwrap();
+            let core = [demi::this_core().index() as u8; 9];
+            socket.send(&core).await.unwrap();
+            let mut answer = [0; 16];
+            let answered = demi::time::timeout(Duration::from_secs(10), socket.recv(&mut answer)).await;
+            assert_eq!(answered.expect("no answer in time").unwrap(), 9);
+            assert_eq!(answer[..9], core);
+            signs.serve().await;
+            socket.local_addr().unwrap().ip()
+        };
+        let addresses = on_two_with(config, main, || {});
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let said = read_back(log);
+        let Some(addresses) = addresses else { return };
+        let [first, second] = addresses[..] else { panic!("{addresses:?}") };
+        assert_eq!(first, second, "{said}");
+        assert!((50..=60).any(|last| first == IpAddr::from([10, 78, 0, last])), "{first}: {said}");
+        // One of the two has asked.
+        let asked: Vec<&str> = said.lines().filter(|line| line.contains("DHCPREQUEST(dk0)")).collect();
+        assert_eq!(asked.len(), 1, "{said}");
+    });
+}
+
+/// A file of nobody else's, for a program to write to.
+fn tempfile() -> File {
+    // SAFETY: the name is a string of C's.
+    let fd = unsafe { libc::memfd_create(c"said".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: the descriptor is new and ours.
+    unsafe { File::from_raw_fd(fd) }
+}
+
+/// What was written to it.
+fn read_back(mut file: File) -> String {
+    let mut said = String::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
 fn what_several_cores_cannot_have_is_said() {
     in_namespace("refused", |device| {
         let Some(cores) = cores() else { return };
         let config = Config::new().device(device).cores(cores).pool_slots(2048).huge_pages(false);
-        let error = demi::run(config.clone(), || async {}).unwrap_err();
-        assert!(
-            error.to_string().ends_with("several cores lease no address: set address, or one core"),
-            "{error}"
-        );
         let errors = demi::run(config.address("10.78.0.2/24"), || async {
             net::TcpListener::bind("10.78.0.2:0").await.unwrap_err().to_string()
         });

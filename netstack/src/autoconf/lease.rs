@@ -2,6 +2,9 @@
 //!
 //! Owns what was put in force, to take it back as it was. The address is announced like any other, and given back when
 //! somebody else insists that it is his.
+//!
+//! Of several stacks of one host the first one leases. It tells the others by passing on the server's acknowledgement once that is in
+//! force, or nothing when it is not any more; they do the same with it, and ask, time and announce nothing themselves.
 
 use core::time::Duration;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,26 +26,67 @@ const MAX_DELAY_MS: u32 = 100;
 /// The smallest MTU that a lease may name (RFC 2132 §5.1 has 68; below this nothing useful is left).
 const MIN_MTU: u16 = 576;
 
+/// When the other stacks are told again, if there was no room to tell them.
+const TELL_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The lease.
 #[derive(Debug)]
 pub(super) struct Lease {
+    /// It is another stack's, which tells of it: the client never begins.
+    follows: bool,
     client: Client,
+    /// The message that the client's lease is from.
+    acknowledgement: Vec<u8>,
+    /// When the other stacks are to be told.
+    tell_at: Instant,
     in_force: Option<Cidr>,
     name_servers: Vec<Ipv4Addr>,
     domain: Option<String>,
 }
 
 impl Lease {
-    pub(super) fn new(mac: Mac) -> Lease {
-        Lease { client: Client::new(mac), in_force: None, name_servers: Vec::new(), domain: None }
+    pub(super) fn new(mac: Mac, follows: bool) -> Lease {
+        Lease {
+            follows,
+            client: Client::new(mac),
+            acknowledgement: Vec::new(),
+            tell_at: Instant::FAR_FUTURE,
+            in_force: None,
+            name_servers: Vec::new(),
+            domain: None,
+        }
     }
 
     pub(super) fn start(&mut self, now: Instant, random: &mut Random) {
-        self.client.start(now + Duration::from_millis(random.below(MAX_DELAY_MS).into()));
+        if !self.follows {
+            self.client.start(now + Duration::from_millis(random.below(MAX_DELAY_MS).into()));
+        }
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.client.deadline()
+        self.client.deadline().min(self.tell_at)
+    }
+
+    /// What the other stacks are to be told by `now`: the acknowledgement of what is in force; empty, when nothing is.
+    pub(super) fn news(&self, now: Instant) -> Option<&[u8]> {
+        let notice = if self.in_force.is_some() { &self.acknowledgement[..] } else { &[] };
+        (self.tell_at <= now).then_some(notice)
+    }
+
+    /// They were told, or not all of them.
+    pub(super) fn told(&mut self, now: Instant, all: bool) {
+        self.tell_at = if all { Instant::FAR_FUTURE } else { now + TELL_INTERVAL };
+    }
+
+    /// The stack that leases says what is in force.
+    pub(super) fn on_notice(&mut self, egress: &mut Egress, claims: &mut Claims, notice: &[u8]) {
+        if !self.follows {
+            return;
+        }
+        match Reply::parse(notice) {
+            Ok(reply) if self.put_in_force(egress, claims, &reply) => {}
+            _ => self.take_back(egress, claims),
+        }
     }
 
     pub(super) fn is_bound(&self) -> bool {
@@ -81,7 +125,17 @@ impl Lease {
             egress.stats.v4.udp.in_errors += 1;
             return;
         };
-        if let Some(action) = self.client.on_reply(egress.now, reply) {
+        let mut heard = reply.clone();
+        let action = self.client.on_reply(egress.now, reply);
+        if let Some(lease) = self.client.reply() {
+            // One that does not say which server it is from is from that of the offer.
+            heard.server = heard.server.or(lease.server);
+            if *lease == heard {
+                self.acknowledgement.clear();
+                self.acknowledgement.extend_from_slice(payload);
+            }
+        }
+        if let Some(action) = action {
             self.run(egress, claims, action, random);
         }
     }
@@ -131,7 +185,8 @@ impl Lease {
                 egress.send_arp(Mac::BROADCAST, &probe);
             }
             Action::Bound | Action::Extended => {
-                if !self.put_in_force(egress, claims)
+                let leased = self.client.reply().cloned();
+                if !leased.is_some_and(|reply| self.put_in_force(egress, claims, &reply))
                     && let Some(Action::Broadcast(request)) = self.client.decline(egress.now, random)
                 {
                     broadcast(egress, &request);
@@ -142,8 +197,7 @@ impl Lease {
     }
 
     /// Puts what is leased in force; `false` when nobody can have that address.
-    fn put_in_force(&mut self, egress: &mut Egress, claims: &mut Claims) -> bool {
-        let Some(reply) = self.client.reply() else { return false };
+    fn put_in_force(&mut self, egress: &mut Egress, claims: &mut Claims, reply: &Reply) -> bool {
         let prefix_len = reply.prefix_len.filter(|len| *len > 0).unwrap_or(classful(reply.address));
         let Some(cidr) = Cidr::new(IpAddr::V4(reply.address), prefix_len) else { return false };
         let moved = self.in_force != Some(cidr);
@@ -172,6 +226,10 @@ impl Lease {
         self.name_servers = reply.name_servers.to_vec();
         self.domain = reply.domain.clone();
         egress.neighbors.forget_paths();
+        if self.follows {
+            return true;
+        }
+        self.tell_at = egress.now;
         if moved {
             claims.announce(egress.now, reply.address);
         }
@@ -188,6 +246,9 @@ impl Lease {
         }
         self.name_servers.clear();
         self.domain = None;
+        if !self.follows {
+            self.tell_at = egress.now;
+        }
     }
 }
 

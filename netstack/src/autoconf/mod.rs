@@ -71,7 +71,7 @@ impl Autoconf {
             addresses,
             routers: config.router_discovery.then(Routers::default),
             claims,
-            lease: config.dhcp.then(|| Lease::new(egress.mac)),
+            lease: config.dhcp.then(|| Lease::new(egress.mac, config.silent)),
             random: Random::new(random.next_key()),
             waiters: Vec::new(),
         }
@@ -157,6 +157,10 @@ impl Autoconf {
         }
         if egress.routes.is_own(IpAddr::V4(packet.sender_ip)) {
             egress.stats.link.address_conflicts += 1;
+            if egress.silent {
+                // The first stack has heard it, too, and answers for all.
+                return;
+            }
             let again = self.claims.on_conflict(egress, packet.sender_ip);
             if let Some(lease) = self.lease.as_mut().filter(|_| again) {
                 lease.give_up(egress, &mut self.claims, packet.sender_ip, &mut self.random);
@@ -172,7 +176,26 @@ impl Autoconf {
         true
     }
 
+    /// The first of the host's stacks says what it has leased.
+    pub(crate) fn on_notice(&mut self, egress: &mut Egress, notice: &[u8]) {
+        let Some(lease) = &mut self.lease else { return };
+        lease.on_notice(egress, &mut self.claims, notice);
+        self.wake();
+    }
+
     // ---- what others ask ----
+
+    /// What the host's other stacks are to be told by now; [`told`](Self::told) says whether they were.
+    pub(crate) fn news(&self, now: Instant) -> Option<&[u8]> {
+        self.lease.as_ref().and_then(|lease| lease.news(now))
+    }
+
+    /// They were, or will have to be told again.
+    pub(crate) fn told(&mut self, now: Instant, all: bool) {
+        if let Some(lease) = &mut self.lease {
+            lease.told(now, all);
+        }
+    }
 
     /// Waits until the interface has the addresses that it can have for now.
     pub(crate) fn poll_configured(&mut self, cx: &mut Context<'_>) -> Poll<()> {

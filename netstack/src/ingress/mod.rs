@@ -97,6 +97,11 @@ impl Stack {
                 buf.advance(header_len);
                 self.on_arp(&buf);
             }
+            // Only another of this host's stacks can have sent it: `Shared` hands what the link brings of it to the first one.
+            EtherType::NOTICE if self.egress.silent && src == self.egress.mac && header_len == HEADER_LEN => {
+                buf.advance(header_len);
+                self.on_notice(&buf);
+            }
             _ => stats.in_unknown_type += 1,
         }
     }

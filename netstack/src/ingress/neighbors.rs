@@ -164,6 +164,15 @@ impl Stack {
         taken
     }
 
+    /// Takes what the first of this host's stacks says of the lease.
+    #[cold]
+    pub(super) fn on_notice(&mut self, notice: &[u8]) {
+        let before = (self.egress.mtu_v4, self.egress.mtu_v6);
+        self.autoconf.on_notice(&mut self.egress, notice);
+        self.fit_mtu(before);
+        self.set_alarm();
+    }
+
     fn fit_mtu(&mut self, before: (u16, u16)) {
         let now = (self.egress.mtu_v4, self.egress.mtu_v6);
         if now != before {

@@ -72,6 +72,8 @@ impl EtherType {
     pub const IPV6: EtherType = EtherType(0x86dd);
     /// An 802.1Q tag.
     pub const VLAN: EtherType = EtherType(0x8100);
+    /// A host's own, between its stacks; never on a link (IEEE 802 calls it "local experimental 1").
+    pub const NOTICE: EtherType = EtherType(0x88b5);
 }
 
 /// A frame whose header is known to be there.

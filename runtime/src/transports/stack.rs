@@ -30,7 +30,7 @@ pub(crate) fn over(
 /// As [`over`], for one of several cores that drive a queue of the device each.
 ///
 /// # Errors
-/// As [`over`]; `Unsupported` when the configuration wants what several cores cannot have.
+/// As [`over`]; `InvalidInput` when the device does not say which queue a packet arrives at.
 pub(crate) fn over_shared(
     device: Box<dyn Device>,
     config: &Config,
@@ -47,22 +47,15 @@ pub(crate) fn over_shared(
 /// A queue of a device for one of several stacks with the same addresses, and what such a stack is told.
 ///
 /// # Errors
-/// `Unsupported` when the configuration wants what several cores cannot have; `InvalidInput` when the device does not say which
-/// queue a packet arrives at.
+/// `InvalidInput` when the device does not say which queue a packet arrives at.
 pub(super) fn share(
     device: Box<dyn Device>,
     config: &mut StackConfig,
     queue: Queue,
     lanes: Lanes,
 ) -> io::Result<Box<dyn Device>> {
-    if config.dhcp {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("device {}: several cores lease no address: set address, or one core", device.name()),
-        ));
-    }
     if queue.index > 0 {
-        // The first one does that for all.
+        // The first one does that for all, and leases an address for all.
         (config.silent, config.detect_duplicates) = (true, false);
     }
     Ok(Box::new(Shared::new(device, Box::new(lanes))?))

@@ -88,6 +88,15 @@ async fn lease() -> io::Result<()> {
 }
 
 fn leased(seed: u64) -> Sim {
+    leased_on(1, seed)
+}
+
+/// A client on several cores: the first one leases, and all of them have the address.
+fn leased_on_cores(seed: u64) -> Sim {
+    leased_on(3, seed)
+}
+
+fn leased_on(cores: u16, seed: u64) -> Sim {
     let mut sim = Sim::new(seed);
     let rng = &mut Rng::new(sim.seed());
     let link = sim.link();
@@ -100,7 +109,7 @@ fn leased(seed: u64) -> Sim {
     sim.server("elsewhere", "10.0.0.2/24", || echo("10.0.0.2:7"));
     let config =
         Config::new().address("dhcp").detect_duplicates(true).address_wait_ms(Duration::from_secs(600));
-    sim.host_with("client", config, move || async move {
+    let client = move || async move {
         // The start has waited for the lease.
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
         socket.connect("10.0.0.2:7").await?;
@@ -114,13 +123,23 @@ fn leased(seed: u64) -> Sim {
         }
         assert!(answered >= if lossless { 40 } else { 5 }, "{answered} of 40 were answered");
         Ok(())
-    });
+    };
+    if cores == 1 {
+        sim.host_with("client", config, client);
+    } else {
+        sim.host_on("client", cores, config, client);
+    }
     sim
 }
 
 #[test]
 fn an_address_is_leased_and_renewed_over_a_bad_wire() {
     sweep("dhcp", leased);
+}
+
+#[test]
+fn an_address_leased_by_one_core_is_that_of_all() {
+    sweep("dhcp_cores", leased_on_cores);
 }
 
 #[test]
