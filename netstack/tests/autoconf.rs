@@ -2,12 +2,17 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::{Bench, bind, config, once, send};
 use demi_drivers::transport::Transport;
-use demi_netstack::wire::dhcpv4::{CLIENT_PORT, SERVER_PORT};
+use demi_drivers::wire::WireEnd;
+use demi_drivers::{Capabilities, Device, Instant, Pool, RxFrame, TxQueue};
+use demi_netstack::wire::dhcpv4::{self, CLIENT_PORT, SERVER_PORT};
 use demi_netstack::wire::ethernet::{self, EtherType, Mac};
 use demi_netstack::wire::{arp, icmpv6, ipv4, ipv6, ndisc, protocol, router, udp};
 use demi_netstack::{StackConfig, link_local};
@@ -518,6 +523,60 @@ fn an_offered_address_that_somebody_has_is_declined() {
     assert!(requests(&pass(&mut bench, Duration::from_secs(9))).is_empty());
     assert_eq!(requests(&pass(&mut bench, Duration::from_secs(2)))[0].1, 1, "another one is looked for");
     assert!(bench.host.addresses().is_empty());
+}
+
+/// An end of a wire whose host has more stacks, and no room to tell them anything at the first attempt.
+struct Crowded {
+    end: WireEnd,
+    attempts: usize,
+    told: Rc<RefCell<Vec<Vec<u8>>>>,
+}
+
+impl Device for Crowded {
+    fn name(&self) -> &str {
+        self.end.name()
+    }
+    fn capabilities(&self) -> &Capabilities {
+        self.end.capabilities()
+    }
+    fn pool(&self) -> &Pool {
+        self.end.pool()
+    }
+    fn rx_burst(&mut self, now: Instant, into: &mut Vec<RxFrame>, max: usize) -> io::Result<usize> {
+        self.end.rx_burst(now, into, max)
+    }
+    fn tx_burst(&mut self, now: Instant, queue: &mut TxQueue) -> io::Result<usize> {
+        self.end.tx_burst(now, queue)
+    }
+    fn tell_fellows(&mut self, notice: &[u8]) -> bool {
+        self.attempts += 1;
+        if self.attempts > 1 {
+            self.told.borrow_mut().push(notice.to_vec());
+        }
+        self.attempts > 1
+    }
+}
+
+#[test]
+fn the_stack_that_leases_tells_the_others_until_they_know() {
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let config = StackConfig { addresses: Vec::new(), dhcp: true, link_local: false, ..config(1) };
+    let mut bench = Bench::over(config, |end| Box::new(Crowded { end, attempts: 0, told: Rc::clone(&told) }));
+    let options = [3, 4, 10, 9, 0, 254];
+    lease(&mut bench, 60, &options);
+    pass(&mut bench, Duration::from_secs(1));
+    {
+        let told = told.borrow();
+        let [notice] = &told[..] else { panic!("told {} times", told.len()) };
+        let known = dhcpv4::Reply::parse(notice).unwrap();
+        assert_eq!((known.kind, known.address), (dhcpv4::Kind::Ack, LEASED));
+        assert_eq!(known.routers[..], [Ipv4Addr::new(10, 9, 0, 254)]);
+    }
+    // Nobody renews it.
+    pass(&mut bench, Duration::from_secs(120));
+    assert!(addresses(&bench).is_empty());
+    let told = told.borrow();
+    assert_eq!((told.len(), told[1].len()), (2, 0), "that it is over");
 }
 
 /// What the first of a host's stacks tells the others: its own frame, with a server's message or nothing in it.

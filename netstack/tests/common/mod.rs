@@ -129,8 +129,13 @@ impl Bench {
     }
 
     pub(crate) fn with(config: StackConfig) -> Bench {
+        Bench::over(config, |end| Box::new(end))
+    }
+
+    /// As [`with`](Self::with), the host's end of the wire being wrapped.
+    pub(crate) fn over(config: StackConfig, wrap: impl FnOnce(WireEnd) -> Box<dyn Device>) -> Bench {
         let mut ends = Wire::new(1, WireConfig::default()).unwrap().into_iter();
-        let host = Stack::new(Box::new(ends.next().unwrap()), config).unwrap();
+        let host = Stack::new(wrap(ends.next().unwrap()), config).unwrap();
         Bench { host, now: Instant::ZERO, hand: ends.next().unwrap(), queue: TxQueue::new(64) }
     }
 
