@@ -9,6 +9,7 @@
 //! On ctrl-C it stops accepting, lets the connections it has finish for `--grace` seconds, and exits. `kill -USR1` makes it
 //! print what it holds: connections, descriptors, packet buffers.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
@@ -41,11 +42,18 @@ async fn main() -> anyhow::Result<()> {
     let dead_after = args.dead_after.map(Duration::from_secs);
     let listener = TcpListener::bind(args.listen).await?;
     let address = listener.local_addr()?;
-    let datagrams = UdpSocket::bind(address).await?;
+    let datagrams = match UdpSocket::bind(address).await {
+        // Not every device carries datagrams.
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            eprintln!("no datagrams: {error}");
+            None
+        }
+        datagrams => Some(datagrams?),
+    };
     let asked = signal(SignalKind::user_defined1())?;
     println!("listening on {address} ({})", listener.device());
 
-    let udp = demi::spawn(echo_datagrams(datagrams));
+    let udp = datagrams.map(|datagrams| demi::spawn(echo_datagrams(datagrams)));
     demi::spawn(tell_usage(asked));
     let mut connections = JoinSet::new();
     let mut ctrl_c = pin!(ctrl_c());
@@ -67,7 +75,9 @@ async fn main() -> anyhow::Result<()> {
     while connections.try_join_next().is_some() {}
     eprintln!("draining {} connections", connections.len());
     drop(listener);
-    udp.abort();
+    if let Some(udp) = udp {
+        udp.abort();
+    }
     let drained = async { while connections.join_next().await.is_some() {} };
     if demi::time::timeout(Duration::from_secs(args.grace), drained).await.is_err() {
         eprintln!("{} connections did not finish", connections.len());
