@@ -63,14 +63,12 @@ impl Rdma {
         id.resolve(local, remote, QUESTION)?;
         let mut stream = Stream::new(Phase::Resolving(id), remote, options.clone());
         (stream.questions, stream.local) = (QUESTIONS, local);
-        stream.give_up_at = Some(self.now + self.connect_timeout);
         let handle = self.streams.insert(stream);
         if let Some(stream) = self.streams.get(handle)
             && let Phase::Resolving(id) = &stream.phase
         {
             id.set_token(token_of(true, handle));
         }
-        self.arm(handle);
         Ok(StreamId(handle))
     }
 
@@ -160,7 +158,11 @@ impl Rdma {
                     Err(not_ours(&self.adapter, stream.remote.ip()))
                 };
                 match routing {
-                    Ok(()) => stream.phase = Phase::Routing(id),
+                    Ok(()) => {
+                        stream.phase = Phase::Routing(id);
+                        // Until now the questions were what bounded it; and a loop that has not turned yet has no time.
+                        stream.give_up_at = Some(self.now + limit);
+                    }
                     Err(error) => self.connect_failed(handle, error),
                 }
             }
