@@ -175,7 +175,7 @@ fn an_address_that_somebody_has_or_tries_out_too_is_never_used() {
         assert!(is_configured(&mut bench), "there is nothing to wait for");
         assert_eq!(bench.host.stats().link.address_conflicts, 1);
         let error = bench.host.bind_datagram(format!("[{HOST_V6}]:7").parse().unwrap(), &Default::default());
-        assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::AddrNotAvailable);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 }
 
