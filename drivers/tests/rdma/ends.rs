@@ -171,3 +171,23 @@ fn nothing_of_a_hundred_connections_is_left() {
         if same { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     });
 }
+
+#[test]
+fn an_answer_by_rendezvous_to_a_reader_that_is_gone_ends_the_connection() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let (one, other) = cable.connected(Ip::V4);
+    let mut question = cable.ends[0].pool().alloc(60_000).unwrap();
+    question.put_slice(&pattern(0, 60_000));
+    cable.push(0, one, question.freeze());
+    cable.ends[0].shutdown(one, Shutdown::Write).unwrap();
+    cable.wait(|ends, cx| ends[0].poll_drained(cx, one)).unwrap();
+    cable.ends[0].close(one);
+    while let Ok(Some(buf)) = cable.wait(|ends, cx| ends[1].poll_pop(cx, other, usize::MAX)) {
+        cable.push(1, other, buf);
+    }
+    cable.ends[1].close(other);
+    cable.settle();
+}

@@ -402,6 +402,13 @@ impl QueuePair {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
+        // Windows first: one that is open holds its queue pair, whose destruction would wait for it (rxe does, for a minute).
+        self.windows.clear();
+        for request in &mut self.requests {
+            if matches!(request, Request::Invalidate { .. }) {
+                *request = Request::Probe;
+            }
+        }
         // SAFETY: the queue pair was made for the identifier, and is destroyed once, before it.
         unsafe { sys::rdma_destroy_qp(self.id.raw()) };
         for request in self.requests.drain(..) {
