@@ -182,12 +182,15 @@ impl Host {
     /// What it has left; `None` when its power is off.
     pub(super) fn report(&self) -> Option<HostReport> {
         let Running { runtime, .. } = self.running.as_ref()?;
+        // Wakers outlive their runtimes: a stale one of another simulation's may have named one of this one's tasks, to no effect but
+        // that it was counted.
+        let metrics = crate::Metrics { foreign_wakes: 0, ..runtime.metrics() };
         Some(HostReport {
             name: self.name.clone(),
             usage: runtime.inner().transports().usage(),
             slots_out: runtime.inner().transports().slots_out(),
             slots_out_peak: self.slots_out_peak,
-            metrics: runtime.metrics(),
+            metrics,
         })
     }
 
