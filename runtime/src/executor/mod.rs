@@ -51,6 +51,7 @@ use crate::task::Id;
 use arena::Arena;
 use cell::{ABORTED, COMPLETE, DETACHED, Header, TaskRef};
 use ready::Ready;
+pub(crate) use registry::Number;
 use registry::Seat;
 use slots::{Popped, Slots};
 
@@ -275,6 +276,11 @@ impl Executor {
             }
         });
         self.counters.foreign_wakes.set(self.counters.foreign_wakes.get() + wakes);
+    }
+
+    /// Holds the executor's number beyond its life.
+    pub(crate) fn hold_number(&self) -> Rc<Number> {
+        self.seat.hold()
     }
 
     /// The descriptor that is readable when another thread has woken a task of a sleeping executor.

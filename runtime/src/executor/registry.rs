@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -33,9 +34,19 @@ struct Entry {
     bell: Mutex<Option<OwnedFd>>,
 }
 
-/// An executor's place in the table. Dropping it gives the number back.
+/// An executor's number, which is nobody else's as long as somebody has this.
+#[derive(Debug)]
+pub(crate) struct Number(u16);
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        lock(&NUMBERS).free.push(self.0);
+    }
+}
+
+/// An executor's place in the table. Dropping it gives the number back, unless somebody else holds it, too.
 pub(crate) struct Seat {
-    number: u16,
+    number: Rc<Number>,
     entry: &'static Entry,
     bell: RawFd,
     /// Rings that were announced and whose write has not been read yet.
@@ -76,8 +87,9 @@ impl Seat {
             }
         };
         drop(numbers);
+        let number = Rc::new(Number(number));
 
-        let place = &ENTRIES[usize::from(number)];
+        let place = &ENTRIES[usize::from(number.0)];
         let mut entry = place.load(Ordering::Acquire);
         if entry.is_null() {
             entry = Box::into_raw(Box::new(Entry { inbox: Inbox::new(), bell: Mutex::new(None) }));
@@ -96,7 +108,12 @@ impl Seat {
     /// The executor's number.
     #[inline]
     pub(crate) fn number(&self) -> u16 {
-        self.number
+        self.number.0
+    }
+
+    /// Holds the number: as long as it is held, stale wakers of this executor's wake nobody.
+    pub(crate) fn hold(&self) -> Rc<Number> {
+        Rc::clone(&self.number)
     }
 
     /// The executor's inbox.
@@ -132,7 +149,6 @@ impl Drop for Seat {
     fn drop(&mut self) {
         // Closes the descriptor, with nobody about to write to it.
         *lock(&self.entry.bell) = None;
-        lock(&NUMBERS).free.push(self.number);
     }
 }
 
@@ -183,6 +199,13 @@ mod tests {
         let mut slots = Vec::new();
         seat.inbox().drain(|slot| slots.push(slot));
         assert_eq!(slots, [1, 2]);
+    }
+
+    #[test]
+    fn a_number_that_is_held_is_given_to_nobody() {
+        let held = Seat::take().unwrap().hold();
+        let others: Vec<_> = (0..8).map(|_| Seat::take().unwrap()).collect();
+        assert!(others.iter().all(|seat| seat.number() != held.0));
     }
 
     #[test]

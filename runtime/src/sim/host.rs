@@ -12,6 +12,7 @@ use demi_drivers::{Instant, Transport};
 use super::{Cause, HostReport, Machine, Main, Rng};
 use crate::config::Config;
 use crate::cores::Placing;
+use crate::executor::Number;
 use crate::runtime::Runtime;
 use crate::task::JoinHandle;
 use crate::time::timeout;
@@ -28,6 +29,8 @@ pub(super) struct Host {
     /// `None` while its power is cut.
     running: Option<Running>,
     slots_out_peak: usize,
+    /// Numbers of the executors that it has had.
+    numbers: Vec<Rc<Number>>,
     /// What is on its end of the wire, if no stack of ours is.
     machine: Option<Box<dyn Machine>>,
 }
@@ -41,7 +44,16 @@ struct Running {
 impl Host {
     /// A host whose power is off.
     pub(super) fn new(name: String, server: bool, ahead: Rc<Cell<Duration>>) -> Host {
-        Host { name, server, frozen: false, ahead, running: None, slots_out_peak: 0, machine: None }
+        Host {
+            name,
+            server,
+            frozen: false,
+            ahead,
+            running: None,
+            slots_out_peak: 0,
+            numbers: Vec::new(),
+            machine: None,
+        }
     }
 
     /// Has this on its end of the wire.
@@ -66,6 +78,7 @@ impl Host {
             None => builder.config(config).build()?,
             Some(placing) => builder.config(config.check()?).build_at(placing)?,
         };
+        self.numbers.push(runtime.inner().executor().hold_number());
         let main = runtime.spawn(async move {
             // As `block_on` does before it begins.
             let _ = timeout(wait, crate::net::configured()).await;
@@ -78,6 +91,12 @@ impl Host {
     /// What its seeds are called: each life has secrets of its own.
     pub(super) fn seed_name(&self, life: u32) -> String {
         if life == 0 { self.name.clone() } else { format!("{} {life}", self.name) }
+    }
+
+    /// Takes the numbers of its executors: until they are dropped, no other simulation's executor is woken by what its cores leave for
+    /// each other when they go.
+    pub(super) fn take_numbers(&mut self) -> Vec<Rc<Number>> {
+        core::mem::take(&mut self.numbers)
     }
 
     /// Takes all it holds away.
@@ -182,15 +201,12 @@ impl Host {
     /// What it has left; `None` when its power is off.
     pub(super) fn report(&self) -> Option<HostReport> {
         let Running { runtime, .. } = self.running.as_ref()?;
-        // Wakers outlive their runtimes: a stale one of another simulation's may have named one of this one's tasks, to no effect but
-        // that it was counted.
-        let metrics = crate::Metrics { foreign_wakes: 0, ..runtime.metrics() };
         Some(HostReport {
             name: self.name.clone(),
             usage: runtime.inner().transports().usage(),
             slots_out: runtime.inner().transports().slots_out(),
             slots_out_peak: self.slots_out_peak,
-            metrics,
+            metrics: runtime.metrics(),
         })
     }
 

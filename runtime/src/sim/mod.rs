@@ -147,7 +147,7 @@ pub struct HostReport {
     pub slots_out: usize,
     /// As many of them as somebody had at the end of any turn.
     pub slots_out_peak: usize,
-    /// Its loop's counters; wakes from other threads and runtimes are not among them, since not all of those are the simulation's.
+    /// Its loop's counters.
     pub metrics: crate::Metrics,
 }
 

@@ -102,6 +102,14 @@ pub(super) fn run(sim: Sim) -> Result<Report, SimError> {
     })
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        let numbers: Vec<_> = self.hosts.iter_mut().map(Host::take_numbers).collect();
+        self.hosts.clear();
+        drop(numbers);
+    }
+}
+
 impl Running {
     fn start(sim: Sim) -> Result<Running, SimError> {
         let Sim { seed, wire, hosts: specs, on_wire, devices, stacks, capture, mut events, .. } = sim;
