@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use super::RdmaConfig;
 use super::networks::Networks;
+use super::onesided::{self, Memory};
 use super::proto::{HEAD_BYTES, Message, Promises};
 use super::verbs::cm::{Channel, Id, Reads};
 use super::verbs::cq::{Batch, Completion, CompletionQueue};
 use super::verbs::device::Device;
-use super::verbs::memory::{Access, Domain, Region, Window};
+use super::verbs::memory::{Access, Domain, Region, Registered, Window};
 use super::verbs::qp::{Gather, QueuePair, Scratch, Shape};
 use super::verbs::srq::{FRONT, SharedReceives};
 use crate::mem::{Buf, BufMut, HEADROOM, Pool, PoolConfig, SLOT_HEADER};
@@ -122,6 +123,27 @@ impl Adapter {
     /// Whether memory can be opened to peers.
     pub(super) fn can_expose(&self) -> bool {
         self.device.limits().memory_windows || self.open_to_all
+    }
+
+    /// Whether the device has atomic operations.
+    pub(super) fn has_atomics(&self) -> bool {
+        self.device.limits().atomics
+    }
+
+    /// Memory that peers reach.
+    pub(super) fn register(&self, bytes: usize, access: onesided::Access) -> io::Result<onesided::Region> {
+        let memory = Memory::new(bytes)?;
+        // Whoever writes or swaps there remotely has to be able to do so locally, which all of ours are.
+        let remote = Access {
+            remote_read: access.read,
+            remote_write: access.write,
+            remote_atomic: access.atomic,
+            windows: false,
+        };
+        // SAFETY: the memory is on the heap and stays there while the region has it, which is until it is deregistered, or for ever; and
+        // it gives out no references but to atomics.
+        let registered = unsafe { Registered::new(&self.domain, &memory, remote)? };
+        Ok(onesided::Region::new(memory, Box::new(registered), access))
     }
 
     /// Queues for a connection.

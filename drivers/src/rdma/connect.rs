@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::listener::not_ours;
 use super::proto::{Config, Failure, HELLO_BYTES, Hello, Refusal, Role, Session};
-use super::stream::{Phase, Stream};
+use super::stream::{ONE_SIDED, Phase, Stream};
 use super::transport::{Rdma, token_of};
 use super::verbs::cm::{Id, News, Told};
 use crate::sockets::{explain, stale, too_many_sockets};
@@ -137,6 +137,7 @@ impl Rdma {
 
     /// Makes the queue pair of a connection.
     fn pair_up(&mut self, handle: Handle, id: Id, depth: u32) -> io::Result<()> {
+        let depth = depth + ONE_SIDED as u32;
         let pair = self.adapter.pair(id, depth, super::transport::tag_of(handle))?;
         self.by_queue.insert(pair.number(), handle);
         let stream = self.streams.get_mut(handle).ok_or_else(stale)?;

@@ -7,9 +7,11 @@ use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::adapter::Adapter;
+use super::onesided::{Line, Local, Marked, Peer};
 use super::proto::{Action, Ended, Failure, Popped, Session};
 use super::verbs::cm::Id;
 use super::verbs::cq::Status;
@@ -43,6 +45,8 @@ pub(super) struct Stream {
     /// Dropped before the session: nothing of the session's memory is with the adapter then.
     pub(super) pair: Option<QueuePair>,
     pub(super) session: Option<Session>,
+    /// One-sided operations on the peer's memory, once somebody has asked for them.
+    pub(super) line: Option<Rc<Line<Local>>>,
     /// Actions that wait for a slot.
     stalled: VecDeque<Action>,
     pub(super) local: Option<SocketAddr>,
@@ -79,6 +83,7 @@ impl Stream {
             phase,
             pair: None,
             session: None,
+            line: None,
             stalled: VecDeque::new(),
             local: None,
             remote,
@@ -122,17 +127,24 @@ impl Stream {
     /// A completion of its requests: the one numbered `number`, and all before it that had none.
     pub(super) fn completed(&mut self, adapter: &mut Adapter, now: Instant, number: u16, status: Status) {
         let Some(pair) = &mut self.pair else { return };
-        let session = &mut self.session;
+        let (session, line) = (&mut self.session, &self.line);
         let mut sent = 0;
         let count = pair.completed(number, status, |done, status| {
             let well = status == Status::Success;
             let Some(session) = session else { return };
+
             if let Done::Sent = done {
                 sent += usize::from(well);
             } else if well && sent > 0 {
                 session.sent(now, std::mem::take(&mut sent));
             }
             match done {
+                Done::OneSided { operation, memory } => {
+                    let result = if well { Ok(()) } else { Err(failure(status).into()) };
+                    if let Some(line) = line {
+                        line.completed(operation, memory, result);
+                    }
+                }
                 Done::Sent | Done::Bound => {}
                 Done::Read(slot) if well => session.read(now, slot.freeze()),
                 Done::Probed if well => session.probed(now),
@@ -216,7 +228,8 @@ impl Stream {
                     }
                     Action::Disconnect => {
                         self.leaving = true;
-                        pair.withdraw(drop);
+                        let (line, ended) = (&self.line, session.ended());
+                        pair.withdraw(|done| undone(done, line.as_deref(), ended));
                         // Of one that is disconnected already, or never was connected, it says so, and that is well.
                         let _ = pair.id().disconnect();
                         // Messages that asked for no completion have none now that they were sent: behind all of them goes
@@ -236,6 +249,17 @@ impl Stream {
             }
         }
         let Some(pair) = &mut self.pair else { return true };
+        if let Some(line) = &self.line {
+            while let Some((operation, what)) = line.next_to_post() {
+                let refused = match self.leaving {
+                    true => Some(what.memory),
+                    false => pair.one_sided(operation, what).err(),
+                };
+                if let Some(memory) = refused {
+                    line.completed(operation, memory, Err(Failure::Broken.into()));
+                }
+            }
+        }
         match adapter.post(pair) {
             Ok(whole) => whole && self.stalled.is_empty(),
             Err(_) => {
@@ -259,13 +283,34 @@ impl Stream {
     pub(super) fn bring_down(&mut self) -> Option<u32> {
         let number = self.pair.as_ref().map(QueuePair::number);
         self.stalled.clear();
-        self.pair = None;
+        let ended = self.session.as_ref().and_then(Session::ended);
+        if let Some(pair) = self.pair.take() {
+            pair.destroy(|done| undone(done, self.line.as_deref(), ended));
+        }
         if let Some(session) = &mut self.session
             && !session.is_down()
         {
             session.down();
         }
+        if let Some(line) = &self.line {
+            line.fail(ended.unwrap_or(Ended::Aborted));
+        }
         number
+    }
+
+    /// One-sided operations on the memory of its peer.
+    pub(super) fn one_sided(
+        &mut self,
+        handle: Handle,
+        marked: &Marked,
+        adapter: &Adapter,
+    ) -> io::Result<Peer> {
+        let live = matches!(self.phase, Phase::Open) && self.session()?.ended().is_none();
+        if !live {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the stream is not connected"));
+        }
+        let line = self.line.get_or_insert_with(|| Line::new(handle, ONE_SIDED, marked));
+        Ok(Peer::new(Rc::clone(line), &adapter.pool, adapter.has_atomics()))
     }
 
     /// Wakes whom recent events concern.
@@ -273,6 +318,11 @@ impl Stream {
     pub(super) fn wake(&mut self, wakes: &mut Vec<Waker>) {
         let Some(session) = &mut self.session else { return };
         let changes = session.take_changes();
+        if changes.ended
+            && let (Some(line), Some(ended)) = (&self.line, session.ended())
+        {
+            line.fail(ended);
+        }
         if changes.readable || changes.ended {
             wakes.extend(self.reader.take());
         }
@@ -552,6 +602,16 @@ impl Stream {
             info.unread_bytes = session.ready_bytes() as u64;
         }
         info
+    }
+}
+
+/// One-sided operations that a connection may have under way.
+pub(super) const ONE_SIDED: usize = 32;
+
+/// A request that is not done any more: an operation's memory goes back to who asked for it.
+fn undone(done: Done, line: Option<&Line<Local>>, ended: Option<Ended>) {
+    if let (Done::OneSided { operation, memory }, Some(line)) = (done, line) {
+        line.completed(operation, memory, Err(ended.unwrap_or(Ended::Aborted)));
     }
 }
 

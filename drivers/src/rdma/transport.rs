@@ -17,6 +17,7 @@ use super::RdmaConfig;
 use super::adapter::Adapter;
 use super::connect::next_look;
 use super::listener::Listener;
+use super::onesided::{Access, Marked, Peer, Region};
 use super::proto::{Action, Config, Failure};
 use super::stream::{Phase, Stream};
 use super::timers::Timers;
@@ -77,6 +78,8 @@ pub struct Rdma {
     pub(super) asked: HashMap<u32, Config>,
     /// Connections with something to post.
     dirty: Vec<Handle>,
+    /// Connections whose peers' memory somebody wants something of.
+    marked: Marked,
     /// Events taken, for after the completions that came before them.
     news: VecDeque<(u64, News)>,
     timers: Timers,
@@ -133,6 +136,7 @@ impl Rdma {
             by_queue: ByQueue::default(),
             asked: HashMap::new(),
             dirty: Vec::new(),
+            marked: Marked::default(),
             news: VecDeque::new(),
             timers: Timers::default(),
             actions: Vec::new(),
@@ -180,6 +184,19 @@ impl Rdma {
         if let Some(stream) = self.streams.get_mut(handle) {
             let deadline = stream.deadline();
             self.timers.arm(&mut stream.armed, deadline, handle);
+        }
+    }
+
+    /// Has connections flushed of which one-sided operations are wanted.
+    #[inline]
+    fn take_marked(&mut self) {
+        for handle in self.marked.borrow_mut().drain(..) {
+            if let Some(stream) = self.streams.get_mut(handle)
+                && !stream.dirty
+            {
+                stream.dirty = true;
+                self.dirty.push(handle);
+            }
         }
     }
 
@@ -445,6 +462,7 @@ impl Transport for Rdma {
 
     fn flush(&mut self, now: Instant) -> io::Result<()> {
         self.now = now;
+        self.take_marked();
         let mut at = 0;
         let end = self.dirty.len();
         while at < end {
@@ -789,6 +807,17 @@ impl Transport for Rdma {
     }
 
     fn close_datagram(&mut self, _socket: DatagramId) {}
+
+    fn one_sided(&mut self, stream: StreamId) -> io::Result<Peer> {
+        let Some(entry) = self.streams.get_mut(stream.0).filter(|stream| !stream.orphan) else {
+            return Err(stale());
+        };
+        entry.one_sided(stream.0, &self.marked, &self.adapter)
+    }
+
+    fn register(&mut self, bytes: usize, access: Access) -> io::Result<Region> {
+        self.adapter.register(bytes, access)
+    }
 }
 
 #[cold]

@@ -3,5 +3,6 @@
 
 mod connecting;
 mod ends;
+mod onesided;
 mod streams;
 mod support;

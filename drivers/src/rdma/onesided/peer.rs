@@ -30,12 +30,14 @@ pub enum Local {
 pub struct Peer {
     line: Rc<Line<Local>>,
     pool: Pool,
+    atomics: bool,
 }
 
 impl Peer {
-    /// The peer of the connection whose operations `line` takes; `pool` is the device's. For drivers.
-    pub fn new(line: Rc<Line<Local>>, pool: &Pool) -> Peer {
-        Peer { line, pool: pool.clone() }
+    /// The peer of the connection whose operations `line` takes; `pool` is the device's, which has atomic operations or not. For
+    /// drivers.
+    pub fn new(line: Rc<Line<Local>>, pool: &Pool, atomics: bool) -> Peer {
+        Peer { line, pool: pool.clone(), atomics }
     }
 
     /// Reads `bytes` bytes of the peer's region from `offset` on.
@@ -129,6 +131,10 @@ impl Peer {
     ) -> impl Future<Output = io::Result<u64>> + 'static {
         let this = self.clone();
         async move {
+            if !this.atomics {
+                let what = "this RDMA device has no atomic operations: read and write instead";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
             let remote = remote?;
             let into = this.slot(size_of::<u64>()).await?;
             let was = this.carry_out(kind(remote), Local::Into(into)).await?.freeze();

@@ -82,7 +82,7 @@ impl World {
         let handle = |index| Handle { index, generation: 1 };
         let lines: Vec<_> = (0..CONNECTIONS as u32).map(|at| Line::new(handle(at), 4, &marked)).collect();
         World {
-            peers: lines.iter().map(|line| Peer::new(Rc::clone(line), &pool)).collect(),
+            peers: lines.iter().map(|line| Peer::new(Rc::clone(line), &pool, true)).collect(),
             keys: regions.iter().flatten().map(Region::key).collect(),
             pool,
             regions,

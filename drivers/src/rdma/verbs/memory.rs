@@ -12,6 +12,7 @@ use rdma_sys as sys;
 use super::device::Device;
 use super::last_error;
 use crate::mem::Pool;
+use crate::rdma::onesided::{Memory, Registration};
 
 /// What belongs together: queues and memory of one domain may be used with each other.
 #[derive(Debug)]
@@ -116,6 +117,48 @@ impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: it was registered once; queues that name it hold it, so none is left.
         unsafe { sys::ibv_dereg_mr(self.mr.as_ptr()) };
+    }
+}
+
+/// Memory of a region that peers reach, registered until it is said to be no more.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    /// `None` once it is not any more.
+    mr: Option<NonNull<sys::ibv_mr>>,
+    key: u32,
+    _domain: Rc<Domain>,
+}
+
+impl Registered {
+    /// Registers all of `memory`, which the caller keeps until [`deregister`](Registration::deregister) has succeeded.
+    ///
+    /// # Errors
+    /// `OutOfMemory` with the limit to raise; what the device said.
+    ///
+    /// # Safety
+    /// The memory stays where it is, and nobody has a reference to its bytes but as atomics, until it is deregistered.
+    pub(crate) unsafe fn new(domain: &Rc<Domain>, memory: &Memory, access: Access) -> io::Result<Registered> {
+        let flags = access.flags() as libc::c_int;
+        let address = memory.address().cast_mut().cast();
+        // SAFETY: the range is mapped and stays so, says the caller, who also sees to it that an adapter may write there.
+        let mr = unsafe { sys::ibv_reg_mr(domain.raw(), address, memory.len(), flags) };
+        let mr = NonNull::new(mr)
+            .ok_or_else(|| last_error(&format!("register a region of {} bytes", memory.len())))?;
+        // SAFETY: it was made just now.
+        let key = unsafe { mr.as_ref() }.rkey;
+        Ok(Registered { mr: Some(mr), key, _domain: Rc::clone(domain) })
+    }
+}
+
+impl Registration for Registered {
+    fn key(&self) -> u32 {
+        self.key
+    }
+
+    fn deregister(&mut self) -> io::Result<()> {
+        let Some(mr) = self.mr.take() else { return Ok(()) };
+        // SAFETY: it was registered once, and is not any more: it was taken.
+        super::check(unsafe { sys::ibv_dereg_mr(mr.as_ptr()) }, "deregister a region")
     }
 }
 

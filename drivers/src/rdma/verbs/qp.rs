@@ -18,6 +18,8 @@ use super::cq::{CompletionQueue, Status};
 use super::memory::{Bind, Domain, Region, Window};
 use super::srq::SharedReceives;
 use crate::mem::{Buf, BufMut, RawSlot};
+use crate::rdma::onesided::{Kind, Local, Operation, Remote};
+use crate::transport::Handle;
 
 /// Pieces of memory that a request gathers at most.
 pub(crate) const GATHER: usize = 4;
@@ -42,6 +44,13 @@ pub(crate) enum Done {
     Probed,
     /// A window is open.
     Bound,
+    /// A one-sided operation, with its memory.
+    OneSided {
+        /// Which one.
+        operation: Handle,
+        /// What it has read into, or written from.
+        memory: Local,
+    },
     /// A window is closed: nobody reads there any more.
     Invalidated {
         /// What it was opened under.
@@ -59,8 +68,18 @@ enum Request {
     Send { pieces: Gather, keys: [u32; GATHER], signal: bool },
     Read { slot: RawSlot, at: usize, bytes: u32, key: u32, remote: (u64, u32) },
     Probe,
+    OneSided { operation: Handle, kind: Kind, memory: Held, key: u32 },
     Bind(Bind),
     Invalidate { name: u32, window: Window },
+}
+
+/// Memory of a one-sided operation, while it is with the adapter.
+#[derive(Debug)]
+enum Held {
+    /// To be read into, from `at` on.
+    Into { slot: RawSlot, at: usize, bytes: u32 },
+    /// To be written from.
+    From(Buf),
 }
 
 impl Request {
@@ -74,6 +93,17 @@ impl Request {
                 Done::Read(unsafe { BufMut::from_raw(slot, at, bytes as usize) })
             }
             Request::Probe => Done::Probed,
+            Request::OneSided { operation, memory, .. } => {
+                let memory = match memory {
+                    Held::Into { slot, at, bytes } => {
+                        // SAFETY: as above.
+                        let slot = unsafe { BufMut::from_raw(slot, at, bytes as usize) };
+                        Local::Into(slot)
+                    }
+                    Held::From(buf) => Local::From(buf),
+                };
+                Done::OneSided { operation, memory }
+            }
             Request::Bind(_) => Done::Bound,
             Request::Invalidate { name, window } => Done::Invalidated { name, window },
         }
@@ -109,6 +139,7 @@ pub(crate) struct QueuePair {
     inline_bytes: usize,
     /// Windows that are open, or about to be, by the names they were opened under.
     windows: Vec<(u32, Window)>,
+    destroyed: bool,
     /// The memory that requests may name: what slots are read into and windows opened on, and what heads of messages lie in.
     region: Rc<Region>,
     heads: Rc<Region>,
@@ -149,6 +180,7 @@ impl QueuePair {
             depth: shape.depth as usize,
             inline_bytes: shape.inline_bytes.min(attr.cap.max_inline_data) as usize,
             windows: Vec::new(),
+            destroyed: false,
             region: Rc::clone(regions[0]),
             heads: Rc::clone(regions[1]),
             _completions: Rc::clone(completions),
@@ -264,6 +296,32 @@ impl QueuePair {
         Ok(())
     }
 
+    /// Puts a one-sided operation in line. Its completion is asked for.
+    ///
+    /// # Errors
+    /// Its memory, when that is none of the first region's, or not what an operation of that kind takes.
+    pub(crate) fn one_sided(&mut self, operation: Handle, what: Operation<Local>) -> Result<(), Local> {
+        let Operation { kind, memory } = what;
+        let bytes = match kind {
+            Kind::Read { bytes, .. } => bytes as usize,
+            Kind::CompareSwap { .. } | Kind::FetchAdd { .. } => size_of::<u64>(),
+            Kind::Write { .. } => 0,
+        };
+        let held = match memory {
+            Local::Into(mut slot) if bytes > 0 => {
+                let fits = slot.tailroom() >= bytes && self.region.covers(slot.tail_mut());
+                let (Ok(bytes), true) = (u32::try_from(bytes), fits) else { return Err(Local::Into(slot)) };
+                let at = slot.headroom() + slot.len();
+                Held::Into { slot: slot.into_raw(), at, bytes }
+            }
+            Local::From(buf) if bytes == 0 && self.region.covers(&buf) => Held::From(buf),
+            other => return Err(other),
+        };
+        let key = self.region.local_key();
+        self.requests.push_back(Request::OneSided { operation, kind, memory: held, key });
+        Ok(())
+    }
+
     /// Hands what is in line to the adapter, as much as it has room for and at most `budget`; answers how much.
     ///
     /// # Errors
@@ -329,6 +387,18 @@ impl QueuePair {
                     wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_READ;
                     wr.wr.rdma = sys::rdma_t { remote_addr: 0, rkey: 0 };
                 }
+                Request::OneSided { kind, memory, key, .. } => {
+                    let (addr, length) = match memory {
+                        Held::Into { slot, at, bytes } => (slot.address(*at).addr() as u64, *bytes),
+                        Held::From(buf) => (buf.as_ptr().addr() as u64, buf.len() as u32),
+                    };
+                    scratch.pieces.push(sys::ibv_sge { addr, length, lkey: *key });
+                    describe_one_sided(&mut wr, kind);
+                    let inline = matches!(memory, Held::From(_)) && length as usize <= self.inline_bytes;
+                    if inline {
+                        wr.send_flags |= sys::ibv_send_flags::IBV_SEND_INLINE.0;
+                    }
+                }
                 Request::Bind(bind) => {
                     wr.opcode = sys::ibv_wr_opcode::IBV_WR_BIND_MW;
                     wr.bind_mw_tso_union.bind_mw = bind.described();
@@ -385,6 +455,29 @@ impl QueuePair {
         ahead + 1
     }
 
+    /// Destroys the queues. What was in line or with the adapter comes back by `each`, in order; there is nothing after this.
+    pub(crate) fn destroy(mut self, mut each: impl FnMut(Done)) {
+        self.undo();
+        for request in std::mem::take(&mut self.requests) {
+            // SAFETY: the adapter knows the queue pair no more, and so is through with what was posted to it.
+            each(unsafe { request.done() });
+        }
+    }
+
+    fn undo(&mut self) {
+        // Windows first: one that is open holds its queue pair, whose destruction would wait for it (rxe does, for a minute).
+        self.windows.clear();
+        for request in &mut self.requests {
+            if matches!(request, Request::Invalidate { .. }) {
+                *request = Request::Probe;
+            }
+        }
+        if !std::mem::replace(&mut self.destroyed, true) {
+            // SAFETY: the queue pair was made for the identifier, and is destroyed once, before it.
+            unsafe { sys::rdma_destroy_qp(self.id.raw()) };
+        }
+    }
+
     /// Takes back what is in line.
     pub(crate) fn withdraw(&mut self, mut each: impl FnMut(Done)) {
         while self.requests.len() > self.posted {
@@ -402,18 +495,39 @@ impl QueuePair {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
-        // Windows first: one that is open holds its queue pair, whose destruction would wait for it (rxe does, for a minute).
-        self.windows.clear();
-        for request in &mut self.requests {
-            if matches!(request, Request::Invalidate { .. }) {
-                *request = Request::Probe;
-            }
-        }
-        // SAFETY: the queue pair was made for the identifier, and is destroyed once, before it.
-        unsafe { sys::rdma_destroy_qp(self.id.raw()) };
+        self.undo();
         for request in self.requests.drain(..) {
             // SAFETY: the adapter knows the queue pair no more, and so is through with what was posted to it.
             drop(unsafe { request.done() });
+        }
+    }
+}
+
+/// What a one-sided operation is to the adapter.
+fn describe_one_sided(wr: &mut sys::ibv_send_wr, kind: &Kind) {
+    let rdma = |(remote_addr, rkey): Remote| sys::rdma_t { remote_addr, rkey };
+    let atomic = |(remote_addr, rkey): Remote, compare_add, swap| sys::atomic_t {
+        remote_addr,
+        compare_add,
+        swap,
+        rkey,
+    };
+    match *kind {
+        Kind::Read { remote, .. } => {
+            wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_READ;
+            wr.wr.rdma = rdma(remote);
+        }
+        Kind::Write { remote } => {
+            wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_WRITE;
+            wr.wr.rdma = rdma(remote);
+        }
+        Kind::CompareSwap { remote, expected, new } => {
+            wr.opcode = sys::ibv_wr_opcode::IBV_WR_ATOMIC_CMP_AND_SWP;
+            wr.wr.atomic = atomic(remote, expected, new);
+        }
+        Kind::FetchAdd { remote, add } => {
+            wr.opcode = sys::ibv_wr_opcode::IBV_WR_ATOMIC_FETCH_AND_ADD;
+            wr.wr.atomic = atomic(remote, add, 0);
         }
     }
 }
