@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::mpsc;
 
-use demi::net::{TcpListener, TcpStream};
+use demi::net::{TcpListener, TcpStream, rdma};
 use demi::{Config, Runtime};
 
 const SERVER: &str = "10.77.0.2:0";
@@ -76,4 +76,46 @@ fn a_server_that_spins_a_while_before_it_parks_hears_its_clients() {
     if machine_has_rdma() {
         serve("adaptive", 3);
     }
+}
+
+#[test]
+fn a_peers_memory_is_read_and_changed_while_it_sleeps() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let (told, address) = mpsc::channel::<SocketAddr>();
+    let server = std::thread::spawn(move || {
+        runtime("rdma:rxe1", "park").block_on(async move {
+            let region = rdma::register(4096, rdma::Access::ALL).unwrap();
+            region.write_at(100, b"answer").unwrap();
+            let listener = TcpListener::bind(SERVER).await.unwrap();
+            told.send(listener.local_addr().unwrap()).unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&region.key().to_bytes()).await.unwrap();
+            // Nothing is sent to this side: it learns of all that by looking, when the other is done.
+            assert!(stream.pop().await.unwrap().is_none());
+            assert_eq!(region.load(8).unwrap(), 30);
+            let mut written = [0; 1000];
+            region.read_at(2000, &mut written).unwrap();
+            assert_eq!(written, [7; 1000]);
+        });
+    });
+    let address = address.recv().unwrap();
+    runtime("rdma:rxe0", "park").block_on(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut key = [0; rdma::RegionKey::BYTES];
+        stream.read_exact(&mut key).await.unwrap();
+        let key = rdma::RegionKey::from_bytes(&key).unwrap();
+        let peer = rdma::peer(&stream).unwrap();
+        assert_eq!(&peer.read(&key, 100, 6).await.unwrap()[..], b"answer");
+        // Bytes of no pool of the device's are copied into one.
+        let elsewhere = demi_drivers::Pool::new(&demi_drivers::PoolConfig::small(8)).unwrap();
+        peer.write(&key, 2000, elsewhere.copy_from_slice(&[7; 1000]).unwrap()).await.unwrap();
+        for round in 0..10 {
+            assert_eq!(peer.fetch_add(&key, 8, 3).await.unwrap(), round * 3);
+        }
+        stream.shutdown().await.unwrap();
+        assert!(stream.pop().await.unwrap().is_none());
+    });
+    server.join().unwrap();
 }
