@@ -163,6 +163,8 @@ pub(super) fn invocation(prepared: &Prepared, options: &Options, shared: &Path) 
     add("-device virtio-9p-pci,fsdev=shared,mount_tag=shared");
     let mut kernel =
         "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on".to_owned();
+    // A processor whose timer the emulator has lost stands still for ever: that is to end the machine, not the patience of who waits.
+    kernel += " rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.panic_on_rcu_stall=1";
     if let Some(nic) = options.nic {
         add("-device intel-iommu,intremap=on,caching-mode=on");
         add("-netdev hubport,id=under-test,hubid=0 -netdev hubport,id=peer,hubid=0");

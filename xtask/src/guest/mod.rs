@@ -85,13 +85,26 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> u8 {
     let shared = std::env::temp_dir().join(format!("demi-guest-{}", std::process::id()));
     let result = prepare(workspace).and_then(|prepared| {
         fs::create_dir_all(&shared).map_err(|error| format!("{}: {error}", shared.display()))?;
-        boot(workspace, &prepared, options, &shared)
+        match boot(workspace, &prepared, options, &shared) {
+            Err(message) if has_stalled(&shared) => {
+                eprintln!("guest: {message}; a processor of it stood still, which is the emulator's doing: once more");
+                boot(workspace, &prepared, options, &shared)
+            }
+            ended => ended,
+        }
     });
     let _ = fs::remove_dir_all(&shared);
     result.unwrap_or_else(|message| {
         eprintln!("guest: {message}");
         1
     })
+}
+
+/// Whether the guest's kernel has found that a processor of its did nothing for a minute.
+fn has_stalled(shared: &Path) -> bool {
+    let console = fs::read(shared.join("console")).unwrap_or_default();
+    String::from_utf8_lossy(&console).contains("detected stalls on CPUs")
+        || String::from_utf8_lossy(&console).contains("self-detected stall on CPU")
 }
 
 /// Boots, waits for the end, and reads the exit code that the guest has left in `shared`.
