@@ -416,6 +416,15 @@ impl Pool {
             Memory::Homed(_) => (NonNull::dangling(), 0),
         }
     }
+
+    /// Whether all of `part` lies in [`region`](Self::region).
+    #[cfg(any(test, feature = "rdma", fuzzing))]
+    #[inline]
+    pub(crate) fn covers(&self, part: &[u8]) -> bool {
+        let (base, bytes) = self.region();
+        let from = part.as_ptr().addr().wrapping_sub(base.as_ptr().addr());
+        from < bytes && part.len() <= bytes - from
+    }
 }
 
 impl Clone for Pool {

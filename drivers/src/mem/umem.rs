@@ -49,9 +49,7 @@ impl Pool {
     pub(crate) fn alloc_small(&self) -> Option<BufMut> {
         self.take_small().map(|slot| BufMut::from_free(slot, HEADROOM))
     }
-}
 
-impl Pool {
     /// Says that a device has one small slot more to fill, or one less: such slots are nobody's use of the pool.
     #[inline]
     pub(crate) fn count_to_fill(&self, more: bool) {

@@ -100,11 +100,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> u8 {
     })
 }
 
+/// What the guest's kernel has said.
+fn console(shared: &Path) -> String {
+    let console = fs::read(shared.join("console")).unwrap_or_default();
+    String::from_utf8_lossy(&console).into_owned()
+}
+
 /// Whether the guest's kernel has found that a processor of its did nothing for a minute.
 fn has_stalled(shared: &Path) -> bool {
-    let console = fs::read(shared.join("console")).unwrap_or_default();
-    String::from_utf8_lossy(&console).contains("detected stalls on CPUs")
-        || String::from_utf8_lossy(&console).contains("self-detected stall on CPU")
+    let console = console(shared);
+    console.contains("detected stalls on CPUs") || console.contains("self-detected stall on CPU")
 }
 
 /// Boots, waits for the end, and reads the exit code that the guest has left in `shared`.
@@ -120,8 +125,7 @@ fn boot(workspace: &Workspace, prepared: &Prepared, options: &Options, shared: &
     if let Ok(code) = code.trim().parse() {
         return Ok(code);
     }
-    let console = fs::read(shared.join("console")).unwrap_or_default();
-    let console = String::from_utf8_lossy(&console);
+    let console = console(shared);
     let last: Vec<&str> = console.lines().rev().take(20).collect();
     for line in last.iter().rev() {
         eprintln!("guest console: {line}");

@@ -85,7 +85,7 @@ impl Peer {
                 return Ok(());
             }
             let mut from = from;
-            if !this.has(&from) {
+            if !this.pool.covers(&from) {
                 let mut slot = this.slot(from.len()).await?;
                 slot.put_slice(&from);
                 from = slot.freeze();
@@ -161,13 +161,6 @@ impl Peer {
                 ),
             )
         })
-    }
-
-    /// Whether `bytes` lie in the device's pool.
-    fn has(&self, bytes: &[u8]) -> bool {
-        let (base, total) = self.pool.region();
-        let from = bytes.as_ptr().addr().wrapping_sub(base.as_ptr().addr());
-        from < total && bytes.len() <= total - from
     }
 }
 

@@ -95,9 +95,7 @@ impl Region {
 
     /// Whether all of `part` is registered.
     pub(crate) fn covers(&self, part: &[u8]) -> bool {
-        let (base, bytes) = self.pool.region();
-        let from = part.as_ptr().addr().wrapping_sub(base.as_ptr().addr());
-        from < bytes && part.len() <= bytes - from
+        self.pool.covers(part)
     }
 
     /// What work requests of this end name the memory by.
