@@ -1,6 +1,7 @@
 //! Filling in checksums, for devices that have to do themselves what a NIC's offload does, and for captures.
 
 use crate::device::ChecksumOffload;
+use crate::mem;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -83,19 +84,10 @@ fn transport(frame: &[u8]) -> Option<(u16, u8, usize, usize)> {
 
 /// The one's complement sum of `bytes` as big-endian 16-bit words, an odd last byte padded with zero (RFC 1071).
 pub(crate) fn fold(bytes: &[u8]) -> u16 {
-    let mut words = bytes.chunks_exact(4);
-    let mut sum: u64 = 0;
-    for word in &mut words {
-        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
-    }
-    let rest = words.remainder();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    sum += u64::from(u32::from_be_bytes(last));
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
+    let words = mem::sum(bytes);
+    // A number added to itself with its halves swapped has their sum, carry included, in the upper half.
+    let words = (words.wrapping_add(words.rotate_left(32)) >> 32) as u32;
+    u16::from_be((words.wrapping_add(words.rotate_left(16)) >> 16) as u16)
 }
 
 #[cfg(test)]

@@ -29,11 +29,13 @@ pub(crate) mod home;
 pub(crate) mod lend;
 mod pool;
 mod region;
+mod sum;
 #[cfg(feature = "xdp")]
 pub(crate) mod umem;
 
 pub use buf::{Buf, BufMut, RawSlot};
 pub use pool::{Pool, PoolConfig, PoolStats};
+pub use sum::sum;
 
 /// Bytes kept free in front of received data and of buffers made for sending: enough for every header a stack prepends
 /// (virtio 12, Ethernet 14, VLAN 4, IPv6 40, TCP 60) with room to spare.
