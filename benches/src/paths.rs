@@ -5,8 +5,9 @@ use std::hint::black_box;
 
 use demi_drivers::{Pool, PoolConfig};
 
+use crate::kit::Run;
 use crate::stack::demi::{self as ours, Style};
-use crate::stack::{Echo, Protocol};
+use crate::stack::{BULK_BYTES, Echo, Protocol};
 
 /// A path: its name, and what builds it. The built path runs the operations it is asked for.
 pub type Path = (&'static str, fn() -> Box<dyn FnMut(u64)>);
@@ -20,6 +21,9 @@ pub const PATHS: &[Path] = &[
     ("spawn_many_join", spawn_many_join),
     ("tcp_echo", tcp_echo),
     ("udp_echo", udp_echo),
+    ("tcp_echo_copied", tcp_echo_copied),
+    ("tcp_bulk", tcp_bulk),
+    ("connect_close", connect_close),
 ];
 
 /// The path called `name`.
@@ -99,16 +103,36 @@ fn spawn_many_join() -> Box<dyn FnMut(u64)> {
 
 /// A 64-byte TCP echo of two hosts, wire to task to wire and back.
 fn tcp_echo() -> Box<dyn FnMut(u64)> {
-    echo(Protocol::Tcp)
+    echo(Protocol::Tcp, Style::Owned)
 }
 
 /// A 64-byte UDP echo of two hosts.
 fn udp_echo() -> Box<dyn FnMut(u64)> {
-    echo(Protocol::Udp)
+    echo(Protocol::Udp, Style::Owned)
 }
 
-fn echo(protocol: Protocol) -> Box<dyn FnMut(u64)> {
-    let mut run = ours::echo(Echo { protocol, pairs: 1, checksums: true }, Style::Owned);
+/// A 64-byte TCP echo by `read` and `write_all`.
+fn tcp_echo_copied() -> Box<dyn FnMut(u64)> {
+    echo(Protocol::Tcp, Style::Copied)
+}
+
+fn echo(protocol: Protocol, style: Style) -> Box<dyn FnMut(u64)> {
+    timed(ours::echo(Echo { protocol, pairs: 1, checksums: true }, style))
+}
+
+/// A segment of 1448 bytes of a long transfer, buffer to buffer, acknowledgements included.
+fn tcp_bulk() -> Box<dyn FnMut(u64)> {
+    let mut run = timed(ours::bulk(true, Style::Owned));
+    Box::new(move |operations| run(operations * 1448 / BULK_BYTES))
+}
+
+/// A connection opened and closed by both ends.
+fn connect_close() -> Box<dyn FnMut(u64)> {
+    timed(ours::connections(true))
+}
+
+/// A run of a benchmark, without the time it took.
+fn timed(mut run: Run) -> Box<dyn FnMut(u64)> {
     Box::new(move |operations| {
         run(operations);
     })

@@ -122,9 +122,14 @@ fn sample(bench: &'static str, args: &Args, group: Group, budget: Duration) -> V
         .collect()
 }
 
-/// How many operations make a sample.
+/// How many operations make a sample. Found twice: the first time the run touches its memory for the first time, too.
 fn calibrate(run: &mut Run) -> u64 {
-    let mut operations = 1;
+    let cold = calibrate_once(run, 1);
+    calibrate_once(run, cold)
+}
+
+/// How many operations take as long as a sample, tried from `operations` on.
+fn calibrate_once(run: &mut Run, mut operations: u64) -> u64 {
     loop {
         let elapsed = run(operations);
         if elapsed >= SAMPLE / 2 || operations >= 1 << 40 {
