@@ -4,8 +4,6 @@
 //! its flow; of those that follow only what differs is looked at. Whatever is not such a datagram, or damaged, is given back and
 //! goes the general way.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use demi_drivers::device::RxChecksum;
 use demi_drivers::{Buf, RxFrame};
 
@@ -127,7 +125,7 @@ impl Stack {
             return Some(frame);
         };
         let changes = self.egress.routes.changes;
-        let Some(socket) = self.udp.known_v4(&found.flow, changes) else { return Some(frame) };
+        let Some(known) = self.udp.known_v4(&found.flow, changes) else { return Some(frame) };
         let headers = V4_BYTES + udp::HEADER_LEN;
         let payload = frame.buf.get(headers..headers + found.len).unwrap_or_default();
         if !found.checksum.is_right(frame.checksum, payload, true) {
@@ -137,10 +135,8 @@ impl Stack {
         stats.v4.ip.in_receives += 1;
         stats.v4.ip.in_delivers += 1;
         stats.link.in_frames += 1;
-        let (address, port) = found.flow.remote();
-        let from = IpAddr::V4(Ipv4Addr::from_bits(address));
         let payload = payload_of(frame.buf, headers, found.len);
-        self.udp.deliver(socket, from, port, payload, &mut stats.v4.udp);
+        self.udp.deliver_known(known, payload, &mut stats.v4.udp);
         None
     }
 
@@ -149,7 +145,7 @@ impl Stack {
     pub(super) fn on_known_v6(&mut self, frame: RxFrame) -> Option<RxFrame> {
         let Some(found) = DatagramV6::parse(&frame.buf, self.egress.mac) else { return Some(frame) };
         let changes = self.egress.routes.changes;
-        let Some(socket) = self.udp.known_v6(&found.flow, changes) else { return Some(frame) };
+        let Some(known) = self.udp.known_v6(&found.flow, changes) else { return Some(frame) };
         let headers = V6_BYTES + udp::HEADER_LEN;
         let payload = frame.buf.get(headers..headers + found.len).unwrap_or_default();
         if !found.checksum.is_right(frame.checksum, payload, false) {
@@ -159,10 +155,8 @@ impl Stack {
         stats.v6.ip.in_receives += 1;
         stats.v6.ip.in_delivers += 1;
         stats.link.in_frames += 1;
-        let FlowV6 { remote, ports, .. } = found.flow;
-        let from = IpAddr::V6(Ipv6Addr::from_bits(remote));
         let payload = payload_of(frame.buf, headers, found.len);
-        self.udp.deliver(socket, from, (ports >> 16) as u16, payload, &mut stats.v6.udp);
+        self.udp.deliver_known(known, payload, &mut stats.v6.udp);
         None
     }
 }

@@ -331,7 +331,7 @@ impl Stack {
                 }
                 buf.advance(start);
                 buf.truncate(len);
-                self.udp.deliver(socket, flow.remote, flow.remote_port, buf, stats);
+                self.udp.deliver(socket, &flow, buf, stats);
             }
             None => {
                 if flow.local_port == dhcpv4::CLIENT_PORT && !v6 && self.on_dhcp(&buf.slice(start, len)) {

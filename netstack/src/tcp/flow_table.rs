@@ -92,12 +92,6 @@ impl FlowV4 {
         self.addresses.rotate_left(32) ^ u64::from(self.ports).rotate_left(21)
     }
 
-    /// The peer's address and port.
-    #[inline(always)]
-    pub(crate) fn remote(&self) -> (u32, u16) {
-        ((self.addresses >> 32) as u32, (self.ports >> 16) as u16)
-    }
-
     /// Both ports as a header that goes to the peer has them.
     #[inline(always)]
     pub(crate) fn ports_out(self) -> u32 {

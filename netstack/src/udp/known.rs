@@ -4,6 +4,8 @@
 //! of ours comes or goes. It saves the checks and the look-up, never decides anything: what it does not hold goes the general way.
 //! Two flows that want one place take it from each other.
 
+use std::net::SocketAddr;
+
 use crate::tcp::FlowV4;
 
 /// Places: a page of them.
@@ -51,7 +53,17 @@ pub(crate) struct Epoch {
 struct Place<K> {
     flow: K,
     epoch: Epoch,
-    socket: u32,
+    found: Found,
+}
+
+/// What was found out about a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The socket that its datagrams are for.
+    pub(crate) socket: u32,
+    /// The sender as that socket's user sees it. Whole, as it is queued: an address put together from what a header says, and copied
+    /// at once, waits for its parts to reach the cache.
+    pub(crate) from: SocketAddr,
 }
 
 /// The table.
@@ -74,20 +86,20 @@ impl<K: Key> Known<K> {
         (flow.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACE_BITS)) as usize
     }
 
-    /// The socket of `flow`, if that is known.
+    /// What is known of `flow`.
     #[inline(always)]
-    pub(crate) fn socket(&self, flow: &K, epoch: Epoch) -> Option<u32> {
+    pub(crate) fn find(&self, flow: &K, epoch: Epoch) -> Option<Found> {
         let place = self.places.get(Self::at(flow))?.as_ref()?;
-        (place.flow == *flow && place.epoch == epoch).then_some(place.socket)
+        (place.flow == *flow && place.epoch == epoch).then_some(place.found)
     }
 
-    /// Datagrams of `flow` are for `socket`, and nothing is wrong with its addresses.
-    pub(crate) fn learn(&mut self, flow: K, socket: u32, epoch: Epoch) {
+    /// Datagrams of `flow` are as `found` says, and nothing is wrong with its addresses.
+    pub(crate) fn learn(&mut self, flow: K, found: Found, epoch: Epoch) {
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
         if let Some(place) = self.places.get_mut(Self::at(&flow)) {
-            *place = Some(Place { flow, epoch, socket });
+            *place = Some(Place { flow, epoch, found });
         }
     }
 }
@@ -100,33 +112,37 @@ mod tests {
         FlowV4::new(0x0a00_0001_0a00_0002, u32::from(port) << 16 | 53)
     }
 
+    fn found(socket: u32) -> Found {
+        Found { socket, from: SocketAddr::from(([10, 0, 0, 1], 7)) }
+    }
+
     #[test]
     fn what_was_learnt_holds_until_something_changes() {
         let (mut known, epoch) = (Known::default(), Epoch { sockets: 1, addresses: 1 });
-        assert_eq!(known.socket(&flow(1), epoch), None);
-        known.learn(flow(1), 7, epoch);
-        assert_eq!(known.socket(&flow(1), epoch), Some(7));
-        assert_eq!(known.socket(&flow(2), epoch), None);
-        assert_eq!(known.socket(&flow(1), Epoch { sockets: 2, ..epoch }), None);
-        assert_eq!(known.socket(&flow(1), Epoch { addresses: 2, ..epoch }), None);
-        known.learn(flow(1), 8, Epoch { sockets: 2, ..epoch });
-        assert_eq!(known.socket(&flow(1), Epoch { sockets: 2, ..epoch }), Some(8));
+        assert_eq!(known.find(&flow(1), epoch), None);
+        known.learn(flow(1), found(7), epoch);
+        assert_eq!(known.find(&flow(1), epoch), Some(found(7)));
+        assert_eq!(known.find(&flow(2), epoch), None);
+        assert_eq!(known.find(&flow(1), Epoch { sockets: 2, ..epoch }), None);
+        assert_eq!(known.find(&flow(1), Epoch { addresses: 2, ..epoch }), None);
+        known.learn(flow(1), found(8), Epoch { sockets: 2, ..epoch });
+        assert_eq!(known.find(&flow(1), Epoch { sockets: 2, ..epoch }), Some(found(8)));
     }
 
     #[test]
     fn flows_that_differ_little_have_places_of_their_own() {
         let (mut known, epoch) = (Known::default(), Epoch { sockets: 0, addresses: 0 });
         for port in 0..32 {
-            known.learn(flow(40_000 + port), u32::from(port), epoch);
+            known.learn(flow(40_000 + port), found(u32::from(port)), epoch);
         }
-        let kept = (0..32).filter(|port| known.socket(&flow(40_000 + port), epoch).is_some()).count();
+        let kept = (0..32).filter(|port| known.find(&flow(40_000 + port), epoch).is_some()).count();
         assert!(kept >= 24, "{kept} of 32");
         let mut known = Known::default();
         let v6 = |host: u128| FlowV6 { remote: 0xfd00 << 112 | host, local: 0xfd00 << 112 | 1, ports: 53 };
         for host in 2..34 {
-            known.learn(v6(host), host as u32, epoch);
+            known.learn(v6(host), found(host as u32), epoch);
         }
-        let kept = (2..34).filter(|host| known.socket(&v6(*host), epoch) == Some(*host as u32)).count();
+        let kept = (2..34).filter(|host| known.find(&v6(*host), epoch) == Some(found(*host as u32))).count();
         assert!(kept >= 24, "{kept} of 32");
     }
 }

@@ -31,7 +31,7 @@ use crate::tcp::output::{Flow, Refused};
 use crate::wire::{ipv6, protocol, udp};
 
 pub(crate) use known::FlowV6;
-use known::{Epoch, Known};
+use known::{Epoch, Found, Known};
 use socket::{Datagram, Socket, SocketError};
 use table::{Binding, Table};
 
@@ -102,40 +102,42 @@ impl Udp {
     /// The socket for datagrams of `flow`, if it was seen lately and nothing has changed since; `addresses` counts the changes of our
     /// addresses.
     #[inline(always)]
-    pub(crate) fn known_v4(&self, flow: &FlowV4, addresses: u32) -> Option<u32> {
-        self.known_v4.socket(flow, Epoch { sockets: self.changes, addresses })
+    pub(crate) fn known_v4(&self, flow: &FlowV4, addresses: u32) -> Option<Found> {
+        self.known_v4.find(flow, Epoch { sockets: self.changes, addresses })
     }
 
     /// As [`known_v4`](Self::known_v4).
     #[inline(always)]
-    pub(crate) fn known_v6(&self, flow: &FlowV6, addresses: u32) -> Option<u32> {
-        self.known_v6.socket(flow, Epoch { sockets: self.changes, addresses })
+    pub(crate) fn known_v6(&self, flow: &FlowV6, addresses: u32) -> Option<Found> {
+        self.known_v6.find(flow, Epoch { sockets: self.changes, addresses })
     }
 
     /// A datagram of `flow` that came over the wire passed all checks and was for `socket`.
     pub(crate) fn learn(&mut self, flow: &Flow, socket: u32, addresses: u32) {
+        let Some(v6) = self.sockets.get(socket as usize).map(|socket| socket.v6) else { return };
         let epoch = Epoch { sockets: self.changes, addresses };
+        let found = Found { socket, from: as_seen_by(v6, flow.remote, flow.remote_port) };
         match (flow.local, flow.remote) {
             (IpAddr::V6(local), IpAddr::V6(remote)) => {
                 let ports = u32::from(flow.remote_port) << 16 | u32::from(flow.local_port);
                 let flow = FlowV6 { remote: remote.to_bits(), local: local.to_bits(), ports };
-                self.known_v6.learn(flow, socket, epoch);
+                self.known_v6.learn(flow, found, epoch);
             }
-            _ => self.known_v4.learn(FlowV4::of(flow), socket, epoch),
+            _ => self.known_v4.learn(FlowV4::of(flow), found, epoch),
         }
     }
 
-    /// Queues a datagram from `from` in the socket that [`lookup`](Self::lookup) found for it, now or when its flow was learnt.
+    /// Queues a datagram of `flow` in the socket that [`lookup`](Self::lookup) found for it.
+    pub(crate) fn deliver(&mut self, socket: u32, flow: &Flow, payload: Buf, stats: &mut UdpStats) {
+        let Some(v6) = self.sockets.get(socket as usize).map(|socket| socket.v6) else { return };
+        let from = as_seen_by(v6, flow.remote, flow.remote_port);
+        self.queue(Found { socket, from }, payload, stats);
+    }
+
+    /// Queues a datagram of a flow that was learnt.
     #[inline(always)]
-    pub(crate) fn deliver(
-        &mut self,
-        socket: u32,
-        from: IpAddr,
-        from_port: u16,
-        payload: Buf,
-        stats: &mut UdpStats,
-    ) {
-        self.queue(socket, payload, from, from_port, stats);
+    pub(crate) fn deliver_known(&mut self, found: Found, payload: Buf, stats: &mut UdpStats) {
+        self.queue(found, payload, stats);
     }
 
     /// Takes a datagram to a group or broadcast address, for every socket on its port.
@@ -155,20 +157,20 @@ impl Udp {
             if flow.local.is_multicast() && !groups.wants(index, flow.local, flow.remote) {
                 continue;
             }
-            self.queue(index, payload.clone(), flow.remote, flow.remote_port, stats);
+            self.deliver(index, flow, payload.clone(), stats);
         }
         self.group = group;
     }
 
     #[inline(always)]
-    fn queue(&mut self, index: u32, payload: Buf, from: IpAddr, from_port: u16, stats: &mut UdpStats) {
-        let Some(socket) = self.sockets.get_mut(index as usize) else { return };
+    fn queue(&mut self, Found { socket, from }: Found, payload: Buf, stats: &mut UdpStats) {
+        let Some(socket) = self.sockets.get_mut(socket as usize) else { return };
         if self.queued >= self.queued_limit {
             stats.mem_errors += 1;
             stats.in_errors += 1;
             return;
         }
-        if socket.queue(Datagram { payload, from: as_seen_by(socket.v6, from, from_port) }) {
+        if socket.queue(Datagram { payload, from }) {
             self.queued += 1;
             stats.in_datagrams += 1;
         } else {

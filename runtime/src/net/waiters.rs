@@ -5,10 +5,10 @@
 //! when a second one comes while the first still waits, the transport is given a waker that wakes both, and they race.
 
 use std::cell::{Cell, OnceCell};
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
+use std::{io, ptr};
 
 /// Who waits for one direction of a socket.
 ///
@@ -18,9 +18,36 @@ use std::task::{Context, Poll, Wake, Waker};
 pub(crate) struct Waiters {
     /// The task that polled in vain most recently.
     last: Cell<Option<Waker>>,
+    /// What its waker consists of, to compare without taking it out.
+    last_parts: Cell<Parts>,
     /// Whether `last` may still be waiting: it has not been answered since.
     waiting: Cell<bool>,
     crowd: OnceCell<Arc<Crowd>>,
+}
+
+/// What tells one task's waker from another's, as long as either is held.
+#[derive(Clone, Copy)]
+struct Parts(*const (), *const RawWakerVTable);
+
+impl Parts {
+    #[inline(always)]
+    fn of(waker: &Waker) -> Parts {
+        Parts(waker.data(), waker.vtable())
+    }
+}
+
+impl PartialEq for Parts {
+    #[inline(always)]
+    fn eq(&self, other: &Parts) -> bool {
+        self.0 == other.0 && ptr::eq(self.1, other.1)
+    }
+}
+
+impl Default for Parts {
+    /// Those of no waker.
+    fn default() -> Self {
+        Parts(ptr::null(), ptr::null())
+    }
 }
 
 /// The tasks that wait together; all are woken at once.
@@ -39,16 +66,43 @@ impl Waiters {
         cx: &mut Context<'_>,
         method: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let last = self.last.take();
-        let same = last.as_ref().is_some_and(|last| last.will_wake(cx.waker()));
+        let same = self.waiting.get() && self.is_last(cx.waker());
         if self.is_crowded() || (self.waiting.get() && !same) {
-            return self.poll_crowded(cx, last, method);
+            return self.poll_crowded(cx, method);
         }
         let answer = method(cx);
-        self.waiting.set(answer.is_pending());
-        let keep = if same || answer.is_ready() { last } else { Some(cx.waker().clone()) };
-        self.last.set(keep);
+        if answer.is_ready() {
+            self.waiting.set(false);
+        } else if !same {
+            self.wait(cx.waker());
+        }
         answer
+    }
+
+    /// Whether `waker` is that of the task that polled in vain most recently.
+    #[inline(always)]
+    fn is_last(&self, waker: &Waker) -> bool {
+        self.last_parts.get() == Parts::of(waker)
+    }
+
+    /// A task has polled in vain.
+    #[inline(always)]
+    fn wait(&self, waker: &Waker) {
+        self.waiting.set(true);
+        if !self.is_last(waker) {
+            self.set_last(Some(waker.clone()));
+        }
+    }
+
+    fn take_last(&self) -> Option<Waker> {
+        self.last_parts.set(Parts::default());
+        self.last.take()
+    }
+
+    /// Changes the task that polled in vain most recently.
+    fn set_last(&self, waker: Option<Waker>) {
+        self.last_parts.set(waker.as_ref().map(Parts::of).unwrap_or_default());
+        self.last.set(waker);
     }
 
     /// Asks `method` without waiting, and sees to it that whoever waits still does: `ready` registers a waker for the same
@@ -74,13 +128,13 @@ impl Waiters {
     /// Registers again whoever waited before an attempt took the place.
     fn restore<R>(&self, ready: impl FnOnce(&mut Context<'_>) -> Poll<R>) {
         let crowd = self.crowd.get().filter(|_| self.is_crowded()).map(|crowd| Waker::from(crowd.clone()));
-        let last = self.last.take();
+        let last = self.take_last();
         if let Some(waker) = crowd.as_ref().or(last.as_ref().filter(|_| self.waiting.get()))
             && ready(&mut Context::from_waker(waker)).is_ready()
         {
             waker.wake_by_ref();
         }
-        self.last.set(last);
+        self.set_last(last);
     }
 
     #[inline]
@@ -92,18 +146,18 @@ impl Waiters {
     fn poll_crowded<T>(
         &self,
         cx: &mut Context<'_>,
-        last: Option<Waker>,
         method: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
+        let last = self.take_last();
         let crowd = self.crowd.get_or_init(|| Arc::new(Crowd::new()));
         let others = crowd.join(last.as_ref().filter(|_| self.waiting.get()), cx.waker());
         let answer = method(&mut Context::from_waker(&Waker::from(crowd.clone())));
         if answer.is_ready() {
             // This task waits no more. Those who did before are registered as they were, or in the crowd.
             crowd.leave(cx.waker(), others);
-            self.last.set(last);
+            self.set_last(last);
         } else {
-            self.last.set(Some(cx.waker().clone()));
+            self.set_last(Some(cx.waker().clone()));
             self.waiting.set(true);
         }
         answer
