@@ -183,6 +183,21 @@ impl Stack {
         if let Err(error) = received {
             return Err(self.fail(error));
         }
+        let at_rest = self.egress.loopback.is_empty()
+            && !self.egress.neighbors.is_due(now)
+            && self.tcp.is_quiet(now)
+            && !self.udp.has_senders();
+        if !at_rest {
+            events += self.poll_due(now);
+        }
+        Ok(events)
+    }
+
+    /// Does what there is to do besides frames: what we have sent to ourselves, timers, room for those who wait to send.
+    #[cold]
+    #[inline(never)]
+    fn poll_due(&mut self, now: Instant) -> usize {
+        let mut events = 0;
         if !self.egress.loopback.is_empty() {
             events += self.take_loopback();
         }
@@ -191,7 +206,7 @@ impl Stack {
         }
         events += self.tcp.poll_timers(now, &mut self.egress);
         self.wake_senders();
-        Ok(events)
+        events
     }
 
     /// Runs the timers of all that is off the datapath: neighbours, reassembly, addresses, groups.
@@ -305,8 +320,17 @@ impl Stack {
         Ok(())
     }
 
+    #[inline(always)]
     fn wake_senders(&mut self) {
-        if self.udp.has_senders() && self.egress.tx.room() > 0 {
+        if self.udp.has_senders() {
+            self.wake_waiting_senders();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_waiting_senders(&mut self) {
+        if self.egress.tx.room() > 0 {
             self.udp.wake_senders();
         }
     }
@@ -364,6 +388,7 @@ impl Stack {
 
     /// Ends everything that was open over the device.
     #[cold]
+    #[inline(never)]
     fn fail(&mut self, error: io::Error) -> io::Error {
         let gone = Rc::new(Gone::new(&error));
         self.gone = Some(Rc::clone(&gone));

@@ -146,10 +146,16 @@ impl<P: Default> Tcp<P> {
         }
     }
 
+    /// Whether [`poll_timers`](Self::poll_timers) has nothing to do.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&mut self, now: Instant) -> bool {
+        now < self.records_at && !self.wheel.may_be_due(now)
+    }
+
     /// Runs due timers, a bounded number a call; answers how many. What they want sent goes out with the next flush.
     #[inline]
     pub fn poll_timers<O: Output<Path = P>>(&mut self, now: Instant, out: &mut O) -> usize {
-        if self.records_at <= now || self.wheel.may_be_due(now) { self.run_timers(now, out) } else { 0 }
+        if self.is_quiet(now) { 0 } else { self.run_timers(now, out) }
     }
 
     #[inline(never)]
