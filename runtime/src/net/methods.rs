@@ -28,8 +28,8 @@ macro_rules! reading_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn pop(&mut self) -> std::io::Result<Option<$crate::Buf>> {
-            std::future::poll_fn(|cx| self.poll_pop(cx, usize::MAX)).await
+        pub fn pop(&mut self) -> impl Future<Output = std::io::Result<Option<$crate::Buf>>> {
+            std::future::poll_fn(move |cx| self.poll_pop(cx, usize::MAX))
         }
 
         /// As [`pop`](Self::pop), at most `max` bytes; of a `max` of zero, one.
@@ -53,8 +53,8 @@ macro_rules! reading_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn pop_max(&mut self, max: usize) -> std::io::Result<Option<$crate::Buf>> {
-            std::future::poll_fn(|cx| self.poll_pop(cx, max)).await
+        pub fn pop_max(&mut self, max: usize) -> impl Future<Output = std::io::Result<Option<$crate::Buf>>> {
+            std::future::poll_fn(move |cx| self.poll_pop(cx, max))
         }
 
         /// [`pop_max`](Self::pop_max), polled.
@@ -122,13 +122,12 @@ macro_rules! reading_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
-            std::future::poll_fn(|cx| {
+        pub fn read(&mut self, dst: &mut [u8]) -> impl Future<Output = std::io::Result<usize>> {
+            std::future::poll_fn(move |cx| {
                 let (connection, held) = self.reading();
                 let mut cursor = demi_drivers::transport::ReadCursor::new(dst);
                 connection.poll_read(cx, held, &mut cursor).map_ok(|()| cursor.filled())
             })
-            .await
         }
 
         /// Fills all of `dst`.
@@ -211,8 +210,8 @@ macro_rules! reading_methods {
         /// # })?;
         /// # Ok::<(), std::io::Error>(())
         /// ```
-        pub async fn peek(&self, dst: &mut [u8]) -> std::io::Result<usize> {
-            std::future::poll_fn(|cx| self.poll_peek(cx, dst)).await
+        pub fn peek(&self, dst: &mut [u8]) -> impl Future<Output = std::io::Result<usize>> {
+            std::future::poll_fn(move |cx| self.poll_peek(cx, dst))
         }
 
         /// [`peek`](Self::peek), polled.
@@ -249,8 +248,8 @@ macro_rules! reading_methods {
         /// # })?;
         /// # Ok::<(), std::io::Error>(())
         /// ```
-        pub async fn readable(&self) -> std::io::Result<()> {
-            std::future::poll_fn(|cx| self.poll_read_ready(cx)).await
+        pub fn readable(&self) -> impl Future<Output = std::io::Result<()>> {
+            std::future::poll_fn(move |cx| self.poll_read_ready(cx))
         }
 
         /// [`readable`](Self::readable), polled.
@@ -298,9 +297,9 @@ macro_rules! writing_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn push(&mut self, buf: $crate::Buf) -> std::io::Result<()> {
+        pub fn push(&mut self, buf: $crate::Buf) -> impl Future<Output = std::io::Result<()>> {
             let mut buf = Some(buf);
-            std::future::poll_fn(|cx| self.poll_push(cx, &mut buf)).await
+            std::future::poll_fn(move |cx| self.poll_push(cx, &mut buf))
         }
 
         /// As [`push`](Self::push), out of an `Option` that keeps the buffer until it is sent, as a whole. Nothing to send is
@@ -328,8 +327,11 @@ macro_rules! writing_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn push_from(&mut self, buf: &mut Option<$crate::Buf>) -> std::io::Result<()> {
-            std::future::poll_fn(|cx| self.poll_push(cx, buf)).await
+        pub fn push_from(
+            &mut self,
+            buf: &mut Option<$crate::Buf>,
+        ) -> impl Future<Output = std::io::Result<()>> {
+            std::future::poll_fn(move |cx| self.poll_push(cx, buf))
         }
 
         /// [`push_from`](Self::push_from), polled.
@@ -371,8 +373,8 @@ macro_rules! writing_methods {
         /// # Cancel safety
         /// Cancel safe: a future that is dropped before it is ready has sent nothing.
         #[inline]
-        pub async fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
-            self.write_vectored(&[std::io::IoSlice::new(src)]).await
+        pub fn write(&mut self, src: &[u8]) -> impl Future<Output = std::io::Result<usize>> {
+            std::future::poll_fn(move |cx| self.writing().poll_write(cx, &[std::io::IoSlice::new(src)]))
         }
 
         /// [`write`](Self::write) of several slices, in order.
@@ -396,8 +398,11 @@ macro_rules! writing_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn write_vectored(&mut self, src: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
-            std::future::poll_fn(|cx| self.writing().poll_write(cx, src)).await
+        pub fn write_vectored(
+            &mut self,
+            src: &[std::io::IoSlice<'_>],
+        ) -> impl Future<Output = std::io::Result<usize>> {
+            std::future::poll_fn(move |cx| self.writing().poll_write(cx, src))
         }
 
         /// Copies all of `src` into the send buffer.
@@ -421,9 +426,9 @@ macro_rules! writing_methods {
         /// # Ok::<(), std::io::Error>(())
         /// ```
         #[inline]
-        pub async fn write_all(&mut self, src: &[u8]) -> std::io::Result<()> {
+        pub fn write_all(&mut self, src: &[u8]) -> impl Future<Output = std::io::Result<()>> {
             let mut src = src;
-            self.write_from(&mut src).await
+            std::future::poll_fn(move |cx| self.poll_write_from(cx, &mut src))
         }
 
         /// Copies all of `src` into the send buffer, and leaves in it what is not written yet.
@@ -433,12 +438,25 @@ macro_rules! writing_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: when a future is dropped, `src` is what is still to be written; call again with it.
-        pub async fn write_from(&mut self, src: &mut &[u8]) -> std::io::Result<()> {
+        pub fn write_from(&mut self, src: &mut &[u8]) -> impl Future<Output = std::io::Result<()>> {
+            std::future::poll_fn(move |cx| self.poll_write_from(cx, src))
+        }
+
+        /// [`write_from`](Self::write_from), polled.
+        ///
+        /// # Errors
+        /// As [`push`](Self::push).
+        #[inline]
+        pub fn poll_write_from(
+            &mut self,
+            cx: &mut std::task::Context<'_>,
+            src: &mut &[u8],
+        ) -> std::task::Poll<std::io::Result<()>> {
             while !src.is_empty() {
-                let count = self.write(src).await?;
+                let count = std::task::ready!(self.writing().poll_write(cx, &[std::io::IoSlice::new(src)]))?;
                 *src = src.get(count..).unwrap_or_default();
             }
-            Ok(())
+            std::task::Poll::Ready(Ok(()))
         }
 
         /// [`write`](Self::write), without waiting.
@@ -465,8 +483,8 @@ macro_rules! writing_methods {
         ///
         /// # Cancel safety
         /// Cancel safe: it only looks.
-        pub async fn writable(&self) -> std::io::Result<()> {
-            std::future::poll_fn(|cx| self.poll_write_ready(cx)).await
+        pub fn writable(&self) -> impl Future<Output = std::io::Result<()>> {
+            std::future::poll_fn(move |cx| self.poll_write_ready(cx))
         }
 
         /// [`writable`](Self::writable), polled.
@@ -503,8 +521,8 @@ macro_rules! writing_methods {
         /// # })?;
         /// # Ok::<(), std::io::Error>(())
         /// ```
-        pub async fn drained(&self) -> std::io::Result<()> {
-            std::future::poll_fn(|cx| self.writing().poll_drained(cx)).await
+        pub fn drained(&self) -> impl Future<Output = std::io::Result<()>> {
+            std::future::poll_fn(move |cx| self.writing().poll_drained(cx))
         }
 
         /// Ends this direction: the peer reads the end behind all that was written. Reading goes on.

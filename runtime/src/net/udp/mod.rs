@@ -269,8 +269,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Cancel safe: it only looks.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_recv_ready(cx)).await
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| self.poll_recv_ready(cx))
     }
 
     /// [`readable`](Self::readable), polled.
@@ -288,8 +288,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Cancel safe: it only looks.
-    pub async fn writable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_send_ready(cx)).await
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(move |cx| self.poll_send_ready(cx))
     }
 
     /// [`writable`](Self::writable), polled.

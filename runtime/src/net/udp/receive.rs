@@ -38,8 +38,8 @@ impl UdpSocket {
     /// # Cancel safety
     /// Cancel safe: a future that is dropped before it is ready has taken nothing.
     #[inline]
-    pub async fn pop_from(&self) -> io::Result<Datagram> {
-        poll_fn(|cx| self.poll_pop_from(cx)).await
+    pub fn pop_from(&self) -> impl Future<Output = io::Result<Datagram>> {
+        poll_fn(move |cx| self.poll_pop_from(cx))
     }
 
     /// [`pop_from`](Self::pop_from), without the sender's address: the peer's, on a connected socket.
@@ -50,8 +50,8 @@ impl UdpSocket {
     /// # Cancel safety
     /// As [`pop_from`](Self::pop_from).
     #[inline]
-    pub async fn pop(&self) -> io::Result<Buf> {
-        self.pop_from().await.map(|(buf, _)| buf)
+    pub fn pop(&self) -> impl Future<Output = io::Result<Buf>> {
+        poll_fn(move |cx| self.poll_pop_from(cx).map_ok(|(buf, _)| buf))
     }
 
     /// [`pop_from`](Self::pop_from), polled.
@@ -93,8 +93,12 @@ impl UdpSocket {
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub async fn recv_many(&self, into: &mut impl Extend<Datagram>, max: usize) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_recv_many(cx, into, max)).await
+    pub fn recv_many(
+        &self,
+        into: &mut impl Extend<Datagram>,
+        max: usize,
+    ) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_recv_many(cx, into, max))
     }
 
     /// [`recv_many`](Self::recv_many), polled.
@@ -131,8 +135,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Cancel safe: a future that is dropped before it is ready has taken nothing.
-    pub async fn recv_from(&self, dst: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        poll_fn(|cx| self.poll_recv_from(cx, dst)).await
+    pub fn recv_from(&self, dst: &mut [u8]) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+        poll_fn(move |cx| self.poll_recv_from(cx, dst))
     }
 
     /// [`recv_from`](Self::recv_from), polled.
@@ -162,8 +166,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// As [`recv_from`](Self::recv_from).
-    pub async fn recv(&self, dst: &mut [u8]) -> io::Result<usize> {
-        self.recv_from(dst).await.map(|(count, _)| count)
+    pub fn recv(&self, dst: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_recv(cx, dst))
     }
 
     /// [`recv`](Self::recv), polled.
@@ -189,8 +193,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is taken at all.
-    pub async fn peek_from(&self, dst: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        poll_fn(|cx| self.poll_peek_from(cx, dst)).await
+    pub fn peek_from(&self, dst: &mut [u8]) -> impl Future<Output = io::Result<(usize, SocketAddr)>> {
+        poll_fn(move |cx| self.poll_peek_from(cx, dst))
     }
 
     /// [`peek_from`](Self::peek_from), polled.

@@ -77,9 +77,9 @@ impl UdpSocket {
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub async fn push_to(&self, buf: Buf, remote: SocketAddr) -> io::Result<()> {
+    pub fn push_to(&self, buf: Buf, remote: SocketAddr) -> impl Future<Output = io::Result<()>> {
         let mut buf = Some(buf);
-        poll_fn(|cx| self.poll_push_to(cx, &mut buf, Some(remote))).await
+        poll_fn(move |cx| self.poll_push_to(cx, &mut buf, Some(remote)))
     }
 
     /// Sends `buf` as one datagram to the peer of a connected socket, without copying it.
@@ -89,9 +89,9 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// As [`push_to`](Self::push_to).
-    pub async fn push(&self, buf: Buf) -> io::Result<()> {
+    pub fn push(&self, buf: Buf) -> impl Future<Output = io::Result<()>> {
         let mut buf = Some(buf);
-        poll_fn(|cx| self.poll_push_to(cx, &mut buf, None)).await
+        poll_fn(move |cx| self.poll_push_to(cx, &mut buf, None))
     }
 
     /// [`push_to`](Self::push_to), or without `remote` [`push`](Self::push), polled: takes `buf` once it is accepted.
@@ -194,8 +194,8 @@ impl UdpSocket {
     ///
     /// # Cancel safety
     /// As [`send_to`](Self::send_to).
-    pub async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_send(cx, bytes)).await
+    pub fn send(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        poll_fn(move |cx| self.poll_send(cx, bytes))
     }
 
     /// [`send`](Self::send), polled.
