@@ -79,6 +79,10 @@ impl Transport for Stack {
         usage
     }
 
+    fn closing(&self) -> usize {
+        self.tcp.closing()
+    }
+
     fn sockets(&self) -> Vec<SocketEntry> {
         let mut all = self.tcp.sockets(self.egress.now);
         all.extend(self.udp.list());

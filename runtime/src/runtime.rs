@@ -560,10 +560,10 @@ impl Runtime {
             };
             let until = inner.clock.read() + inner.drain;
             let mut idler = Idler::default();
-            let mut closing = transports.usage().closing;
+            let mut closing = transports.closing();
             while closing > 0 && inner.clock.read() < until {
                 let turn = inner.turn();
-                closing = transports.usage().closing;
+                closing = transports.closing();
                 if closing > 0 {
                     idler.after(inner, turn, Some(until));
                 }

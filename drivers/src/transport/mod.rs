@@ -150,6 +150,12 @@ pub trait Transport {
     /// What the transport still holds.
     fn usage(&self) -> TransportUsage;
 
+    /// Of what it holds, the connections that nobody has a handle of and that are still closing: asked at each turn of a runtime
+    /// that ends, so whoever has many sockets does not count them for it.
+    fn closing(&self) -> usize {
+        self.usage().closing
+    }
+
     /// All sockets as `ss` lists them: TIME_WAIT records and half-open connections included where the transport has them; those of
     /// the kernel's, `ss` itself lists.
     ///

@@ -505,6 +505,11 @@ impl<P: Default> Tcp<P> {
         self.on_stream(stream, |connection| connection.set_quickack(quickack)).ok_or_else(stale)
     }
 
+    /// Connections that nobody has a handle of and that are still closing.
+    pub(crate) fn closing(&self) -> usize {
+        self.orphans
+    }
+
     /// What the layer holds: streams, listeners, closing connections and TIME-WAIT records. Counts all connections: not for
     /// the datapath.
     pub fn usage(&self) -> TransportUsage {
@@ -513,7 +518,7 @@ impl<P: Default> Tcp<P> {
         let mut usage = TransportUsage::default();
         usage.streams = self.connections.iter().filter(alive).count() + self.half_open.slots.len();
         usage.listeners = self.listeners.slots.len();
-        usage.closing = self.orphans;
+        usage.closing = self.closing();
         usage.time_wait = self.time_wait.len();
         usage
     }

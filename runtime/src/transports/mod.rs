@@ -252,6 +252,13 @@ impl TransportSet {
         }
     }
 
+    /// Connections of all of them that nobody has a handle of and that are still closing.
+    pub(crate) fn closing(&self) -> usize {
+        let closing =
+            |cell: &Rc<TransportCell>| cell.look(|transport| Ok(transport.closing())).unwrap_or_default();
+        self.cells.iter().map(closing).sum()
+    }
+
     /// What all of them still hold, summed.
     pub fn usage(&self) -> TransportUsage {
         let mut sum = TransportUsage::default();
