@@ -2,7 +2,7 @@
 //!
 //! All come from one 16-byte secret through SipHash. The datapath never hashes with it.
 
-use core::hash::{Hash, Hasher};
+use std::net::IpAddr;
 
 use demi_drivers::Instant;
 use siphasher::sip::SipHasher24;
@@ -12,14 +12,18 @@ use super::output::Flow;
 use super::seq::SeqNumber;
 
 /// What a hash is for; no two uses see the same one.
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy)]
 enum Use {
     Isn,
     Timestamp,
     Random,
     SynCookie,
+    SynCookiePeriod,
     FastOpen,
 }
+
+/// Words of the longest message that is hashed: its use, two IPv6 addresses, ports and more.
+const MESSAGE_WORDS: usize = 6;
 
 /// The layer's secret.
 pub(crate) struct Secret {
@@ -41,11 +45,39 @@ impl Secret {
         Secret { fixed_isn, fixed_timestamp_offset, ..self }
     }
 
-    fn hash(&self, of: Use, what: impl Hash) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        of.hash(&mut hasher);
-        what.hash(&mut hasher);
-        hasher.finish()
+    /// `what` is all there is of it but its use: one message of whole words, so that no two of one use are the same bytes.
+    fn hash<const N: usize>(&self, of: Use, what: [u64; N]) -> u64 {
+        let mut message = [[0; 8]; MESSAGE_WORDS];
+        let words = core::iter::once(of as u64).chain(what);
+        for (place, word) in message.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        let bytes = message.as_flattened();
+        SipHasher24::new_with_key(&self.key).hash(bytes.get(..8 * (1 + N)).unwrap_or(bytes))
+    }
+
+    /// A hash of two hosts, and of what else belongs to them. IPv4 and IPv6 differ in length.
+    fn hash_hosts(&self, of: Use, local: IpAddr, remote: IpAddr, what: u64) -> u64 {
+        match (local, remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                let hosts = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
+                self.hash(of, [hosts, what])
+            }
+            (local, remote) => {
+                let [local, remote] = [local, remote].map(|address| match address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+                    IpAddr::V6(v6) => v6.to_bits(),
+                });
+                let halves = [local, remote].map(|bits| [(bits >> 64) as u64, bits as u64]);
+                let [[a, b], [c, d]] = halves;
+                self.hash(of, [a, b, c, d, what])
+            }
+        }
+    }
+
+    fn hash_flow(&self, of: Use, flow: &Flow, more: u32) -> u64 {
+        let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
+        self.hash_hosts(of, flow.local, flow.remote, u64::from(more) << 32 | u64::from(ports))
     }
 
     /// The initial sequence number of a new connection: a hash of its addresses and ports, and a clock, so that it differs
@@ -53,7 +85,7 @@ impl Secret {
     pub(crate) fn isn(&self, flow: &Flow, now: Instant) -> SeqNumber {
         let clock = (now.as_nanos() >> 6) as u32;
         SeqNumber::new(
-            self.fixed_isn.unwrap_or_else(|| (self.hash(Use::Isn, flow) as u32).wrapping_add(clock)),
+            self.fixed_isn.unwrap_or_else(|| (self.hash_flow(Use::Isn, flow, 0) as u32).wrapping_add(clock)),
         )
     }
 
@@ -61,24 +93,25 @@ impl Secret {
     /// timestamps order successive ones (RFC 6191), and no way to learn our uptime (RFC 7323 §7.1).
     pub(crate) fn timestamp_offset(&self, flow: &Flow) -> u32 {
         self.fixed_timestamp_offset
-            .unwrap_or_else(|| self.hash(Use::Timestamp, (flow.local, flow.remote)) as u32)
+            .unwrap_or_else(|| self.hash_hosts(Use::Timestamp, flow.local, flow.remote, 0) as u32)
     }
 
     /// A hash of a flow for SYN cookies: of a period, or of all time.
     pub(crate) fn cookie(&self, flow: &Flow, period: Option<u32>) -> u32 {
-        self.hash(Use::SynCookie, (flow, period)) as u32
+        let of = if period.is_some() { Use::SynCookiePeriod } else { Use::SynCookie };
+        self.hash_flow(of, flow, period.unwrap_or(0)) as u32
     }
 
     /// The key of Fast Open cookies, where none is configured.
     pub(crate) fn fast_open_key(&self) -> [u8; 16] {
-        let [low, high] = [0u8, 1].map(|half| self.hash(Use::FastOpen, half));
+        let [low, high] = [0, 1].map(|half| self.hash(Use::FastOpen, [half]));
         (u128::from(high) << 64 | u128::from(low)).to_le_bytes()
     }
 
     /// A number that nobody can foretell.
     pub(crate) fn random(&mut self) -> u64 {
         self.drawn += 1;
-        self.hash(Use::Random, self.drawn)
+        self.hash(Use::Random, [self.drawn])
     }
 }
 

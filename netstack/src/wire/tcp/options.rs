@@ -175,7 +175,10 @@ impl Options {
     /// Reads options. Unknown ones are skipped by their length (RFC 9293 §3.2, MUST-6); reading stops at one whose length is
     /// impossible, and known ones of a wrong length are skipped, as Linux does. Of several of a kind the last counts.
     pub fn parse(mut bytes: &[u8]) -> Options {
-        let mut options = Options::default();
+        let mut options = Options { timestamps: Options::timestamps_only(bytes), ..Options::default() };
+        if options.timestamps.is_some() {
+            return options;
+        }
         while let [kind, rest @ ..] = bytes {
             match *kind {
                 kind::END => break,
