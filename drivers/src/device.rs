@@ -80,6 +80,8 @@ pub struct RxFrame {
     pub gro_bytes: u16,
 }
 
+const _: () = assert!(size_of::<Buf>() == 16 && size_of::<RxFrame>() <= 24);
+
 impl RxFrame {
     /// A frame of which nothing but the bytes is known.
     #[inline]

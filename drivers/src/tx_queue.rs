@@ -33,6 +33,9 @@ struct Frame {
     more: u16,
 }
 
+/// Two to a cache line.
+const _: () = assert!(size_of::<Frame>() == 32);
+
 /// A frame of a [`TxQueue`].
 #[derive(Clone, Copy, Debug)]
 pub struct TxFrame<'a> {

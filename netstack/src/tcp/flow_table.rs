@@ -35,6 +35,9 @@ struct Entry {
 
 const EMPTY: Entry = Entry { hash: 0, owner: NOBODY };
 
+/// Eight to a cache line.
+const _: () = assert!(size_of::<Entry>() == 8);
+
 impl Entry {
     #[inline]
     fn owner(self) -> Owner {

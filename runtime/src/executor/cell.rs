@@ -52,6 +52,9 @@ pub(crate) struct Header {
     home: Rc<Executor>,
 }
 
+/// A task's future begins on the line that its header ends on.
+const _: () = assert!(size_of::<Header>() <= 56);
+
 /// What depends on the future's type.
 pub(crate) struct Vtable {
     /// Polls the future; `true`: it is done, and the stage holds the output.

@@ -18,6 +18,9 @@ struct Slot {
     next_free: u32,
 }
 
+/// Four to a cache line.
+const _: () = assert!(size_of::<Slot>() == 16);
+
 /// The slots of one executor.
 pub(crate) struct Slots {
     slots: Vec<Slot>,

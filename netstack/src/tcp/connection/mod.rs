@@ -19,6 +19,7 @@ mod expected;
 mod fast_open;
 mod info;
 mod input;
+mod layout;
 mod logged;
 mod loss;
 mod mtu;
