@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::kit::json;
 
 /// How far a count may lie above its baseline.
-pub const TOLERANCE: f64 = 0.03;
+pub const TOLERANCE: f64 = 0.02;
 /// Operations of the shorter run.
 pub const OPERATIONS: u64 = 5_000;
 

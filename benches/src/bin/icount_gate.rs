@@ -1,6 +1,6 @@
 //! The gate on instruction counts: builds `icount`, counts each hot path under callgrind, compares with `baseline.json`.
 //!
-//! A path that costs more than 3 % above its baseline, has none, or was dropped and left there, fails the gate.
+//! A path that costs more than 2 % above its baseline, has none, or was dropped and left there, fails the gate.
 //! `--write` makes the baseline what was counted.
 
 use std::io;
