@@ -74,7 +74,7 @@ impl Metrics {
             task_polls: tasks.polls.get(),
             task_panics: tasks.panics.get(),
             foreign_wakes: tasks.foreign_wakes.get(),
-            timers_alive: runtime.timers().borrow().len(),
+            timers_alive: runtime.timers().len(),
             timers_fired: own.timers_fired.get(),
             transport_events: own.transport_events.get(),
             transport_errors: own.transport_errors.get(),

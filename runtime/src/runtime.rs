@@ -20,7 +20,7 @@ use crate::executor::{Executor, JoinHandle};
 use crate::failure::Failure;
 use crate::metrics::{Counters, Metrics, Usage};
 use crate::task::Blocking;
-use crate::time::{Clock, Wheel};
+use crate::time::{Clock, Timers};
 use crate::transports::TransportSet;
 use crate::turn::Idler;
 
@@ -33,7 +33,7 @@ pub(crate) struct Inner {
     /// What the transports are opened from when that is left to their first use; or why they cannot be.
     late: RefCell<Option<io::Result<Config>>>,
     clock: Clock,
-    timers: RefCell<Wheel>,
+    timers: Timers,
     blocking: Blocking,
     place: Place,
     counters: Counters,
@@ -165,7 +165,7 @@ impl Inner {
     }
 
     #[inline]
-    pub(crate) fn timers(&self) -> &RefCell<Wheel> {
+    pub(crate) fn timers(&self) -> &Timers {
         &self.timers
     }
 
@@ -316,7 +316,7 @@ impl Builder {
         let seed = config.seed.map_or_else(random_seed, Ok)?;
         let executor = Executor::new()?;
         let clock = if paused { Clock::virtual_time() } else { Clock::real() };
-        let timers = RefCell::new(Wheel::new(clock.turn()));
+        let timers = Timers::new(clock.turn());
         let blocking = Blocking::new();
         if let Some(pinned) = &pinned {
             blocking.set_affinity(placing.beside(pinned.before()));

@@ -72,18 +72,14 @@ impl Inner {
     #[inline]
     fn fire_timers(&self) -> u64 {
         let now = self.now();
-        if !self.timers().borrow().is_due(now) {
-            return 0;
-        }
-        self.fire_due(now)
+        if self.timers().may_be_due(now) { self.fire_due(now) } else { 0 }
     }
 
+    #[cold]
+    #[inline(never)]
     fn fire_due(&self, now: Instant) -> u64 {
         let mut fired = 0;
-        loop {
-            let due = self.timers().borrow_mut().pop_due(now);
-            // Woken with the wheel free: a foreign waker may do anything.
-            let Some(waker) = due else { break };
+        while let Some(waker) = self.timers().pop_due(now) {
             waker.wake();
             fired += 1;
         }
@@ -93,7 +89,7 @@ impl Inner {
 
     /// When there will be something to do even if nothing arrives.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let timer = self.timers().borrow().next_wakeup();
+        let timer = self.timers().next_wakeup();
         match (timer, self.transports().deadline()) {
             (Some(timer), Some(transport)) => Some(timer.min(transport)),
             (timer, transport) => timer.or(transport),

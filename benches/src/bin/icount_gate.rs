@@ -1,7 +1,7 @@
 //! The gate on instruction counts: builds `icount`, counts each hot path under callgrind, compares with `baseline.json`.
 //!
 //! A path that costs more than 2 % above its baseline, has none, or was dropped and left there, fails the gate.
-//! `--write` makes the baseline what was counted.
+//! `--write` makes the baseline what was counted. What the hottest functions were compiled to is looked at, too.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::Command;
 use demi_benches::icount::{self, Baseline, OPERATIONS, TOLERANCE, Verdict};
 use demi_benches::kit::json::Object;
 use demi_benches::kit::{Args, Flag};
-use demi_benches::{floods, paths};
+use demi_benches::{codegen, floods, paths};
 
 const FLAGS: &[Flag] = &[
     Flag { name: "write", value: None, help: "write the baseline instead of comparing with it" },
@@ -52,6 +52,7 @@ fn run(args: &Args) -> io::Result<bool> {
         print(args.has("json"), name, count, known.get(name), verdict);
     }
     passed &= floods(args, &program)?;
+    passed &= codegen(args, &program)?;
     if write {
         // With `--case`, what was not counted stays as it was.
         let mut all = if args.has("case") { known } else { Baseline::default() };
@@ -98,6 +99,20 @@ fn floods(args: &Args, program: &Path) -> io::Result<bool> {
         );
     }
     Ok(passed)
+}
+
+/// Looks at what the hottest functions were compiled to; whether none of them panics or calls for a copy.
+fn codegen(args: &Args, program: &Path) -> io::Result<bool> {
+    let wrong = codegen::check(program)?;
+    for line in &wrong {
+        eprintln!("{line}");
+    }
+    if !wrong.is_empty() {
+        eprintln!("The hottest functions may not do that; benches/src/codegen.rs says why.");
+    } else if !args.has("json") {
+        println!("{} functions without panics and copies", codegen::FUNCTIONS.len());
+    }
+    Ok(wrong.is_empty())
 }
 
 fn print(json: bool, name: &str, count: f64, known: Option<f64>, verdict: Verdict) {

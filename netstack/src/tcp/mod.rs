@@ -215,8 +215,15 @@ impl<P: Default> Tcp<P> {
         if done == self.dirty.len() {
             self.dirty.clear();
         } else {
-            self.dirty.drain(..done);
+            self.keep_dirty(done);
         }
+    }
+
+    /// Keeps those that want to be flushed from the `done`th on.
+    #[cold]
+    #[inline(never)]
+    fn keep_dirty(&mut self, done: usize) {
+        self.dirty.drain(..done.min(self.dirty.len()));
     }
 
     #[inline(always)]

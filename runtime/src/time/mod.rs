@@ -17,13 +17,14 @@ mod interval;
 mod pause;
 mod sleep;
 mod timeout;
+mod timers;
 mod wheel;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub(crate) use clock::{Clock, VIRTUAL_START};
-pub(crate) use wheel::Wheel;
+pub(crate) use timers::Timers;
 
 pub use instant::Instant;
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};

@@ -98,8 +98,8 @@ impl Sleep {
             if self.owner != runtime.id() {
                 return None;
             }
-            let waker = runtime.timers().borrow_mut().cancel(self.timer)?;
-            Some(runtime.timers().borrow_mut().insert(deadline.to_drivers(), waker))
+            let waker = runtime.timers().cancel(self.timer)?;
+            Some(runtime.timers().insert(deadline.to_drivers(), waker))
         });
         self.deadline = deadline.to_drivers();
         match armed.flatten() {
@@ -110,7 +110,7 @@ impl Sleep {
 
     fn register(&mut self, runtime: &Rc<Inner>, cx: &Context<'_>) {
         let waker = cx.waker().clone();
-        self.timer = runtime.timers().borrow_mut().insert(self.deadline, waker);
+        self.timer = runtime.timers().insert(self.deadline, waker);
         self.owner = runtime.id();
     }
 
@@ -121,7 +121,7 @@ impl Sleep {
             return;
         }
         let waker = context::try_with(|runtime| {
-            if runtime.id() == self.owner { runtime.timers().borrow_mut().cancel(self.timer) } else { None }
+            if runtime.id() == self.owner { runtime.timers().cancel(self.timer) } else { None }
         });
         self.owner = 0;
         drop(waker);
@@ -133,14 +133,11 @@ impl Sleep {
         if self.owner != runtime.id() {
             return false;
         }
-        match runtime.timers().borrow().waker(self.timer) {
-            None => return false,
-            Some(waker) if waker.will_wake(cx.waker()) => return true,
-            Some(_) => {}
+        match runtime.timers().wakes(self.timer, cx.waker()) {
+            None => false,
+            Some(true) => true,
+            Some(false) => runtime.timers().set_waker(self.timer, cx.waker().clone()).is_some(),
         }
-        let waker = cx.waker().clone();
-        let before = runtime.timers().borrow_mut().set_waker(self.timer, waker);
-        before.is_some()
     }
 }
 
