@@ -14,5 +14,6 @@ pub mod icount;
 pub mod kit;
 pub mod load;
 pub mod paths;
+pub mod profile;
 pub mod stack;
 pub mod veth;

@@ -10,11 +10,16 @@ use std::process::Command;
 use demi_benches::icount::{self, Baseline, OPERATIONS, TOLERANCE, Verdict};
 use demi_benches::kit::json::Object;
 use demi_benches::kit::{Args, Flag};
-use demi_benches::{codegen, floods, paths};
+use demi_benches::{codegen, floods, paths, profile};
 
 const FLAGS: &[Flag] = &[
     Flag { name: "write", value: None, help: "write the baseline instead of comparing with it" },
     Flag { name: "baseline", value: Some("FILE"), help: "the baseline (benches/baseline.json)" },
+    Flag {
+        name: "profile",
+        value: Some("PATH"),
+        help: "show where one path's instructions go, and nothing else",
+    },
     Flag { name: "icount", value: Some("FILE"), help: "a built icount binary (built by this otherwise)" },
 ];
 
@@ -37,6 +42,9 @@ fn run(args: &Args) -> io::Result<bool> {
         Some(program) => PathBuf::from(program),
         None => build(folder)?,
     };
+    if let Some(path) = args.text("profile") {
+        return profile(&program, path);
+    }
     let write = args.has("write");
     let known = if write && !file.exists() { Baseline::default() } else { Baseline::read(&file)? };
     let mut counted = Baseline::default();
@@ -77,6 +85,17 @@ fn run(args: &Args) -> io::Result<bool> {
         );
     }
     Ok(passed)
+}
+
+/// Prints the functions that a path runs through.
+fn profile(program: &Path, path: &str) -> io::Result<bool> {
+    let functions = profile::functions(program, path, OPERATIONS)?;
+    for (name, count) in &functions {
+        println!("{count:>10.1}  {name}");
+    }
+    let sum: f64 = functions.iter().map(|(_, count)| count).sum();
+    println!("{sum:>10.1}  in all, an operation of {path}");
+    Ok(true)
 }
 
 /// Counts what a junk packet of each flood takes; whether all are below their ceilings.
