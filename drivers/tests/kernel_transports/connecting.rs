@@ -165,9 +165,10 @@ fn five_hundred_connections_leave_nothing_behind(open: Open) {
     }
     net.transport.close_listener(listener);
     net.settle();
-    assert_eq!(descriptors(), idle);
+    // What an earlier test had open may be gone by now; none of ours may be left.
+    assert!(descriptors() <= idle, "{} of {idle}", descriptors());
     drop(net);
-    assert_eq!(descriptors(), before);
+    assert!(descriptors() <= before, "{} of {before}", descriptors());
 }
 
 fn a_connection_we_opened_waits_for_a_peer_that_reads_late(open: Open) {
