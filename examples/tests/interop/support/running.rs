@@ -11,6 +11,9 @@ use super::Namespace;
 use super::client::{enter, wait};
 use super::command::signal;
 
+/// How long the end of a program's output may take to arrive once the program has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// The longest a server may take to say that it is ready: a debug build on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -140,7 +143,13 @@ impl Running {
 
     /// Waits until it ends by itself.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        wait(&mut self.child, limit)
+        let status = wait(&mut self.child, limit)?;
+        // What it said last may still be on its way here: until its streams end, or whoever it left them to has them too long.
+        let deadline = Instant::now() + LAST_WORDS;
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            self.printed.push(line);
+        }
+        Some(status)
     }
 
     /// Everything it printed so far, for a failure's message.
