@@ -2,6 +2,10 @@
 //!
 //! One place, so that a connection is lent it by one pointer. Owns no connection and no socket.
 
+use std::rc::Rc;
+
+use demi_drivers::transport::StreamOptions;
+
 use super::config::TcpConfig;
 use super::connection::nanos;
 use super::fast_open::FastOpens;
@@ -21,6 +25,8 @@ pub(crate) struct Common {
     pub(crate) challenges: RateLimit,
     pub(crate) fast_opens: FastOpens,
     pub(crate) config: TcpConfig,
+    /// The options last asked for: those who ask for the same share them.
+    options: Rc<StreamOptions>,
 }
 
 impl Common {
@@ -40,6 +46,16 @@ impl Common {
             ),
             secret,
             config,
+            options: Rc::default(),
         }
+    }
+
+    /// `options`, shared with whoever asked for the same just before: connections that are given the same one by one have them
+    /// in memory once.
+    pub(crate) fn shared(&mut self, options: &StreamOptions) -> Rc<StreamOptions> {
+        if *self.options != *options {
+            self.options = Rc::new(options.clone());
+        }
+        Rc::clone(&self.options)
     }
 }

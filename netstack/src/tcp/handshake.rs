@@ -4,6 +4,8 @@
 //! SYN-ACKs go out at once, and again by a timer; they hold no more than the SYN did, so that nobody is hit through us by more than
 //! was sent to us. What cannot be held is dropped or, by configuration, answered without being held (RFC 4987).
 
+use std::rc::Rc;
+
 use demi_drivers::transport::{Handle, StreamOptions};
 use demi_drivers::{Buf, Instant};
 
@@ -215,7 +217,7 @@ impl<P: Default> Tcp<P> {
     ) {
         let handle = half_open.listener;
         let Some(listener) = self.listeners.slots.get_mut(handle) else { return };
-        let start = start_of(now, out, half_open, &listener.options.stream);
+        let start = start_of(now, out, half_open, &listener.stream);
         let mut connection = Connection::accepting(&start, &self.common.config, half_open);
         let mut payload = arrived.segment.clone();
         payload.advance(usize::from(arrived.header.header_bytes));
@@ -505,7 +507,7 @@ impl<P: Default> Tcp<P> {
         arrived: Arrived<'_>,
     ) {
         let Some(listener) = self.listeners.slots.get(half_open.listener) else { return };
-        let start = start_of(now, out, half_open, &listener.options.stream);
+        let start = start_of(now, out, half_open, &listener.stream);
         let connection = Connection::accepting(&start, &self.common.config, half_open);
         let Ok(place) = self.connections.insert(connection) else { return };
         self.flows.insert(half_open.hash, Owner::Connection(place.index));
@@ -576,7 +578,7 @@ fn start_of<'a, O: Output>(
     now: Instant,
     out: &O,
     half_open: &HalfOpen,
-    options: &'a StreamOptions,
+    options: &'a Rc<StreamOptions>,
 ) -> Start<'a> {
     let flow = half_open.flow;
     Start {

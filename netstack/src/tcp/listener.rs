@@ -7,9 +7,10 @@
 use core::task::Waker;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use demi_drivers::Instant;
-use demi_drivers::transport::{Handle, ListenOptions};
+use demi_drivers::transport::{Handle, ListenOptions, StreamOptions};
 use smallvec::SmallVec;
 
 use super::slots::Slots;
@@ -18,6 +19,8 @@ use super::slots::Slots;
 pub(crate) struct Listener {
     pub(crate) local: SocketAddr,
     pub(crate) options: ListenOptions,
+    /// The options of its connections, for all of them to share.
+    pub(crate) stream: Rc<StreamOptions>,
     /// Connections whose handshake is under way.
     pub(crate) half_open: u32,
     /// When a SYN was last answered with a cookie.
@@ -122,6 +125,7 @@ impl Listeners {
     pub(crate) fn insert(&mut self, local: SocketAddr, options: &ListenOptions) -> Option<Handle> {
         let listener = Listener {
             local,
+            stream: Rc::new(options.stream.clone()),
             options: options.clone(),
             half_open: 0,
             cookies_at: None,

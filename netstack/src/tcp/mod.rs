@@ -27,6 +27,7 @@ mod listener;
 mod listing;
 pub mod output;
 mod ports;
+mod rare;
 mod reassembly;
 mod recv_queue;
 mod rto;

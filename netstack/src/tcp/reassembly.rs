@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use demi_drivers::Buf;
 
+use super::rare::Quiet;
 use super::seq::SeqNumber;
 use crate::wire::tcp::{SackBlock, SackBlocks};
 
@@ -20,7 +21,6 @@ struct Range {
 }
 
 /// What arrived out of order.
-#[derive(Default)]
 pub(crate) struct Reassembly {
     /// Ranges by their first byte; never empty, never touching each other.
     ranges: BTreeMap<u64, Range>,
@@ -32,6 +32,14 @@ pub(crate) struct Reassembly {
     duplicate: Option<SackBlock>,
     bufs: usize,
     bytes: u64,
+}
+
+impl Quiet for Reassembly {
+    const QUIET: &'static Self = &Reassembly::new();
+
+    fn quiet() -> Self {
+        Reassembly::new()
+    }
 }
 
 /// What became of an out-of-order payload.
@@ -46,6 +54,18 @@ pub(crate) enum Inserted {
 }
 
 impl Reassembly {
+    /// Nothing has arrived out of order.
+    pub(crate) const fn new() -> Reassembly {
+        Reassembly {
+            ranges: BTreeMap::new(),
+            base: SeqNumber::new(0),
+            recent: VecDeque::new(),
+            duplicate: None,
+            bufs: 0,
+            bytes: 0,
+        }
+    }
+
     /// Whether there is no gap.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -235,11 +255,6 @@ impl Reassembly {
         }
         blocks
     }
-
-    /// Drops everything.
-    pub(crate) fn clear(&mut self) {
-        *self = Reassembly::default();
-    }
 }
 
 #[cfg(test)]
@@ -267,7 +282,7 @@ mod tests {
 
     #[test]
     fn blocks_tell_the_most_recent_range_first() {
-        let (pool, mut queue) = (pool(), Reassembly::default());
+        let (pool, mut queue) = (pool(), Reassembly::new());
         for at in [100, 300, 500, 700, 900] {
             assert_eq!(put(&mut queue, &pool, at, 100), Inserted::Queued);
         }
@@ -280,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_told_once_and_first() {
-        let (pool, mut queue) = (pool(), Reassembly::default());
+        let (pool, mut queue) = (pool(), Reassembly::new());
         put(&mut queue, &pool, 100, 100);
         put(&mut queue, &pool, 300, 100);
         assert_eq!(put(&mut queue, &pool, 120, 30), Inserted::Duplicate);
@@ -293,20 +308,20 @@ mod tests {
 
     #[test]
     fn buffers_are_bounded_and_what_does_not_fit_is_dropped() {
-        let (pool, mut queue) = (pool(), Reassembly::default());
+        let (pool, mut queue) = (pool(), Reassembly::new());
         for at in 0..10 {
             let buf = pool.copy_from_slice(&[1]).unwrap();
             let expected = if at < 5 { Inserted::Queued } else { Inserted::Dropped };
             assert_eq!(queue.insert(NEXT, NEXT + 2 + 2 * at, buf, 5), expected);
         }
         assert_eq!(pool.stats().slots_out, 5);
-        queue.clear();
+        drop(queue);
         assert_eq!(pool.stats().slots_out, 0);
     }
 
     #[test]
     fn data_that_covers_the_front_leaves_the_rest_and_what_it_covers_is_told() {
-        let (pool, mut queue) = (pool(), Reassembly::default());
+        let (pool, mut queue) = (pool(), Reassembly::new());
         put(&mut queue, &pool, 100, 100);
         put(&mut queue, &pool, 300, 10);
         let mut seen = Vec::new();
@@ -328,7 +343,7 @@ mod tests {
             let pool = pool();
             let stream: Vec<u8> = (0..2400u32).map(|at| (at * 7 + at / 256) as u8).collect();
             let start = SeqNumber::new(start);
-            let mut queue = Reassembly::default();
+            let mut queue = Reassembly::new();
             let mut have = vec![false; stream.len()];
             let (mut next, mut out) = (0usize, Vec::new());
             for (at, len) in segments {

@@ -215,7 +215,7 @@ impl<P: Default> Tcp<P> {
             ts_offset: self.common.secret.timestamp_offset(&flow),
             wired: !out.is_local(remote.ip()),
             mtu: out.mtu(remote.ip()),
-            options,
+            options: &self.common.shared(options),
             now,
         };
         let mut connection = Connection::connecting(&start, &self.common.config);
@@ -458,7 +458,10 @@ impl<P: Default> Tcp<P> {
     /// # Errors
     /// `NotConnected` when the handle is stale.
     pub fn stream_options(&self, stream: StreamId) -> io::Result<StreamOptions> {
-        self.connections.get(stream.0).map(|connection| connection.cold.options.clone()).ok_or_else(stale)
+        self.connections
+            .get(stream.0)
+            .map(|connection| StreamOptions::clone(&connection.cold.options))
+            .ok_or_else(stale)
     }
 
     /// Puts `options` in force.
@@ -472,7 +475,7 @@ impl<P: Default> Tcp<P> {
         options: &StreamOptions,
     ) -> io::Result<()> {
         let connection = self.connections.get_mut(stream.0).ok_or_else(stale)?;
-        connection.set_options(options, &self.common.config);
+        connection.set_options(&self.common.shared(options), &self.common.config);
         self.settle(now, stream.0.index);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use demi_drivers::Instant;
 
+use super::super::rare::Quiet;
 use super::{Acked, Algorithm, Cause, MAX_WINDOW_BYTES, Window};
 
 /// RFC 9438 §5: the cubic's factor, in segments a second cubed.
@@ -11,7 +12,7 @@ const BETA_1024: u64 = 717;
 const BETA: f64 = BETA_1024 as f64 / 1024.0;
 
 /// What CUBIC remembers. Windows are in segments, as in the RFC; times in seconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cubic {
     curve: Curve,
     /// The curve before the last reduction, should that prove needless.
@@ -23,7 +24,7 @@ pub(crate) struct Cubic {
 }
 
 /// The curve that the window follows.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Curve {
     /// When this growth period began; zero right after a loss.
     epoch: Instant,
@@ -35,6 +36,22 @@ struct Curve {
     k: f32,
     /// Window when the last reduction struck: where Reno's estimate may grow at full speed again.
     cwnd_prior: f32,
+}
+
+impl Cubic {
+    /// No loss yet.
+    const fn quiet() -> Self {
+        let curve = Curve { epoch: Instant::ZERO, w_est: 0.0, w_max: 0.0, k: 0.0, cwnd_prior: 0.0 };
+        Cubic { curve, before: curve, grown_at: Instant::ZERO, owed_bytes: 0.0 }
+    }
+}
+
+impl Quiet for Cubic {
+    const QUIET: &'static Self = &Cubic::quiet();
+
+    fn quiet() -> Self {
+        Cubic::quiet()
+    }
 }
 
 impl Algorithm for Cubic {
@@ -132,14 +149,14 @@ mod tests {
 
     #[test]
     fn a_loss_keeps_seven_tenths() {
-        let mut cubic = Cubic::default();
+        let mut cubic = Cubic::quiet();
         let window = Window { cwnd: 100 * MSS, ssthresh: 50 * MSS };
         assert_eq!(cubic.threshold(&window, MSS, Cause::Loss) / MSS, 70);
     }
 
     #[test]
     fn a_reduction_that_was_needless_is_forgotten() {
-        let mut cubic = Cubic::default();
+        let mut cubic = Cubic::quiet();
         let mut window = Window { cwnd: 100 * MSS, ssthresh: 70 * MSS };
         cubic.threshold(&window, MSS, Cause::Loss);
         let mut now = Instant::from_millis(1);
@@ -152,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_pause_does_not_let_the_window_leap() {
-        let mut cubic = Cubic::default();
+        let mut cubic = Cubic::quiet();
         let mut window = Window { cwnd: 100 * MSS, ssthresh: 50 * MSS };
         window.cwnd = cubic.threshold(&window, MSS, Cause::Loss);
         let mut now = Instant::from_millis(1);
@@ -165,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_window_is_back_where_it_was_after_k_seconds() {
-        let mut cubic = Cubic::default();
+        let mut cubic = Cubic::quiet();
         let mut window = Window { cwnd: 1000 * MSS, ssthresh: 500 * MSS };
         window.ssthresh = cubic.threshold(&window, MSS, Cause::Loss);
         window.cwnd = window.ssthresh;
@@ -187,7 +204,7 @@ mod tests {
 
     #[test]
     fn on_short_paths_it_grows_no_slower_than_reno() {
-        let mut cubic = Cubic::default();
+        let mut cubic = Cubic::quiet();
         let mut window = Window { cwnd: 20 * MSS, ssthresh: 10 * MSS };
         window.ssthresh = cubic.threshold(&window, MSS, Cause::Loss);
         window.cwnd = window.ssthresh;
@@ -201,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_second_loss_below_the_last_maximum_gives_way() {
-        let mut cubic = Cubic::default();
+        let mut cubic = Cubic::quiet();
         let window = Window { cwnd: 100 * MSS, ssthresh: 1 };
         cubic.threshold(&window, MSS, Cause::Loss);
         let window = Window { cwnd: 80 * MSS, ssthresh: 1 };

@@ -15,6 +15,7 @@ mod rate_filter;
 use demi_drivers::Instant;
 use demi_drivers::transport::CongestionControl;
 
+use super::rare::Rare;
 use super::seq::SeqNumber;
 use bbr::Bbr;
 pub(crate) use bbr::{Delivered, Repair};
@@ -115,7 +116,7 @@ pub(crate) struct Congestion {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Cubic(Cubic),
+    Cubic(Rare<Cubic>),
     NewReno(NewReno),
     Dctcp(Dctcp),
     Bbr(Box<Bbr>),
@@ -130,7 +131,7 @@ impl Congestion {
             CongestionControl::Dctcp => Kind::Dctcp(Dctcp::default()),
             CongestionControl::Bbr => Kind::Bbr(Box::new(Bbr::new())),
             CongestionControl::None => Kind::Off,
-            _ => Kind::Cubic(Cubic::default()),
+            _ => Kind::Cubic(Rare::quiet()),
         };
         // As Linux's: Reno's slow start ends with a loss, and DCTCP's with a mark.
         let hystart = HyStart::new(hystart && matches!(kind, Kind::Cubic(_)));
@@ -191,7 +192,7 @@ impl Congestion {
 
     fn algorithm(&mut self) -> Option<&mut dyn Algorithm> {
         match &mut self.kind {
-            Kind::Cubic(cubic) => Some(cubic),
+            Kind::Cubic(cubic) => Some(&mut **cubic),
             Kind::NewReno(newreno) => Some(newreno),
             Kind::Dctcp(dctcp) => Some(dctcp),
             Kind::Bbr(_) | Kind::Off => None,

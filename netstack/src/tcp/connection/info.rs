@@ -111,8 +111,8 @@ impl<P> Connection<P> {
     }
 
     /// Puts options in force. Ports and addresses are taken already.
-    pub(crate) fn set_options(&mut self, options: &StreamOptions, config: &TcpConfig) {
-        let old = core::mem::replace(&mut self.cold.options, options.clone());
+    pub(crate) fn set_options(&mut self, options: &Rc<StreamOptions>, config: &TcpConfig) {
+        let old = core::mem::replace(&mut self.cold.options, Rc::clone(options));
         self.nodelay = options.nodelay;
         self.set_tos(options.tos);
         self.ttl = options.ttl.unwrap_or(64);
@@ -206,7 +206,7 @@ impl<P> Connection<P> {
             info.sacked_segments = recovery.duplicates;
         }
         info.congestion_state = recovery.phase as u8;
-        info.reordering_segments = recovery.reordering;
+        info.reordering_segments = self.cold.reordering;
         info.reordering_seen = recovery.reord_seen;
         info.duplicate_segments = recovery.dsack_dups;
         info.out_of_order_segments = self.cold.out_of_order;

@@ -4,6 +4,7 @@ use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::{Output, SegmentOut};
+use super::super::rare::Rare;
 use super::super::rto::elapsed_ns;
 use super::super::seq::{SeqNumber, timestamp_before};
 use super::{AckDue, Connection, Env, Failure, nanos};
@@ -148,8 +149,8 @@ impl<P> Connection<P> {
         self.set_state(TcpState::Established);
         self.search_from_the_start(env);
         self.snd_wl2 = self.snd_una;
-        let reordering = self.cold.recovery.reordering;
-        self.cold.recovery = super::recovery::Recovery::new(self.snd_una, reordering);
+        self.cold.recovery = Rare::quiet();
+        self.cold.recovery_point = self.snd_una;
         self.cold.timeouts = 0;
         self.cold.stalled_since = None;
         if self.cold.syn_sent > 1 {

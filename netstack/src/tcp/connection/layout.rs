@@ -42,4 +42,4 @@ const _: () = assert!(size_of::<Whole>() == 8 * LINE_BYTES && align_of::<Whole>(
 /// An empty place of the table costs no more than the connection it waits for.
 const _: () = assert!(size_of::<Option<Whole>>() == size_of::<Whole>());
 /// Beside the lines above, a connection holds this much, whatever it does.
-const _: () = assert!(size_of::<Cold>() <= 832);
+const _: () = assert!(size_of::<Cold>() <= 424);

@@ -13,7 +13,7 @@ impl<P> Connection<P> {
         let prior = self.cold.recovery.phase;
         self.lose_outstanding(env);
         let una = self.snd_una;
-        let before = una.at_or_after(self.cold.recovery.point);
+        let before = una.at_or_after(self.cold.recovery_point);
         let prior_cwnd = self.window.cwnd;
         // The window falls once for what was in flight together.
         let reduces = prior <= Phase::Disorder || before || (prior == Phase::Loss && first);
@@ -33,10 +33,10 @@ impl<P> Connection<P> {
         let recovery = &mut self.cold.recovery;
         if prior <= Phase::Disorder && sacked >= env.common.config.reordering_segments {
             // So many duplicates and still a timeout: reordering was believed to be worse than it is.
-            recovery.reordering = recovery.reordering.min(env.common.config.reordering_segments);
+            self.cold.reordering = self.cold.reordering.min(env.common.config.reordering_segments);
         }
         recovery.phase = Phase::Loss;
-        recovery.point = self.snd_max;
+        self.cold.recovery_point = self.snd_max;
         recovery.probe = None;
         recovery.new_first = false;
         recovery.held = false;
@@ -76,7 +76,7 @@ impl<P> Connection<P> {
 
     /// An acknowledgement after a timeout.
     pub(super) fn take_in_loss<O>(&mut self, env: &mut Env<'_, O>, news: &mut News, duplicate: bool) {
-        let recovered = self.snd_una.at_or_after(self.cold.recovery.point);
+        let recovered = self.snd_una.at_or_after(self.cold.recovery_point);
         if news.advanced && self.undo_loss(env, news, false) {
             return;
         }
@@ -85,14 +85,14 @@ impl<P> Connection<P> {
             if news.original && self.undo_loss(env, news, true) {
                 return;
             }
-            let beyond = self.snd_max.after(self.cold.recovery.point);
+            let beyond = self.snd_max.after(self.cold.recovery_point);
             if beyond {
                 if news.sacked || duplicate {
                     // Step 3a: the loss was real.
                     self.cold.recovery.frto = false;
                 }
             } else if news.advanced && !recovered {
-                self.cold.recovery.point = self.snd_max;
+                self.cold.recovery_point = self.snd_max;
                 // Step 2b: new data shows what is true, if there is any that may go out.
                 if self.has_unsent() && self.snd_wnd > self.snd_max - self.snd_una {
                     self.cold.recovery.new_first = true;
@@ -106,7 +106,7 @@ impl<P> Connection<P> {
             return;
         }
         if !self.sack_ok {
-            if self.snd_max.after(self.cold.recovery.point) && duplicate {
+            if self.snd_max.after(self.cold.recovery_point) && duplicate {
                 self.cold.recovery.duplicates += 1;
                 self.limit_duplicates(env, 0);
             } else if news.advanced {
@@ -117,7 +117,7 @@ impl<P> Connection<P> {
 
     /// New data was to show whether the timeout was spurious. If none could go out, everything is repaired as usual.
     pub(super) fn new_data_went_first(&mut self) {
-        let beyond = self.snd_max.after(self.cold.recovery.point);
+        let beyond = self.snd_max.after(self.cold.recovery_point);
         let recovery = &mut self.cold.recovery;
         if recovery.new_first && !beyond {
             recovery.new_first = false;
@@ -141,7 +141,7 @@ impl<P> Connection<P> {
         if self.cold.recovery.phase != Phase::Loss {
             let ssthresh = self.window.current_threshold();
             let recovery = &mut self.cold.recovery;
-            recovery.point = self.snd_max;
+            self.cold.recovery_point = self.snd_max;
             recovery.undo.marker = None;
             recovery.undo.restores = false;
             recovery.phase = Phase::Loss;

@@ -37,6 +37,7 @@ mod user;
 
 use core::task::Waker;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use demi_drivers::Instant;
@@ -48,6 +49,7 @@ use super::congestion::{Congestion, Window};
 use super::flow_table::FlowV4;
 use super::half_open::HalfOpen;
 use super::output::{Flow, Output};
+use super::rare::Rare;
 use super::reassembly::Reassembly;
 use super::recv_queue::RecvQueue;
 use super::rto::RttEstimator;
@@ -244,16 +246,21 @@ pub(crate) struct Cold {
     failure: Option<Failure>,
     /// An error that ICMP told of: the reason to give, should the connection time out.
     soft_failure: Option<Failure>,
-    pub(crate) options: StreamOptions,
+    /// Shared by all that were given the same.
+    pub(crate) options: Rc<StreamOptions>,
     congestion: Congestion,
     usage: Usage,
     ecn: Ecn,
     pacing: Pacing,
     buffers: Buffers,
-    recovery: Recovery,
+    recovery: Rare<Recovery>,
+    /// What had been sent when recovery's phase began: it ends when that is acknowledged (RFC 6582 §3.2, recover).
+    recovery_point: SeqNumber,
+    /// Segments by which reordering was seen to displace others, at least the configured.
+    reordering: u32,
     /// What is in flight, once that is more than one burst.
     sent: Option<Box<SentLog>>,
-    reassembly: Reassembly,
+    reassembly: Rare<Reassembly>,
     /// Where the peer's FIN lies, when it came ahead of a gap.
     fin_at: Option<SeqNumber>,
     /// The MSS that the path allows, as the SYN tells it, and the peer's.
@@ -302,7 +309,7 @@ pub(crate) struct Start<'a> {
     /// The peer is somebody else.
     pub(crate) wired: bool,
     pub(crate) mtu: u16,
-    pub(crate) options: &'a StreamOptions,
+    pub(crate) options: &'a Rc<StreamOptions>,
     pub(crate) now: Instant,
 }
 
@@ -406,15 +413,17 @@ impl<P: Default> Connection<P> {
             ready: false,
             failure: None,
             soft_failure: None,
-            options: options.clone(),
+            options: Rc::clone(options),
             congestion,
             usage: Usage::new(start.iss, start.now),
             ecn: Ecn::new(options, config),
             pacing: Pacing::default(),
             buffers: Buffers::new(options, config),
-            recovery: Recovery::new(start.iss, config.reordering_segments),
+            recovery: Rare::quiet(),
+            recovery_point: start.iss,
+            reordering: config.reordering_segments,
             sent: None,
-            reassembly: Reassembly::default(),
+            reassembly: Rare::quiet(),
             fin_at: None,
             local_mss,
             peer_mss: default_mss(&start.flow),
@@ -657,7 +666,7 @@ impl<P> Connection<P> {
     /// Drops what only a living connection needs: timers, unsent data, gaps. What was received in order stays readable.
     fn shed(&mut self) {
         self.tx.clear();
-        self.cold.reassembly.clear();
+        self.cold.reassembly = Rare::quiet();
         self.cold.sent = None;
         self.retransmit = Retransmit::Off;
         self.retransmit_at = Instant::FAR_FUTURE;

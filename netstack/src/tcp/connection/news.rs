@@ -47,9 +47,11 @@ impl<P> Connection<P> {
         };
         news.window = self.take_window(segment.seq, ack, segment.window);
         // What the last acknowledgement asked to go out first has gone out, or will not.
-        self.cold.recovery.new_first = false;
-        self.cold.recovery.held = false;
-        self.cold.recovery.no_probe &= acked == 0;
+        if let Some(recovery) = self.cold.recovery.written() {
+            recovery.new_first = false;
+            recovery.held = false;
+            recovery.no_probe &= acked == 0;
+        }
         let highest = self.highest_sacked();
         let untold = self.counts_marks() && !marked;
         let mut sacked = Sent::default();
@@ -126,7 +128,7 @@ impl<P> Connection<P> {
             self.reduce_window(news);
         } else if self.cwnd_limited && news.delivered > 0 {
             // RFC 5681: only what arrives in order lets the window grow, unless the path is known to reorder a lot.
-            let reorders = recovery.reordering > env.common.config.reordering_segments;
+            let reorders = self.cold.reordering > env.common.config.reordering_segments;
             if news.advanced || (reorders && news.sacked) {
                 self.grow_window(env, news.delivered);
             }
@@ -231,7 +233,7 @@ impl<P> Connection<P> {
 
     /// The place of the phase's point; whatever lies below it was sent before the phase began.
     fn position_of_point(&self) -> Position {
-        let point = self.cold.recovery.point;
+        let point = self.cold.recovery_point;
         if point.at_or_before(self.snd_una) { self.bytes_acked } else { self.position(point) }
     }
 

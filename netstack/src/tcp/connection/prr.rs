@@ -8,13 +8,18 @@ use super::Connection;
 use super::recovery::{News, Phase};
 
 /// What has come and gone since the reduction began, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Reduction {
     delivered: u64,
     out: u64,
 }
 
 impl Reduction {
+    /// No reduction.
+    pub(super) const fn quiet() -> Self {
+        Reduction { delivered: 0, out: 0 }
+    }
+
     /// Something has been sent.
     pub(super) fn sent(&mut self, bytes: u32) {
         self.out += u64::from(bytes);
@@ -60,9 +65,9 @@ impl<P> Connection<P> {
         self.cold.congestion.lower_threshold(&mut self.window, mss, cause);
         self.tell_reduced();
         let recovery = &mut self.cold.recovery;
-        recovery.point = self.snd_max;
+        self.cold.recovery_point = self.snd_max;
         recovery.probe = None;
-        recovery.reduction = Reduction::default();
+        recovery.reduction = Reduction::quiet();
         self.timing = false;
     }
 
@@ -100,13 +105,13 @@ mod tests {
 
     #[test]
     fn seven_go_out_for_ten_that_arrive() {
-        let mut reduction = Reduction::default();
+        let mut reduction = Reduction::quiet();
         let mut sent = 0;
         let mut pipe = 17 * MSS;
         for _ in 0..10 {
             pipe -= MSS;
             let quota = reduction.quota((pipe, 10 * MSS), 7 * MSS, MSS, &news(MSS, false, 0));
-            assert!(quota % MSS == 0 && quota <= MSS, "no bursts: {quota}");
+            assert!(quota.is_multiple_of(MSS) && quota <= MSS, "no bursts: {quota}");
             reduction.sent(quota);
             sent += quota;
         }
@@ -115,7 +120,7 @@ mod tests {
 
     #[test]
     fn below_the_threshold_it_conserves_while_losses_show_and_grows_when_they_do_not() {
-        let mut reduction = Reduction::default();
+        let mut reduction = Reduction::quiet();
         assert_eq!(reduction.quota((2 * MSS, 10 * MSS), 7 * MSS, MSS, &news(MSS, true, MSS)), MSS);
         reduction.sent(MSS);
         assert_eq!(reduction.quota((2 * MSS, 10 * MSS), 7 * MSS, MSS, &news(MSS, true, 0)), 2 * MSS);
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_first_goes_out_at_once() {
-        let mut reduction = Reduction::default();
+        let mut reduction = Reduction::quiet();
         assert_eq!(reduction.quota((99 * MSS, 100 * MSS), MSS, MSS, &news(1, false, MSS)), MSS);
     }
 }

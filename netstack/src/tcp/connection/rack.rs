@@ -35,8 +35,9 @@ pub(super) struct Rack {
     widened_at: u64,
 }
 
-impl Default for Rack {
-    fn default() -> Self {
+impl Rack {
+    /// Nothing has arrived yet.
+    pub(super) const fn quiet() -> Self {
         Rack {
             newest: (Instant::ZERO, 0),
             rtt_ns: 0,
@@ -110,7 +111,7 @@ impl<P> Connection<P> {
                 return 0;
             }
             let sacked = self.cold.sent.as_ref().map_or(0, |log| log.sacked().segments);
-            if sacked >= recovery.reordering && env.common.config.rack_dup_threshold {
+            if sacked >= self.cold.reordering && env.common.config.rack_dup_threshold {
                 return 0;
             }
         }

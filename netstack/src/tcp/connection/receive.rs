@@ -4,6 +4,7 @@ use demi_drivers::Buf;
 use demi_drivers::transport::TcpState;
 
 use super::super::output::Output;
+use super::super::rare::Rare;
 use super::super::reassembly::Inserted;
 use super::super::seq::SeqNumber;
 use super::{AckDue, Connection, Env, slow};
@@ -159,7 +160,7 @@ impl<P> Connection<P> {
         // The FIN lies in front of the window's edge even when no byte fits any more.
         self.rcv_adv = self.rcv_adv.later(self.rcv_nxt);
         self.fin_received = true;
-        self.cold.reassembly.clear();
+        self.cold.reassembly = Rare::quiet();
         self.slow &= !slow::REORDERED;
         self.ack_now();
         match self.state {

@@ -15,8 +15,8 @@
 //! is in the sent log; congestion control is told, never asked.
 
 use super::super::congestion::Cause;
+use super::super::rare::Quiet;
 use super::super::sent_log::{Position, TimedOut};
-use super::super::seq::SeqNumber;
 use super::probe::Probe;
 use super::prr::Reduction;
 use super::rack::Rack;
@@ -40,15 +40,10 @@ pub(super) enum Phase {
 }
 
 /// The state of recovery.
-#[derive(Debug)]
 pub(super) struct Recovery {
     pub(super) phase: Phase,
-    /// What had been sent when the phase began: it ends when that is acknowledged (RFC 6582 §3.2, recover).
-    pub(super) point: SeqNumber,
     /// Without SACK: segments that must have arrived for there to be so many duplicate acknowledgements.
     pub(super) duplicates: u32,
-    /// Segments by which reordering was seen to displace others, at least the configured.
-    pub(super) reordering: u32,
     /// How often it was seen.
     pub(super) reord_seen: u32,
     /// Segments that the peer has told of as arrived twice.
@@ -112,17 +107,16 @@ impl News {
 }
 
 impl Recovery {
-    pub(super) fn new(iss: SeqNumber, reordering: u32) -> Self {
+    /// Nothing is missing, and never was.
+    const fn quiet() -> Self {
         Recovery {
             phase: Phase::Open,
-            point: iss,
             duplicates: 0,
-            reordering,
             reord_seen: 0,
             dsack_dups: 0,
-            undo: Undo::default(),
-            reduction: Reduction::default(),
-            rack: Rack::default(),
+            undo: Undo::quiet(),
+            reduction: Reduction::quiet(),
+            rack: Rack::quiet(),
             probe: None,
             no_probe: false,
             frto: false,
@@ -131,6 +125,14 @@ impl Recovery {
             reneged: false,
             repaired_at: Instant::ZERO,
         }
+    }
+}
+
+impl Quiet for Recovery {
+    const QUIET: &'static Self = &Recovery::quiet();
+
+    fn quiet() -> Self {
+        Recovery::quiet()
     }
 }
 
@@ -154,10 +156,10 @@ impl<P> Connection<P> {
         }
         if self.cold.recovery.phase == Phase::Open {
             self.cold.recovery.undo.stamp = None;
-        } else if self.snd_una.at_or_after(self.cold.recovery.point) {
+        } else if self.snd_una.at_or_after(self.cold.recovery_point) {
             match self.cold.recovery.phase {
                 // Something beyond the point tells that the peer knows of the reduction.
-                Phase::Cwr if self.snd_una != self.cold.recovery.point => {
+                Phase::Cwr if self.snd_una != self.cold.recovery_point => {
                     self.end_reduction();
                     self.cold.recovery.phase = Phase::Open;
                 }
@@ -247,8 +249,8 @@ impl<P> Connection<P> {
             return false;
         }
         recovery.duplicates = outstanding.saturating_sub(holes);
-        recovery.reordering =
-            (outstanding + acked).min(env.common.config.max_reordering_segments).max(recovery.reordering);
+        self.cold.reordering =
+            (outstanding + acked).min(env.common.config.max_reordering_segments).max(self.cold.reordering);
         recovery.reord_seen += 1;
         env.common.stats.reno_reorder += 1;
         true
@@ -263,7 +265,7 @@ impl<P> Connection<P> {
             return self.lose_by_time(env, news);
         }
         let recovery = &self.cold.recovery;
-        let (phase, reordering) = (recovery.phase, recovery.reordering);
+        let (phase, reordering) = (recovery.phase, self.cold.reordering);
         let mss = u32::from(self.snd_mss);
         let Some(log) = &mut self.cold.sent else { return };
         let mut found = TimedOut::default();
@@ -295,7 +297,7 @@ impl<P> Connection<P> {
         let phase = if left_out || self.any_retransmission() { Phase::Disorder } else { Phase::Open };
         if recovery.phase != phase {
             self.cold.recovery.phase = phase;
-            self.cold.recovery.point = self.snd_max;
+            self.cold.recovery_point = self.snd_max;
         }
     }
 
@@ -314,10 +316,9 @@ impl<P> Connection<P> {
     /// The network has marked what was sent: the window is reduced, though nothing is missing (RFC 3168 §6.1.2), and once a round
     /// trip: not by whoever recovers from a loss, and has reduced it already.
     fn enter_cwr(&mut self) {
-        let undo = &mut self.cold.recovery.undo;
-        undo.restores = false;
+        self.cold.recovery.undo.restores = false;
         if self.cold.recovery.phase < Phase::Cwr {
-            undo.marker = None;
+            self.cold.recovery.undo.marker = None;
             self.begin_reduction(Cause::Mark);
             self.cold.recovery.phase = Phase::Cwr;
         }
@@ -357,8 +358,8 @@ impl<P> Connection<P> {
         let mss = u64::from(self.snd_mss).max(1);
         let segments = u32::try_from((highest - low).div_ceil(mss)).unwrap_or(u32::MAX);
         let recovery = &mut self.cold.recovery;
-        if segments > recovery.reordering {
-            recovery.reordering = segments.min(env.common.config.max_reordering_segments);
+        if segments > self.cold.reordering {
+            self.cold.reordering = segments.min(env.common.config.max_reordering_segments);
         }
         recovery.reord_seen += 1;
         *if late { &mut env.common.stats.ts_reorder } else { &mut env.common.stats.sack_reorder } += 1;

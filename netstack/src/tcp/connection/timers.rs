@@ -4,7 +4,7 @@
 //! is armed again.
 
 use demi_drivers::Instant;
-use demi_drivers::transport::TcpState;
+use demi_drivers::transport::{KeepAlive, TcpState};
 
 use super::super::output::Output;
 use super::super::rto::elapsed_ns;
@@ -187,7 +187,7 @@ impl<P> Connection<P> {
 
     /// RFC 9293 §3.8.4: asks a silent peer whether it is still there.
     fn probe_if_silent<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
-        let Some(keepalive) = self.cold.options.keepalive else { return };
+        let Some(keepalive) = self.keepalive() else { return };
         if self.cold.keepalive_heard != self.last_recv_at {
             // Whatever has come since answers the probes.
             self.cold.keepalive_heard = self.last_recv_at;
@@ -216,9 +216,15 @@ impl<P> Connection<P> {
         let _ = self.send_probe(env);
     }
 
+    /// How it is kept alive, if it is: nobody is there to be kept alive for once the application has closed, and retransmissions
+    /// have their own end.
+    fn keepalive(&self) -> Option<KeepAlive> {
+        self.cold.options.keepalive.filter(|_| !self.orphan)
+    }
+
     /// When the peer has to be asked next, if nothing comes until then.
     fn keepalive_at(&self) -> Option<Instant> {
-        let keepalive = self.cold.options.keepalive?;
+        let keepalive = self.keepalive()?;
         if !self.is_synchronized() {
             return None;
         }

@@ -8,7 +8,7 @@ use super::recovery::{News, Phase};
 use super::{Connection, Env};
 
 /// What an undo needs to know.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Undo {
     /// Where the reduction struck; `None`: there is nothing to take back.
     pub(super) marker: Option<SeqNumber>,
@@ -23,6 +23,11 @@ pub(super) struct Undo {
 }
 
 impl Undo {
+    /// There is nothing to take back.
+    pub(super) const fn quiet() -> Self {
+        Undo { marker: None, outstanding: None, stamp: None, prior_cwnd: 0, restores: false }
+    }
+
     /// `segments` retransmissions have turned out needless.
     pub(super) fn needless(&mut self, segments: u32) {
         if self.marker.is_some()
@@ -65,7 +70,7 @@ impl<P> Connection<P> {
         match self.cold.recovery.undo.stamp {
             Some(stamp) => news.echo.is_some_and(|echo| timestamp_before(echo, stamp)),
             // Nothing has been sent again yet. Without SACK the stamp may have been forgotten at the end.
-            None => self.sack_ok || self.snd_una.before(self.cold.recovery.point),
+            None => self.sack_ok || self.snd_una.before(self.cold.recovery_point),
         }
     }
 
@@ -90,7 +95,7 @@ impl<P> Connection<P> {
     /// Without SACK, recovery is not over until something beyond its point is acknowledged: late duplicates of what it sent
     /// twice would begin another (RFC 6582 §3.2 step 1).
     fn stays_closed(&mut self) -> bool {
-        if self.sack_ok || self.snd_una != self.cold.recovery.point {
+        if self.sack_ok || self.snd_una != self.cold.recovery_point {
             return false;
         }
         if !self.any_retransmission() {

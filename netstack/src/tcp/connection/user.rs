@@ -310,8 +310,6 @@ impl<P> Connection<P> {
             if self.state == TcpState::FinWait2 {
                 self.start_fin_wait_2(env);
             }
-            // Nobody is there to be kept alive for; retransmissions have their own end.
-            self.cold.options.keepalive = None;
             self.update_rare_timer();
             return;
         };
