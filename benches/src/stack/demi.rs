@@ -276,6 +276,25 @@ pub fn bulk(checksums: bool, style: Style) -> Run {
     })
 }
 
+/// Opens `pairs` connections, both ends of each here, and lets them be idle: each client's end in a list, each server's in a task that
+/// waits to read. Answers what keeps them open.
+pub fn idle(pairs: usize) -> Box<dyn std::any::Any> {
+    let runtime = hosts(true, 0);
+    let streams = runtime.block_on(async {
+        let mut streams = Vec::with_capacity(pairs);
+        for index in 0..pairs {
+            let port = PORT + u16::try_from(index / PER_PORT).expect("few server ports");
+            if index % PER_PORT == 0 {
+                let listener = TcpListener::bind(at(SERVER, port)).await.expect("a free port");
+                demi::spawn(serve_tcp(listener, Style::Owned));
+            }
+            streams.push(connect(port).await);
+        }
+        streams
+    });
+    Box::new((streams, runtime))
+}
+
 /// A run of connections opened and closed by the client, TIME_WAIT kept.
 pub fn connections(checksums: bool) -> Run {
     let runtime = hosts(checksums, 1);
