@@ -23,6 +23,8 @@
 #[cfg(feature = "rdma")]
 mod adapter;
 #[cfg(feature = "rdma")]
+mod calls;
+#[cfg(feature = "rdma")]
 mod connect;
 #[cfg(feature = "rdma")]
 mod listener;
