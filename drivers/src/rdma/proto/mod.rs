@@ -69,6 +69,7 @@
 
 mod config;
 mod credits;
+pub mod datagram;
 mod ended;
 mod hello;
 mod incoming;
