@@ -9,13 +9,15 @@ use std::rc::Rc;
 use super::RdmaConfig;
 use super::networks::Networks;
 use super::onesided::{self, Memory};
+use super::proto::datagram::GRH_BYTES;
 use super::proto::{HEAD_BYTES, Message, Promises};
-use super::verbs::cm::{Channel, Id, Reads};
+use super::verbs::cm::{Channel, Found, Id, Reads};
 use super::verbs::cq::{Batch, Completion, CompletionQueue};
 use super::verbs::device::Device;
 use super::verbs::memory::{Access, Domain, Region, Registered, Window};
 use super::verbs::qp::{Gather, QueuePair, Scratch, Shape};
 use super::verbs::srq::{FRONT, SharedReceives};
+use super::verbs::ud::{self, DatagramQueue, Way};
 use crate::mem::{Buf, BufMut, HEADROOM, Pool, PoolConfig, SLOT_HEADER};
 
 /// Bytes of a slot for the head of a message.
@@ -47,6 +49,13 @@ pub(super) struct Adapter {
     /// Requests that may be with the adapter, and that are.
     budget: usize,
     pub(super) posted: usize,
+    /// Datagrams that may be with the adapter, either way.
+    datagrams: u32,
+}
+
+/// Datagrams that may be on their way out of the program, and that may come while it is away, each: some of the pool's slots.
+fn datagrams_of(config: &RdmaConfig, most: u32) -> u32 {
+    u32::try_from(config.pool.slots / 16).unwrap_or(u32::MAX).clamp(1, 512).min(most)
 }
 
 impl Adapter {
@@ -67,7 +76,9 @@ impl Adapter {
                 "it has no shared queues of receives, or the pool no small slots: take another device, or more slots",
             )));
         }
-        let budget = config.requests.min(limits.completions.saturating_sub(depth));
+        let datagrams = datagrams_of(config, limits.queue_requests);
+        let reserved = depth + 2 * datagrams;
+        let budget = config.requests.min(limits.completions.saturating_sub(reserved));
         let domain = Domain::new(&device).map_err(named)?;
         // A window needs no more of its region than that it may be bound there. Of iWARP, what is read into is open to writes.
         let open_to_all = config.trust_peers && !limits.memory_windows;
@@ -81,7 +92,7 @@ impl Adapter {
         let heads = PoolConfig { slot_bytes: HEAD_SLOT, ..PoolConfig::small(budget as usize) };
         let heads = Pool::new(&heads)?;
         let head_region = Region::of_pool(&domain, &heads, Access::default()).map_err(named)?;
-        let completions = CompletionQueue::new(&device, depth + budget).map_err(named)?;
+        let completions = CompletionQueue::new(&device, reserved + budget).map_err(named)?;
         let bytes =
             u32::try_from(config.pool.slot_bytes.saturating_sub(SLOT_HEADER + FRONT)).unwrap_or(u32::MAX);
         let receives = SharedReceives::new(&domain, &region, depth, bytes).map_err(named)?;
@@ -107,7 +118,39 @@ impl Adapter {
             open_to_all,
             budget: budget as usize,
             posted: 0,
+            datagrams,
         })
+    }
+
+    /// A queue pair for datagrams, on the device's port numbered `port`, whose requests have `mark` in their names.
+    pub(super) fn datagram_queue(&self, port: u8, mark: u64) -> io::Result<DatagramQueue> {
+        let port = self.device.port(port)?;
+        // Long packets take large slots, of which there are few.
+        let stats = self.pool.stats();
+        let receives = match usize::from(port.mtu) + GRH_BYTES > self.pool.small_capacity() {
+            true => self.datagrams.min(u32::try_from(stats.large_slots / 4).unwrap_or(u32::MAX)),
+            false => self.datagrams,
+        };
+        let shape = ud::Shape {
+            sends: self.datagrams,
+            receives: receives.max(1),
+            inline_bytes: self.inline_bytes,
+            mark,
+        };
+        let regions = [&self.region, &self.head_region];
+        let mut queue = DatagramQueue::new(&self.domain, &self.completions, regions, port, shape)?;
+        queue.fill(&self.pool)?;
+        Ok(queue)
+    }
+
+    /// A way for datagrams.
+    pub(super) fn way(&self, found: &Found) -> io::Result<Rc<Way>> {
+        Way::new(&self.domain, found)
+    }
+
+    /// A slot that shows `head`, to be sent in front of something.
+    pub(super) fn head(&self, head: &[u8]) -> Option<Buf> {
+        self.heads.copy_from_slice(head).or_else(|| self.pool.copy_from_slice(head))
     }
 
     /// Bytes that go with a request itself.
@@ -176,8 +219,7 @@ impl Adapter {
         match wide {
             Some(wide) => gather.push(wide),
             None => {
-                let slot = self.heads.copy_from_slice(head).or_else(|| self.pool.copy_from_slice(head));
-                let Some(slot) = slot else { return false };
+                let Some(slot) = self.head(head) else { return false };
                 gather.push(slot);
                 gather.extend(message.pieces.first().cloned());
             }

@@ -13,7 +13,7 @@ use super::connect::next_look;
 use super::listener::Listener;
 use super::onesided::{Access, Peer, Region};
 use super::stream::Stream;
-use super::transport::{HEALTH, Rdma, named, token_of};
+use super::transport::{HEALTH, Named, Rdma, named, token_of};
 use crate::mem::{Buf, Pool};
 use crate::sockets::{remember, stale};
 use crate::time::Instant;
@@ -62,13 +62,15 @@ impl Transport for Rdma {
         while !more && let Some((token, news)) = self.news.pop_front() {
             self.on_news(token, news);
             events += 1;
-            if let Some((true, handle)) = named(token) {
+            if let Some((Named::Stream, handle)) = named(token) {
                 self.after(handle);
                 self.arm(handle);
             }
         }
         events += self.on_timers();
+        events += self.on_peer_timers(now);
         self.adapter.refill()?;
+        self.refill_datagrams()?;
         self.idle = events == 0;
         self.wake();
         Ok(events)
@@ -96,6 +98,7 @@ impl Transport for Rdma {
             }
         }
         self.dirty.drain(..end);
+        self.flush_datagrams()?;
         self.wake();
         if self.idle && self.watched.get() {
             self.adapter.completions.arm()?;
@@ -108,12 +111,9 @@ impl Transport for Rdma {
 
     fn deadline(&self) -> Option<Instant> {
         // What waits for room with the adapter has it with the next completion; what waits for a slot is told by nobody.
-        let stalled = (!self.dirty.is_empty() || self.adapter.receives.missing() > 0)
-            .then(|| self.now + Duration::from_millis(1));
-        match (stalled, self.timers.next()) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        let is_short = self.adapter.receives.missing() > 0 || self.datagrams.is_short();
+        let stalled = (!self.dirty.is_empty() || is_short).then(|| self.now + Duration::from_millis(1));
+        [stalled, self.timers.next(), self.datagrams.deadline()].into_iter().flatten().min()
     }
 
     fn park(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -146,11 +146,11 @@ impl Transport for Rdma {
         TransportUsage {
             streams: self.streams.len(),
             listeners: self.listeners.len(),
-            datagrams: 0,
+            datagrams: self.datagrams.len(),
             closing: self.streams.iter().filter(|stream| stream.orphan).count(),
             time_wait: 0,
             descriptors: 0,
-            in_flight: self.adapter.posted,
+            in_flight: self.adapter.posted + self.datagrams.unsent(),
         }
     }
 
@@ -168,18 +168,19 @@ impl Transport for Rdma {
             (entry.remote, entry.orphan) = (Some(stream.remote), stream.orphan);
             Some(entry)
         });
-        listeners.chain(streams).collect()
+        listeners.chain(streams).chain(self.datagrams.list()).collect()
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
-        vec![("RdmaRefused".to_owned(), self.refused)]
+        let refused = ("RdmaRefused".to_owned(), self.refused);
+        std::iter::once(refused).chain(self.datagrams.counters()).collect()
     }
 
     fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {
         self.room_for_socket()?;
         // Its handle is known once it is in the table, and events come once it listens.
         let next = self.listeners.next_handle();
-        let listener = Listener::open(&self.adapter, local, options, token_of(false, next))?;
+        let listener = Listener::open(&self.adapter, local, options, token_of(Named::Listener, next))?;
         Ok(ListenerId(self.listeners.insert(listener)))
     }
 
@@ -362,65 +363,67 @@ impl Transport for Rdma {
         if quickack { Ok(()) } else { Err(unsupported("an RDMA adapter acknowledges by itself")) }
     }
 
-    fn bind_datagram(&mut self, _local: SocketAddr, _options: &DatagramOptions) -> io::Result<DatagramId> {
-        Err(no_datagrams())
+    fn bind_datagram(&mut self, local: SocketAddr, options: &DatagramOptions) -> io::Result<DatagramId> {
+        self.bind_socket(local, options)
     }
 
-    fn connect_datagram(&mut self, _socket: DatagramId, _remote: Option<SocketAddr>) -> io::Result<()> {
-        Err(stale())
+    fn connect_datagram(&mut self, socket: DatagramId, remote: Option<SocketAddr>) -> io::Result<()> {
+        self.connect_socket(socket, remote)
     }
 
     fn poll_send_to(
         &mut self,
-        _cx: &mut Context<'_>,
-        _socket: DatagramId,
-        _buf: &mut Option<Buf>,
-        _remote: Option<SocketAddr>,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+        buf: &mut Option<Buf>,
+        remote: Option<SocketAddr>,
     ) -> Poll<io::Result<()>> {
-        Poll::Ready(Err(stale()))
+        self.poll_send_datagram(cx, socket, buf, remote)
     }
 
     fn poll_recv_from(
         &mut self,
-        _cx: &mut Context<'_>,
-        _socket: DatagramId,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
     ) -> Poll<io::Result<(Buf, SocketAddr)>> {
-        Poll::Ready(Err(stale()))
+        self.poll_receive_datagram(cx, socket)
     }
 
     fn poll_peek_from(
         &mut self,
-        _cx: &mut Context<'_>,
-        _socket: DatagramId,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
     ) -> Poll<io::Result<(Buf, SocketAddr)>> {
-        Poll::Ready(Err(stale()))
+        self.poll_peek_datagram(cx, socket)
     }
 
-    fn poll_datagram_readable(&mut self, _cx: &mut Context<'_>, _socket: DatagramId) -> Poll<io::Result<()>> {
-        Poll::Ready(Err(stale()))
+    fn poll_datagram_readable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>> {
+        self.poll_socket_readable(cx, socket)
     }
 
-    fn poll_datagram_writable(&mut self, _cx: &mut Context<'_>, _socket: DatagramId) -> Poll<io::Result<()>> {
-        Poll::Ready(Err(stale()))
+    fn poll_datagram_writable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>> {
+        self.poll_socket_writable(cx, socket)
     }
 
-    fn datagram_addr(&self, _socket: DatagramId) -> io::Result<SocketAddr> {
-        Err(stale())
+    fn datagram_addr(&self, socket: DatagramId) -> io::Result<SocketAddr> {
+        self.socket_addr(socket)
     }
 
-    fn datagram_peer(&self, _socket: DatagramId) -> io::Result<SocketAddr> {
-        Err(stale())
+    fn datagram_peer(&self, socket: DatagramId) -> io::Result<SocketAddr> {
+        self.socket_peer(socket)
     }
 
-    fn datagram_options(&self, _socket: DatagramId) -> io::Result<DatagramOptions> {
-        Err(stale())
+    fn datagram_options(&self, socket: DatagramId) -> io::Result<DatagramOptions> {
+        self.socket_options(socket)
     }
 
-    fn set_datagram_options(&mut self, _socket: DatagramId, _options: &DatagramOptions) -> io::Result<()> {
-        Err(stale())
+    fn set_datagram_options(&mut self, socket: DatagramId, options: &DatagramOptions) -> io::Result<()> {
+        self.set_socket_options(socket, options)
     }
 
-    fn close_datagram(&mut self, _socket: DatagramId) {}
+    fn close_datagram(&mut self, socket: DatagramId) {
+        self.close_socket(socket);
+    }
 
     fn one_sided(&mut self, stream: StreamId) -> io::Result<Peer> {
         let Some(entry) = self.streams.get_mut(stream.0).filter(|stream| !stream.orphan) else {
@@ -437,11 +440,4 @@ impl Transport for Rdma {
 #[cold]
 fn unsupported(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, what.to_owned())
-}
-
-#[cold]
-fn no_datagrams() -> io::Error {
-    unsupported(
-        "an rdma device carries streams only: add a kernel transport to the devices (rdma:DEV;uring) for datagrams",
-    )
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::listener::not_ours;
 use super::proto::{Config, Failure, HELLO_BYTES, Hello, Refusal, Role, Session};
 use super::stream::{ONE_SIDED, Phase, Stream};
-use super::transport::{Rdma, token_of};
+use super::transport::{Named, Rdma, named, token_of};
 use super::verbs::cm::{Id, News, Told};
 use crate::sockets::{explain, stale, too_many_sockets};
 use crate::time::Instant;
@@ -67,19 +67,25 @@ impl Rdma {
         if let Some(stream) = self.streams.get(handle)
             && let Phase::Resolving(id) = &stream.phase
         {
-            id.set_token(token_of(true, handle));
+            id.set_token(token_of(Named::Stream, handle));
         }
         Ok(StreamId(handle))
     }
 
     /// Something has happened to the connection or listener that `token` names.
     pub(super) fn on_news(&mut self, token: u64, news: News) {
-        match (super::transport::named(token), news) {
-            (Some((false, listener)), News::Request(id, told)) => self.on_request(listener, id, &told),
+        match (named(token), news) {
+            (Some((Named::Listener, listener)), News::Request(id, told)) => {
+                self.on_request(listener, id, &told);
+            }
+            (Some((Named::Socket, socket)), News::Request(id, told)) => {
+                self.on_looked_for(socket, &id, &told)
+            }
             (_, News::Request(id, _)) => {
                 let _ = id.reject(&Refusal::Closed.emit());
             }
-            (Some((true, stream)), news) => self.on_stream_news(stream, news),
+            (Some((Named::Stream, stream)), news) => self.on_stream_news(stream, news),
+            (Some((Named::Peer, peer)), news) => self.on_peer_news(peer, news),
             _ => {}
         }
     }
@@ -116,7 +122,7 @@ impl Rdma {
         stream.credits = config.credits;
         stream.listener = Some(listener);
         let handle = self.streams.insert(stream);
-        id.set_token(token_of(true, handle));
+        id.set_token(token_of(Named::Stream, handle));
         let accepted = self.pair_up(handle, id, config.send_queue_depth(&peer)).and_then(|()| {
             let session = Session::new(Role::Accepting, &config, &peer, self.now);
             let stream = self.streams.get_mut(handle).ok_or_else(stale)?;
@@ -217,7 +223,7 @@ impl Rdma {
                 }
                 self.touch(handle);
             }
-            News::Request(..) | News::Other => {}
+            News::Request(..) | News::Found(_) | News::Missing(..) | News::Other => {}
         }
     }
 
@@ -291,7 +297,7 @@ impl Rdma {
 
     /// Whether another socket may be opened.
     pub(super) fn room_for_socket(&self) -> io::Result<()> {
-        let open = self.listeners.len() + self.streams.len();
+        let open = self.listeners.len() + self.streams.len() + self.datagrams.len();
         if open < self.max_sockets { Ok(()) } else { Err(too_many_sockets(self.max_sockets)) }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::adapter::Adapter;
-use super::verbs::cm::Id;
+use super::verbs::cm::{Id, Kind};
 use crate::transport::{Handle, ListenOptions, StreamOptions};
 
 /// How often another port is chosen, when one that is free at an address is not at the next.
@@ -35,45 +35,51 @@ impl Listener {
         options: &ListenOptions,
         token: u64,
     ) -> io::Result<Listener> {
-        let heard: Vec<IpAddr> = match address.ip().is_unspecified() {
-            false => vec![address.ip()],
-            true => {
-                let both = address.is_ipv6() && !options.only_v6;
-                adapter
-                    .networks
-                    .addresses()
-                    .filter(|own| both || own.is_ipv4() == address.is_ipv4())
-                    .collect()
-            }
-        };
         let backlog = options.backlog.max(1);
-        let mut tries = 1;
-        loop {
-            match listen(adapter, &heard, address.port(), backlog, token) {
-                Ok((ids, port)) => {
-                    return Ok(Listener {
-                        _ids: ids,
-                        address: SocketAddr::new(address.ip(), port),
-                        waiter: None,
-                        queue: VecDeque::new(),
-                        pending: 0,
-                        backlog: backlog as usize,
-                        options: options.stream.clone(),
-                    });
-                }
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 && tries < TRIES =>
-                {
-                    tries += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let (ids, port) = hear(adapter, address, options.only_v6, backlog, token, Kind::Connections)?;
+        Ok(Listener {
+            _ids: ids,
+            address: SocketAddr::new(address.ip(), port),
+            waiter: None,
+            queue: VecDeque::new(),
+            pending: 0,
+            backlog: backlog as usize,
+            options: options.stream.clone(),
+        })
     }
 
     /// Whether another connection may come.
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() + self.pending < self.backlog
+    }
+}
+
+/// Identifiers that hear what is for `address`, or for all of the device's when that is unspecified, and the port they have.
+pub(super) fn hear(
+    adapter: &Adapter,
+    address: SocketAddr,
+    only_v6: bool,
+    backlog: u32,
+    token: u64,
+    kind: Kind,
+) -> io::Result<(Vec<Id>, u16)> {
+    let heard: Vec<IpAddr> = match address.ip().is_unspecified() {
+        false => vec![address.ip()],
+        true => {
+            let both = address.is_ipv6() && !only_v6;
+            adapter.networks.addresses().filter(|own| both || own.is_ipv4() == address.is_ipv4()).collect()
+        }
+    };
+    let mut tries = 1;
+    loop {
+        match listen(adapter, &heard, address.port(), backlog, token, kind) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 && tries < TRIES =>
+            {
+                tries += 1;
+            }
+            result => return result,
+        }
     }
 }
 
@@ -83,10 +89,11 @@ fn listen(
     mut port: u16,
     backlog: u32,
     token: u64,
+    kind: Kind,
 ) -> io::Result<(Vec<Id>, u16)> {
     let mut ids = Vec::with_capacity(heard.len());
     for &address in heard {
-        let id = Id::new(&adapter.channel, token)?;
+        let id = Id::of_kind(&adapter.channel, token, kind)?;
         id.bind(SocketAddr::new(address, port))?;
         if !id.is_on(&adapter.device) {
             return Err(not_ours(adapter, address));

@@ -27,6 +27,8 @@ mod calls;
 #[cfg(feature = "rdma")]
 mod connect;
 #[cfg(feature = "rdma")]
+mod datagrams;
+#[cfg(feature = "rdma")]
 mod listener;
 #[cfg(feature = "rdma")]
 mod networks;

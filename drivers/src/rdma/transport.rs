@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use super::RdmaConfig;
 use super::adapter::Adapter;
+use super::datagrams::Datagrams;
 use super::listener::Listener;
 use super::onesided::Marked;
 use super::proto::{Action, Config, Failure};
 use super::stream::{Phase, Stream};
 use super::timers::Timers;
 use super::verbs::cm::News;
-use super::verbs::cq::Status;
+use super::verbs::cq::{Completion, Status};
 use super::verbs::qp::SEQUENCE_BITS;
 use super::wait::Wait;
 use crate::sockets::stale;
@@ -35,6 +36,8 @@ pub(super) const HEALTH: Duration = Duration::from_millis(100);
 const FLUSHING: Duration = Duration::from_secs(5);
 /// Of a request's name, the bit that says that it is one of a connection's; receives have small numbers.
 const SENT: u64 = 1 << 63;
+/// And the one that says that it is one of the queue of datagrams.
+pub(super) const DATAGRAM: u64 = 1 << 62;
 
 /// Queue pairs by number: numbers that this machine's own device has given out.
 type ByQueue = HashMap<u32, Handle, BuildHasherDefault<QueueHasher>>;
@@ -66,6 +69,7 @@ pub struct Rdma {
     // Connections go before the queues that they use.
     pub(super) streams: Table<Stream>,
     pub(super) listeners: Table<Listener>,
+    pub(super) datagrams: Datagrams,
     pub(super) by_queue: ByQueue,
     /// What connections that are being asked for were promised, by index.
     pub(super) asked: HashMap<u32, Config>,
@@ -102,15 +106,30 @@ pub(super) fn tag_of(handle: Handle) -> u64 {
     SENT >> SEQUENCE_BITS | u64::from(handle.generation)
 }
 
-/// What the connection manager calls a socket.
-pub(super) fn token_of(stream: bool, handle: Handle) -> u64 {
-    u64::from(handle.generation) << 32 | u64::from(handle.index) << 1 | u64::from(stream)
+/// What the connection manager has identifiers of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A listener.
+    Listener,
+    /// A connection.
+    Stream,
+    /// A socket of datagrams.
+    Socket,
+    /// Somebody whom datagrams go to.
+    Peer,
 }
 
-/// The socket that a token is of, and whether it is a stream. None is called all ones.
-pub(super) fn named(token: u64) -> Option<(bool, Handle)> {
-    let handle = Handle { index: (token as u32) >> 1, generation: (token >> 32) as u32 };
-    (token != u64::MAX).then_some((token & 1 == 1, handle))
+const NAMED: [Named; 4] = [Named::Listener, Named::Stream, Named::Socket, Named::Peer];
+
+/// What the connection manager calls one of them.
+pub(super) fn token_of(what: Named, handle: Handle) -> u64 {
+    u64::from(handle.generation) << 32 | u64::from(handle.index) << 2 | what as u64
+}
+
+/// What a token is of. None is called all ones.
+pub(super) fn named(token: u64) -> Option<(Named, Handle)> {
+    let handle = Handle { index: (token as u32) >> 2, generation: (token >> 32) as u32 };
+    (token != u64::MAX).then_some((NAMED[(token & 3) as usize], handle))
 }
 
 impl Rdma {
@@ -126,6 +145,7 @@ impl Rdma {
             name: format!("rdma:{}", config.device),
             streams: Table::new(),
             listeners: Table::new(),
+            datagrams: Datagrams::new(adapter.pool.stats().slots / 4),
             by_queue: ByQueue::default(),
             asked: HashMap::new(),
             dirty: Vec::new(),
@@ -208,7 +228,8 @@ impl Rdma {
         result
     }
 
-    fn on_completion(&mut self, id: u64, queue: u32, status: Status, bytes: u32) {
+    fn on_completion(&mut self, completion: Completion) {
+        let Completion { id, queue, status, bytes, .. } = completion;
         let handle = self.by_queue.get(&queue).copied();
         if id & SENT != 0 {
             // Of a queue pair that had the number before, nothing is of interest.
@@ -220,6 +241,9 @@ impl Rdma {
                 self.after(handle);
             }
             return;
+        }
+        if id & DATAGRAM != 0 {
+            return self.on_datagram(id, queue, status, bytes);
         }
         let Some(message) = self.adapter.receives.completed(id, bytes) else { return };
         if status != Status::Success {
@@ -362,9 +386,7 @@ impl Rdma {
     pub(super) fn take_completions(&mut self) -> io::Result<(usize, bool)> {
         for count in 0..COMPLETIONS {
             match self.adapter.completion()? {
-                Some(completion) => {
-                    self.on_completion(completion.id, completion.queue, completion.status, completion.bytes)
-                }
+                Some(completion) => self.on_completion(completion),
                 None => return Ok((count, false)),
             }
         }
@@ -383,6 +405,7 @@ impl Rdma {
                 self.after(handle);
             }
         }
+        self.datagrams.lose(&mut self.wakes);
         self.wake();
         io::Error::new(io::ErrorKind::NetworkDown, format!("device {}: it is gone", self.name))
     }
@@ -418,8 +441,8 @@ mod tests {
     #[test]
     fn tokens_name_sockets() {
         let handle = Handle { index: (1 << 30) - 1, generation: u32::MAX - 1 };
-        for stream in [true, false] {
-            assert_eq!(named(token_of(stream, handle)), Some((stream, handle)));
+        for what in NAMED {
+            assert_eq!(named(token_of(what, handle)), Some((what, handle)));
         }
         assert_eq!(named(u64::MAX), None);
     }

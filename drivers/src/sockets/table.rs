@@ -34,6 +34,12 @@ impl<T> Table<T> {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref())
     }
 
+    /// The entries, to be changed.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut())
+    }
+
     /// What the next entry's handle will be.
     #[cfg(feature = "rdma")]
     pub(crate) fn next_handle(&self) -> Handle {

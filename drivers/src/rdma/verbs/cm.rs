@@ -59,6 +59,23 @@ impl Reads {
     }
 }
 
+/// Where datagrams to somebody go.
+pub(crate) struct Found {
+    /// The way there.
+    pub(super) way: sys::ibv_ah_attr,
+    /// The peer's queue pair, and the key that it takes datagrams by.
+    pub(super) queue: u32,
+    pub(super) key: u32,
+    /// What the peer has said.
+    pub(crate) private: PrivateData,
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Found").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
 /// What an event says.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -74,6 +91,10 @@ pub(crate) enum News {
     Rejected(i32, PrivateData),
     /// Nobody answers.
     Unreachable,
+    /// Where datagrams to that address and port go.
+    Found(Found),
+    /// Nobody takes datagrams there: why not (below 0, nobody has answered at all), and what the peer has said.
+    Missing(i32, PrivateData),
     /// What was begun has failed, with an error number.
     Failed(i32),
     /// The peer has ended the connection, or is gone.
@@ -134,6 +155,11 @@ impl Channel {
         use sys::rdma_cm_event_type as kind;
         // SAFETY: an event's identifier lives until the event is acknowledged; its context is a token, never followed.
         let token = unsafe { (*event.id).context }.addr() as u64;
+        // SAFETY: as above.
+        if unsafe { (*event.id).ps } == sys::rdma_port_space::RDMA_PS_UDP {
+            // SAFETY: the caller's promise; it is an identifier for datagrams, as was asked.
+            return (token, unsafe { self.told_of_datagrams(event) });
+        }
         let private = || {
             // SAFETY: events of these kinds have the parameters of a connection, whose private data lives as long as the event.
             unsafe {
@@ -174,6 +200,50 @@ impl Channel {
         };
         (token, news)
     }
+
+    /// # Safety
+    /// As [`told`](Self::told); the event is about datagrams.
+    unsafe fn told_of_datagrams(self: &Rc<Self>, event: &sys::rdma_cm_event) -> News {
+        use sys::rdma_cm_event_type as kind;
+        let private = || {
+            // SAFETY: events of these kinds have the parameters of a datagram's receiver, whose private data lives as long as the
+            // event.
+            unsafe {
+                let ud = &event.param.ud;
+                match ud.private_data.is_null() {
+                    true => PrivateData::new(),
+                    false => PrivateData::from_slice(std::slice::from_raw_parts(
+                        ud.private_data.cast::<u8>(),
+                        usize::from(ud.private_data_len),
+                    )),
+                }
+            }
+        };
+        match event.event {
+            kind::RDMA_CM_EVENT_ADDR_RESOLVED => News::AddressResolved,
+            kind::RDMA_CM_EVENT_ROUTE_RESOLVED => News::RouteResolved,
+            kind::RDMA_CM_EVENT_CONNECT_REQUEST => match NonNull::new(event.id) {
+                Some(raw) => {
+                    let told = Told { private: private(), reads: Reads::both(0) };
+                    News::Request(Id { raw, channel: Rc::clone(self) }, told)
+                }
+                None => News::Other,
+            },
+            kind::RDMA_CM_EVENT_ESTABLISHED => {
+                // SAFETY: such an event has the parameters of a datagram's receiver.
+                let ud = unsafe { &event.param.ud };
+                News::Found(Found { way: ud.ah_attr, queue: ud.qp_num, key: ud.qkey, private: private() })
+            }
+            kind::RDMA_CM_EVENT_UNREACHABLE | kind::RDMA_CM_EVENT_REJECTED => {
+                News::Missing(event.status, private())
+            }
+            kind::RDMA_CM_EVENT_ADDR_ERROR
+            | kind::RDMA_CM_EVENT_ROUTE_ERROR
+            | kind::RDMA_CM_EVENT_CONNECT_ERROR => News::Failed(event.status.saturating_abs()),
+            kind::RDMA_CM_EVENT_DEVICE_REMOVAL => News::DeviceRemoved,
+            _ => News::Other,
+        }
+    }
 }
 
 impl Drop for Channel {
@@ -181,6 +251,15 @@ impl Drop for Channel {
         // SAFETY: every identifier of the channel holds it, so none is left.
         unsafe { sys::rdma_destroy_event_channel(self.raw.as_ptr()) };
     }
+}
+
+/// What an identifier is for; each kind has ports of its own, as TCP and UDP have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Reliable connections.
+    Connections,
+    /// Datagrams: who listens is found, and no connection made.
+    Datagrams,
 }
 
 /// A connection or a listener.
@@ -193,8 +272,16 @@ pub(crate) struct Id {
 impl Id {
     /// An identifier whose events will name `token`.
     pub(crate) fn new(channel: &Rc<Channel>, token: u64) -> io::Result<Id> {
+        Id::of_kind(channel, token, Kind::Connections)
+    }
+
+    /// As [`new`](Self::new), of either kind.
+    pub(crate) fn of_kind(channel: &Rc<Channel>, token: u64, kind: Kind) -> io::Result<Id> {
         let mut raw = ptr::null_mut();
-        let space = sys::rdma_port_space::RDMA_PS_TCP;
+        let space = match kind {
+            Kind::Connections => sys::rdma_port_space::RDMA_PS_TCP,
+            Kind::Datagrams => sys::rdma_port_space::RDMA_PS_UDP,
+        };
         // SAFETY: the channel lives, the place is writable; the context is handed back and never followed.
         let result = unsafe {
             sys::rdma_create_id(
@@ -279,16 +366,34 @@ impl Id {
 
     /// Asks the peer for a connection; [`News::Established`] or [`News::Rejected`] follows.
     pub(crate) fn connect(&self, private: &[u8], reads: Reads) -> io::Result<()> {
-        let mut parameters = parameters(private, reads);
+        let mut parameters = parameters(private, reads, 0);
         // SAFETY: the identifier lives; the parameters and what they point to are readable during the call.
         check(unsafe { sys::rdma_connect(self.raw(), &raw mut parameters) }, "connect")
     }
 
     /// Accepts the connection that was asked for; [`News::Established`] follows.
     pub(crate) fn accept(&self, private: &[u8], reads: Reads) -> io::Result<()> {
-        let mut parameters = parameters(private, reads);
+        let mut parameters = parameters(private, reads, 0);
         // SAFETY: as in `connect`.
         check(unsafe { sys::rdma_accept(self.raw(), &raw mut parameters) }, "accept")
+    }
+
+    /// Asks who takes datagrams at the address that was resolved; [`News::Found`] or [`News::Missing`] follows.
+    pub(crate) fn look_for(&self, private: &[u8]) -> io::Result<()> {
+        self.connect(private, Reads::both(0))
+    }
+
+    /// Answers who has looked for this: the queue pair numbered `queue` takes datagrams.
+    pub(crate) fn be_found(&self, private: &[u8], queue: u32) -> io::Result<()> {
+        let mut parameters = parameters(private, Reads::both(0), queue);
+        // SAFETY: as in `connect`.
+        check(unsafe { sys::rdma_accept(self.raw(), &raw mut parameters) }, "answer")
+    }
+
+    /// The device's port that it is on; 0 while it is on none.
+    pub(crate) fn port(&self) -> u8 {
+        // SAFETY: the identifier lives.
+        unsafe { (*self.raw()).port_num }
     }
 
     /// Refuses the connection that was asked for.
@@ -333,7 +438,7 @@ unsafe fn read_address<T>(from: *const T) -> Option<SocketAddr> {
     unsafe { from.cast::<RawAddress>().read() }.decode()
 }
 
-fn parameters(private: &[u8], reads: Reads) -> sys::rdma_conn_param {
+fn parameters(private: &[u8], reads: Reads, queue: u32) -> sys::rdma_conn_param {
     sys::rdma_conn_param {
         private_data: private.as_ptr().cast(),
         private_data_len: u8::try_from(private.len()).unwrap_or(u8::MAX),
@@ -343,7 +448,7 @@ fn parameters(private: &[u8], reads: Reads) -> sys::rdma_conn_param {
         retry_count: RETRIES,
         rnr_retry_count: RECEIVER_NOT_READY_RETRIES,
         srq: 0,
-        qp_num: 0,
+        qp_num: queue,
     }
 }
 

@@ -13,6 +13,9 @@ use rdma_sys as sys;
 
 use super::{check, explained};
 
+/// `IBV_LINK_LAYER_ETHERNET`.
+const ETHERNET: u8 = 2;
+
 /// What a device can do, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -32,6 +35,17 @@ pub(crate) struct Limits {
     pub(crate) atomics: bool,
     /// iWARP: no immediate data, and a READ's target must be open to remote writes.
     pub(crate) iwarp: bool,
+}
+
+/// What a port of a device is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// Its number.
+    pub(crate) number: u8,
+    /// Payload of the longest packet that it sends now.
+    pub(crate) mtu: u16,
+    /// Ethernet, whose packets have IP addresses in front.
+    pub(crate) ethernet: bool,
 }
 
 /// An open device.
@@ -108,6 +122,21 @@ impl Device {
             atomics: attr.atomic_cap != sys::ibv_atomic_cap::IBV_ATOMIC_NONE,
             iwarp: transport == sys::ibv_transport_type::IBV_TRANSPORT_IWARP,
         })
+    }
+
+    /// What its port `number` is like.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub(crate) fn port(&self, number: u8) -> io::Result<Port> {
+        // SAFETY: a struct of integers, for which all zeroes is a value.
+        let mut attr: sys::ibv_port_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: the context is open, `attr` is writable.
+        let result = unsafe { sys::___ibv_query_port(self.raw(), number, &raw mut attr) };
+        check(result, &format!("ask for port {number} of the device"))?;
+        // 1 stands for 256 bytes, and each one more for twice as many, up to 5.
+        let mtu = 128 << attr.active_mtu.clamp(1, 5);
+        Ok(Port { number, mtu, ethernet: attr.link_layer == ETHERNET })
     }
 
     pub(super) fn raw(&self) -> *mut sys::ibv_context {

@@ -13,6 +13,7 @@ pub(super) mod qp;
 pub(super) mod srq;
 #[cfg(test)]
 mod tests;
+pub(super) mod ud;
 
 use std::io;
 
