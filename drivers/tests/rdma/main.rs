@@ -2,6 +2,7 @@
 //! --tier rdma`. Both ends are driven by one thread, in turns; nothing asserts on time.
 
 mod connecting;
+mod datagrams;
 mod ends;
 mod onesided;
 mod streams;

@@ -18,6 +18,8 @@ mod deliver;
 mod peers;
 mod resolve;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use core::task::Waker;
 use std::collections::HashMap;
