@@ -1,4 +1,4 @@
-//! RDMA: reliable connections over verbs.
+//! RDMA: reliable connections and datagrams over verbs.
 //!
 //! [`Rdma`] is a transport: its streams are byte streams like TCP's, between programs that use this library, and their messages go
 //! from one program's memory to the other's without either kernel. What the messages mean is [`proto`]'s affair, a pure state
@@ -13,6 +13,8 @@
 //! **Memory.** The pool is registered once, as a whole, and received messages are slots of it. What is pushed is sent from where it lies;
 //! long buffers are offered, and the peer's adapter reads them out of this memory, through a window that is open for as long as that
 //! takes and shows nothing else. No key of the whole pool ever leaves this machine, unless [`RdmaConfig::trust_peers`] says so.
+//!
+//! **Datagrams** go by one queue pair of their own, to whom rdma_cm finds: [`proto::datagram`] is what is in front of each.
 //!
 //! **Queues.** One completion queue, which the loop polls, and one queue of receives for all connections. What is with the adapter never
 //! exceeds the completion queue's length, however many connections there are. When the loop waits, it is for a completion channel.

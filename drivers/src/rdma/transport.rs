@@ -62,7 +62,7 @@ impl Hasher for QueueHasher {
     }
 }
 
-/// Reliable connections over an RDMA device.
+/// Reliable connections and datagrams over an RDMA device.
 #[derive(Debug)]
 pub struct Rdma {
     pub(super) name: String,
