@@ -13,7 +13,7 @@ use super::proto::datagram::GRH_BYTES;
 use super::proto::{HEAD_BYTES, Message, Promises};
 use super::verbs::cm::{Channel, Found, Id, Reads};
 use super::verbs::cq::{Batch, Completion, CompletionQueue};
-use super::verbs::device::Device;
+use super::verbs::device::{Device, OnDemand};
 use super::verbs::memory::{Access, Domain, Region, Registered, Window};
 use super::verbs::qp::{Gather, QueuePair, Scratch, Shape};
 use super::verbs::srq::{FRONT, SharedReceives};
@@ -51,11 +51,29 @@ pub(super) struct Adapter {
     pub(super) posted: usize,
     /// Datagrams that may be with the adapter, either way.
     datagrams: u32,
+    /// Memory windows can be bound to the pool.
+    has_windows: bool,
+    /// Datagrams need the pool locked, which it is not.
+    datagrams_locked: bool,
 }
 
 /// Datagrams that may be on their way out of the program, and that may come while it is away, each: some of the pool's slots.
 fn datagrams_of(config: &RdmaConfig, most: u32) -> u32 {
     u32::try_from(config.pool.slots / 16).unwrap_or(u32::MAX).clamp(1, 512).min(most)
+}
+
+/// What the device can do with memory that is paged in on demand, if that is wanted.
+fn on_demand(config: &RdmaConfig, device: &Device) -> io::Result<Option<OnDemand>> {
+    if !config.on_demand {
+        return Ok(None);
+    }
+    match device.on_demand()? {
+        can if can.connections => Ok(Some(can)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "it cannot page memory in for connections: leave on_demand off, and raise the limit on locked memory instead",
+        )),
+    }
 }
 
 impl Adapter {
@@ -66,7 +84,9 @@ impl Adapter {
         };
         let channel = Channel::new().map_err(named)?;
         let networks = Networks::of(&device, &channel)?;
-        let limits = *device.limits();
+        let mut limits = *device.limits();
+        let on_demand = on_demand(config, &device).map_err(named)?;
+        limits.memory_windows &= on_demand.is_none();
         let pool = Pool::new(&config.pool)?;
         let most = u32::try_from(config.pool.slots / 2).unwrap_or(u32::MAX);
         let depth = config.receives.min(most).min(limits.shared_receives);
@@ -86,6 +106,7 @@ impl Adapter {
             remote_write: limits.iwarp,
             remote_read: open_to_all,
             windows: limits.memory_windows,
+            on_demand: on_demand.is_some(),
             ..Access::default()
         };
         let region = Region::of_pool(&domain, &pool, access).map_err(named)?;
@@ -119,11 +140,19 @@ impl Adapter {
             budget: budget as usize,
             posted: 0,
             datagrams,
+            has_windows: limits.memory_windows,
+            datagrams_locked: on_demand.is_some_and(|can| !can.datagrams),
         })
     }
 
     /// A queue pair for datagrams, on the device's port numbered `port`, whose requests have `mark` in their names.
     pub(super) fn datagram_queue(&self, port: u8, mark: u64) -> io::Result<DatagramQueue> {
+        if self.datagrams_locked {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the device has no on-demand paging for datagrams: leave on_demand off, or take a kernel transport for them",
+            ));
+        }
         let port = self.device.port(port)?;
         // Long packets take large slots, of which there are few.
         let stats = self.pool.stats();
@@ -165,7 +194,7 @@ impl Adapter {
 
     /// Whether memory can be opened to peers.
     pub(super) fn can_expose(&self) -> bool {
-        self.device.limits().memory_windows || self.open_to_all
+        self.has_windows || self.open_to_all
     }
 
     /// Whether the device has atomic operations.
@@ -182,6 +211,7 @@ impl Adapter {
             remote_write: access.write,
             remote_atomic: access.atomic,
             windows: false,
+            on_demand: false,
         };
         // SAFETY: the memory is on the heap and stays there while the region has it, which is until it is deregistered, or for ever; and
         // it gives out no references but to atomics.
@@ -243,7 +273,7 @@ impl Adapter {
 
     /// Opens `bytes` to the peer under `name`, until [`QueuePair::invalidate`] closes them; answers their key.
     pub(super) fn expose(&mut self, pair: &mut QueuePair, name: u32, bytes: &Buf) -> Option<u32> {
-        if !self.device.limits().memory_windows {
+        if !self.has_windows {
             return self.open_to_all.then(|| self.region.remote_key());
         }
         let window = self.windows.pop().or_else(|| Window::new(&self.domain).ok())?;

@@ -23,6 +23,9 @@ pub struct RdmaConfig {
     /// Let peers read long buffers by a key of the whole pool where the device has no memory windows. Whoever is connected can then read
     /// everything in the pool, other connections' bytes included.
     pub trust_peers: bool,
+    /// Have the adapter page the pool in as it reaches it, instead of locking it into memory, where the device can do that for all
+    /// that connections do. Long buffers are then sent, unless peers are trusted: memory windows need locked memory.
+    pub on_demand: bool,
     /// Sockets that may be open at once.
     pub max_sockets: usize,
     /// How long the set-up of a connection may take.
@@ -42,6 +45,7 @@ impl RdmaConfig {
             requests: 8192,
             inline_bytes: 128,
             trust_peers: false,
+            on_demand: false,
             max_sockets: 1 << 20,
             connect_timeout: CONNECT_TIMEOUT,
             close_timeout: Duration::from_secs(60),

@@ -37,6 +37,31 @@ pub(crate) struct Limits {
     pub(crate) iwarp: bool,
 }
 
+/// What a device can do with memory that is paged in as it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OnDemand {
+    /// All that connections do.
+    pub(crate) connections: bool,
+    /// All that datagrams do.
+    pub(crate) datagrams: bool,
+}
+
+impl OnDemand {
+    /// By what verbs say: of the device, of reliable connections, of datagrams.
+    fn of(general: u64, connections: u32, datagrams: u32) -> OnDemand {
+        use sys::ibv_odp_transport_cap_bits as cap;
+        /// `IBV_ODP_SUPPORT`
+        const AT_ALL: u64 = 1;
+        let has = |caps: u32, wanted: u32| general & AT_ALL != 0 && caps & wanted == wanted;
+        let both = cap::IBV_ODP_SUPPORT_SEND.0 | cap::IBV_ODP_SUPPORT_RECV.0;
+        let more = cap::IBV_ODP_SUPPORT_READ.0
+            | cap::IBV_ODP_SUPPORT_WRITE.0
+            | cap::IBV_ODP_SUPPORT_ATOMIC.0
+            | cap::IBV_ODP_SUPPORT_SRQ_RECV.0;
+        OnDemand { connections: has(connections, both | more), datagrams: has(datagrams, both) }
+    }
+}
+
 /// What a port of a device is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Port {
@@ -122,6 +147,20 @@ impl Device {
             atomics: attr.atomic_cap != sys::ibv_atomic_cap::IBV_ATOMIC_NONE,
             iwarp: transport == sys::ibv_transport_type::IBV_TRANSPORT_IWARP,
         })
+    }
+
+    /// What it can do with memory that is paged in as it is reached.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub(crate) fn on_demand(&self) -> io::Result<OnDemand> {
+        // SAFETY: a struct of integers, for which all zeroes is a value.
+        let mut attr: sys::ibv_device_attr_ex = unsafe { std::mem::zeroed() };
+        // SAFETY: the context is open, and `attr` is writable; there is no input.
+        let result = unsafe { sys::ibv_query_device_ex(self.raw(), std::ptr::null(), &raw mut attr) };
+        check(result, "ask the device for on-demand paging")?;
+        let caps = attr.odp_caps.per_transport_caps;
+        Ok(OnDemand::of(attr.odp_caps.general_caps, caps.rc_odp_caps, caps.ud_odp_caps))
     }
 
     /// What its port `number` is like.
@@ -252,6 +291,21 @@ pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paging_on_demand_is_used_where_all_of_it_is_there() {
+        let (all, send_only) = (0x3f, 1);
+        let of = |general, connections, datagrams| {
+            let can = OnDemand::of(general, connections, datagrams);
+            (can.connections, can.datagrams)
+        };
+        assert_eq!(of(1, all, all), (true, true));
+        assert_eq!(of(3, all, send_only), (true, false), "implicit regions are more than is asked for");
+        assert_eq!(of(1, all & !0x20, all), (false, true), "no queue of receives that connections share");
+        assert_eq!(of(0, all, all), (false, false));
+        assert_eq!(of(2, all, all), (false, false));
+        assert_eq!(of(1, 0, 0), (false, false));
+    }
 
     #[test]
     fn a_device_that_is_not_there_is_said_with_those_that_are() {

@@ -52,6 +52,8 @@ pub(crate) struct Access {
     pub(crate) remote_atomic: bool,
     /// Windows may be bound to parts of it.
     pub(crate) windows: bool,
+    /// It is paged in as it is reached, and not locked.
+    pub(crate) on_demand: bool,
 }
 
 impl Access {
@@ -62,6 +64,7 @@ impl Access {
             | flag(self.remote_write, sys::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE)
             | flag(self.remote_atomic, sys::ibv_access_flags::IBV_ACCESS_REMOTE_ATOMIC)
             | flag(self.windows, sys::ibv_access_flags::IBV_ACCESS_MW_BIND)
+            | flag(self.on_demand, sys::ibv_access_flags::IBV_ACCESS_ON_DEMAND)
     }
 }
 
