@@ -52,6 +52,8 @@ pub(super) struct Peer {
     /// The question that is being asked, and how many may follow.
     pub(super) question: Option<Id>,
     pub(super) questions: u8,
+    /// One was rejected, without a word: there is a machine at least.
+    pub(super) rejected: bool,
     /// Nobody is there, for now.
     pub(super) absent: Option<io::ErrorKind>,
     /// Something was sent since it was last asked for.
@@ -113,6 +115,7 @@ impl Peers {
             most: 0,
             question: None,
             questions: 0,
+            rejected: false,
             absent: None,
             used: true,
             waiting: VecDeque::new(),

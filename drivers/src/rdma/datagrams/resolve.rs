@@ -57,7 +57,10 @@ impl Rdma {
                     return self.not_found(handle, io::ErrorKind::ConnectionRefused);
                 }
                 // Asked again when the time of this question is over.
-                (_, None) => return,
+                (_, None) => {
+                    peer.rejected = true;
+                    return;
+                }
             },
             News::Missing(..) | News::Failed(libc::ETIMEDOUT) => return self.unanswered(handle),
             News::Other => return,
@@ -81,7 +84,7 @@ impl Rdma {
         self.datagrams.peers.look_at(handle, self.now + FRESH);
         let waiting = self.datagrams.peers.take_waiting(handle);
         let Some(peer) = self.datagrams.peers.get_mut(handle) else { return };
-        (peer.most, peer.absent) = (most.into(), None);
+        (peer.most, peer.absent, peer.rejected) = (most.into(), None, false);
         peer.used |= !waiting.is_empty();
         // One that has not changed stays: datagrams hold it.
         let way = match peer.way.take().filter(|known| known.queue() == way.queue()) {
@@ -101,7 +104,9 @@ impl Rdma {
 
     /// Nobody has answered in time.
     fn unanswered(&mut self, handle: Handle) {
-        match self.datagrams.peers.get_mut(handle).map_or(0, |peer| peer.questions) {
+        let Some(peer) = self.datagrams.peers.get_mut(handle) else { return };
+        match peer.questions {
+            0 if peer.rejected => self.not_found(handle, io::ErrorKind::ConnectionRefused),
             0 => self.not_found(handle, io::ErrorKind::HostUnreachable),
             left => {
                 self.ask_for(handle, left - 1);

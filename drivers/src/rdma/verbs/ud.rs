@@ -164,7 +164,13 @@ impl DatagramQueue {
             sq_sig_all: 0,
         };
         // SAFETY: the domain and the completion queue live and are of one device; `attr` is readable and writable.
-        let queue = NonNull::new(unsafe { sys::ibv_create_qp(domain.raw(), &raw mut attr) });
+        let mut queue = NonNull::new(unsafe { sys::ibv_create_qp(domain.raw(), &raw mut attr) });
+        if queue.is_none() && shape.inline_bytes > 0 {
+            // A connection's request may have had more room for that.
+            (shape.inline_bytes, attr.cap.max_inline_data) = (0, 0);
+            // SAFETY: as above.
+            queue = NonNull::new(unsafe { sys::ibv_create_qp(domain.raw(), &raw mut attr) });
+        }
         let queue = queue.ok_or_else(|| last_error("make a queue pair for datagrams"))?;
         shape.inline_bytes = shape.inline_bytes.min(attr.cap.max_inline_data);
         let made = DatagramQueue {
