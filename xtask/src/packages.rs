@@ -74,6 +74,7 @@ pub(crate) const DPDK: &[Tool] = &[
 pub(crate) const RDMA: &[Tool] = &[
     tool("ip", "iproute2"),
     tool("rdma", "iproute2"),
+    tool("tc", "iproute2"),
     tool("pkg-config", "pkg-config"),
     tool("libclang-14.so", "libclang-14-dev"),
     tool("libibverbs.pc", "libibverbs-dev"),

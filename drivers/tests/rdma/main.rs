@@ -1,9 +1,11 @@
 //! The RDMA transport against itself, over the kernel's own adapters at the two ends of a cable, in a guest: `cargo xtask test
 //! --tier rdma`. Both ends are driven by one thread, in turns; nothing asserts on time.
 
+mod bulk;
 mod connecting;
 mod datagrams;
 mod ends;
+mod many;
 mod onesided;
 mod streams;
 mod support;

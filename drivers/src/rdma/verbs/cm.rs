@@ -21,8 +21,9 @@ use crate::sockets::address::RawAddress;
 const LEVEL_ID: libc::c_int = 0;
 const ONE_FAMILY_ONLY: libc::c_int = 2;
 
-/// How often an adapter sends a request again that nobody acknowledges, before it gives the connection up.
-const RETRIES: u8 = 7;
+/// How often an adapter sends a request again that nobody acknowledges, before it gives the connection up. Not 7, which is the most there
+/// is: rxe takes that to mean that it never does.
+const RETRIES: u8 = 6;
 /// How often it does so while the peer has no receive posted: 7 stands for ever.
 const RECEIVER_NOT_READY_RETRIES: u8 = 7;
 
