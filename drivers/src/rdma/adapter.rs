@@ -48,6 +48,8 @@ pub(super) struct Adapter {
     open_to_all: bool,
     /// Requests that may be with the adapter, and that are.
     budget: usize,
+    /// Slots that wait for messages.
+    waiting: usize,
     pub(super) posted: usize,
     /// Datagrams that may be with the adapter, either way.
     datagrams: u32,
@@ -138,6 +140,7 @@ impl Adapter {
             inline_bytes,
             open_to_all,
             budget: budget as usize,
+            waiting: depth as usize,
             posted: 0,
             datagrams,
             has_windows: limits.memory_windows,
@@ -292,11 +295,22 @@ impl Adapter {
     }
 
     /// Hands over what is in line, as far as the budget goes; whether all of it went.
+    ///
+    /// Once half of the budget is out, or of the memory to send from, every request is asked to tell of its end: else all of it could be with
+    /// requests whose end is told by what their connections post next, which they never could.
     pub(super) fn post(&mut self, pair: &mut QueuePair) -> io::Result<bool> {
         let before = pair.posted();
-        let result = pair.post(&mut self.scratch, self.budget - self.posted);
+        let telling = self.posted >= self.budget / 2 || self.is_half_out();
+        let result = pair.post(&mut self.scratch, self.budget - self.posted, telling);
         self.posted += pair.posted() - before;
         result.map(|_| pair.unposted() == 0)
+    }
+
+    /// Whether half of the slots that do not wait for messages are out.
+    fn is_half_out(&self) -> bool {
+        let stats = self.pool.stats();
+        stats.slots_out > (stats.slots + self.waiting) / 2
+            || (stats.large_slots > 0 && stats.large_slots_out > stats.large_slots / 2)
     }
 
     /// Posts slots in place of those that messages came in.

@@ -92,3 +92,22 @@ fn a_thousand_connections_exchange_bytes_and_leave_nothing() {
     });
     assert_eq!(queue_pairs(), before);
 }
+
+#[test]
+fn connections_that_share_few_requests_all_get_their_turn() {
+    if !machine_has_rdma() {
+        return;
+    }
+    // Messages that ask for no completion would take all of them, and wait for one another.
+    let mut cable = Cable::with(|config| config.requests = 32);
+    let (listener, address) = cable.listen(Ip::V4, 1);
+    let pairs: Vec<_> = (0..50).map(|_| cable.connect(listener, address)).collect();
+    for round in 0..10 {
+        for (number, (one, _)) in pairs.iter().enumerate() {
+            cable.write_all(0, *one, &pattern(number + round, 50));
+        }
+        for (number, (_, other)) in pairs.iter().enumerate() {
+            assert_eq!(cable.read_exact(1, *other, 50), pattern(number + round, 50), "connection {number}");
+        }
+    }
+}

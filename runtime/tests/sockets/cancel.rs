@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use demi::net::{TcpListener, TcpStream, UdpSocket};
 use futures_util::AsyncBufReadExt;
 
-use super::support::{insist, on_each, pair, pattern, poll_once, read_to_end, tight_pair};
+use super::support::{here, insist, on_each, pair, pattern, poll_once, read_to_end, tight_pair};
 
 const BYTES: usize = 200_000;
 
@@ -171,7 +171,7 @@ fn halves_of_a_stream_lose_nothing_either() {
 #[test]
 fn a_cancelled_accept_leaves_the_connection_for_the_next() {
     on_each(|| async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(here()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         assert!(poll_once(listener.accept()).is_none());
         let mut clients = Vec::new();
@@ -188,7 +188,7 @@ fn a_cancelled_accept_leaves_the_connection_for_the_next() {
 #[test]
 fn a_cancelled_connect_closes_what_it_opened() {
     on_each(|| async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(here()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         for _ in 0..20 {
             let _ = poll_once(TcpStream::connect(addr));
@@ -244,8 +244,7 @@ fn reads_that_are_not_cancel_safe_still_leave_the_stream_in_order() {
 #[test]
 fn datagrams_are_neither_lost_nor_doubled() {
     on_each(|| async {
-        let (one, two) =
-            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let (one, two) = (UdpSocket::bind(here()).await.unwrap(), UdpSocket::bind(here()).await.unwrap());
         let (from, to) = (one.local_addr().unwrap(), two.local_addr().unwrap());
         one.connect(to).await.unwrap();
         for n in 0..100_u8 {

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod compat;
+mod names;
 mod several;
 mod split;
 mod support;

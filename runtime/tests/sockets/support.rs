@@ -1,20 +1,35 @@
 //! What the tests share.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 use demi::net::{TcpListener, TcpSocket, TcpStream};
 use demi::{Config, Drained, Runtime};
 
-/// Runs `test` in a fresh runtime on each transport: the kernel's sockets, and our own stack, which has a loopback, too.
-/// At the end all that was written is delivered and closed.
+/// Runs `test` in a fresh runtime on each transport: the kernel's sockets, and our own stack, which has a loopback, too; or on the RDMA
+/// device of a guest that was made for that, which reaches itself. At the end all that was written is delivered and closed.
 pub(crate) fn on_each<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    if is_of_rdma() {
+        return on("rdma:rxe0", &test);
+    }
     for device in KERNEL.iter().chain(&["wire"]) {
         on(device, &test);
     }
 }
 
+/// Whether this is the RDMA tier's turn, whose devices are a guest's.
+fn is_of_rdma() -> bool {
+    std::env::var("DEMI_TIER").as_deref() == Ok("rdma") && std::env::var_os("XTASK_GUEST").is_some()
+}
+
+/// An address of the transport under test, and any port of it.
+pub(crate) fn here() -> SocketAddr {
+    SocketAddr::from((if is_of_rdma() { [10, 77, 0, 1] } else { [127, 0, 0, 1] }, 0))
+}
+
 /// [`on_each`], for what only the kernel's sockets do.
+#[cfg_attr(feature = "rdma", allow(dead_code))] // Those of RDMA have no kernel to run on.
 pub(crate) fn on_kernel<F: Future<Output = ()>>(test: impl Fn() -> F) {
     for device in KERNEL {
         on(device, &test);
@@ -26,6 +41,8 @@ const KERNEL: &[&str] = if cfg!(feature = "uring") { &["posix", "uring"] } else 
 fn on<F: Future<Output = ()>>(device: &str, test: impl Fn() -> F) {
     eprintln!("on {device}");
     let config = Config::new().device(device).pool_slots(4096).pool_large_slots(32).huge_pages(false);
+    // In a guest whose every instruction is translated, ends take their time.
+    let config = if is_of_rdma() { config.drain_ms("60s") } else { config };
     let runtime = Runtime::new(config).unwrap();
     runtime.block_on(test());
     let drained = runtime.shut_down();
@@ -34,7 +51,7 @@ fn on<F: Future<Output = ()>>(device: &str, test: impl Fn() -> F) {
 
 /// Two connected streams: the one that connected, and the one that was accepted.
 pub(crate) async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(here()).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, peer) = listener.accept().await.unwrap();
     assert_eq!(peer, client.local_addr().unwrap());
@@ -50,7 +67,7 @@ pub(crate) async fn tight_pair() -> (TcpStream, TcpStream) {
         socket
     };
     let listening = socket();
-    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    listening.bind(here()).unwrap();
     let listener = listening.listen(8).unwrap();
     let client = socket().connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();

@@ -322,16 +322,17 @@ impl QueuePair {
         Ok(())
     }
 
-    /// Hands what is in line to the adapter, as much as it has room for and at most `budget`; answers how much.
+    /// Hands what is in line to the adapter, as much as it has room for and at most `budget`; answers how much. `telling`: the end of
+    /// each has a completion, wanted or not.
     ///
     /// # Errors
     /// The queue pair has failed. What was handed over is so all the same.
-    pub(crate) fn post(&mut self, scratch: &mut Scratch, budget: usize) -> io::Result<usize> {
+    pub(crate) fn post(&mut self, scratch: &mut Scratch, budget: usize, telling: bool) -> io::Result<usize> {
         let count = self.unposted().min(self.depth - self.posted).min(budget);
         if count == 0 {
             return Ok(0);
         }
-        self.describe(scratch, count);
+        self.describe(scratch, count, telling);
         let mut bad = ptr::null_mut();
         let first = scratch.requests.as_mut_ptr();
         // SAFETY: the queue pair lives. The list ends with its last request; every piece of it names memory in the region of its key
@@ -346,7 +347,7 @@ impl QueuePair {
     }
 
     /// Writes the next `count` requests of the line down as the adapter reads them.
-    fn describe(&self, scratch: &mut Scratch, count: usize) {
+    fn describe(&self, scratch: &mut Scratch, count: usize, telling: bool) {
         scratch.requests.clear();
         scratch.pieces.clear();
         // Pointers into both are taken once neither moves any more.
@@ -375,7 +376,7 @@ impl QueuePair {
                     if bytes <= self.inline_bytes {
                         wr.send_flags |= sys::ibv_send_flags::IBV_SEND_INLINE.0;
                     }
-                    ask = *signal;
+                    ask = *signal || telling;
                 }
                 Request::Read { slot, at, bytes, key, remote: (address, remote_key) } => {
                     wr.opcode = sys::ibv_wr_opcode::IBV_WR_RDMA_READ;

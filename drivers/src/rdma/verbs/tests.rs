@@ -79,7 +79,7 @@ impl End {
     }
 
     fn post(&mut self, pair: &mut QueuePair) -> usize {
-        pair.post(&mut self.scratch, usize::MAX).unwrap()
+        pair.post(&mut self.scratch, usize::MAX, false).unwrap()
     }
 
     /// The next message, and what has been done before it.
@@ -236,7 +236,7 @@ fn a_read_fetches_what_the_peer_has_given_a_key_of() {
     assert_eq!((*first, *second), (Status::Refused, Status::Flushed));
     drop((asking, done));
     other.send(&mut asked, b"anybody there?", true);
-    let _ = asked.post(&mut other.scratch, 1);
+    let _ = asked.post(&mut other.scratch, 1, false);
     while !matches!(other.news(), News::Disconnected) {}
 }
 
