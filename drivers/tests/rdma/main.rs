@@ -5,6 +5,7 @@ mod bulk;
 mod connecting;
 mod datagrams;
 mod ends;
+mod killed;
 mod many;
 mod onesided;
 mod streams;
