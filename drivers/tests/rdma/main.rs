@@ -7,6 +7,7 @@ mod datagrams;
 mod ends;
 mod killed;
 mod many;
+mod model;
 mod onesided;
 mod streams;
 mod support;
