@@ -9,5 +9,6 @@ mod killed;
 mod many;
 mod model;
 mod onesided;
+mod strangers;
 mod streams;
 mod support;
