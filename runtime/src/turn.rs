@@ -124,11 +124,18 @@ impl Inner {
     }
 }
 
+/// Events between two idle times up to which `adaptive` polls for as long as it may.
+const FEW_EVENTS: u64 = 4;
+
 /// Decides what to do between turns.
 #[derive(Default)]
 pub(crate) struct Idler {
     /// When the loop last became idle.
     since: Option<Instant>,
+    /// Events that the transports had seen by then.
+    events: u64,
+    /// How long to poll from then on, before blocking.
+    spin: Duration,
     /// Paused time: the transports had a last look before it moves.
     looked: bool,
 }
@@ -138,7 +145,7 @@ impl Idler {
     #[inline]
     pub(crate) fn after(&mut self, runtime: &Inner, turn: Turn, until: Option<Instant>) {
         if turn == Turn::Busy {
-            *self = Idler::default();
+            (self.since, self.looked) = (None, false);
             return;
         }
         self.idle(runtime, turn, until);
@@ -157,15 +164,30 @@ impl Idler {
             let retry = now + RETRY;
             return runtime.park(Some(deadline.map_or(retry, |deadline| deadline.min(retry))));
         }
-        let since = *self.since.get_or_insert(now);
+        let since = match self.since {
+            Some(since) => since,
+            None => self.begin(runtime, now),
+        };
         match runtime.idle_policy() {
             Idle::Park => runtime.park(deadline),
-            Idle::Adaptive if now.since(since) >= runtime.spin() => {
+            Idle::Adaptive if now.since(since) >= self.spin => {
                 runtime.park(deadline);
                 // What woke it is seen by the next turn; if that was nothing, block again at once.
             }
             Idle::Adaptive | Idle::Spin => core::hint::spin_loop(),
         }
+    }
+
+    /// The loop has become idle. What blocking adds to a request's time is much beside that of one that came alone, and little
+    /// beside that of one among many, which had to wait for the others: the more events there were since the loop was last
+    /// idle, the sooner it blocks.
+    fn begin(&mut self, runtime: &Inner, now: Instant) -> Instant {
+        let events = runtime.counters().transport_events.get();
+        let among = events.wrapping_sub(self.events).max(FEW_EVENTS);
+        self.events = events;
+        self.spin = runtime.spin() * FEW_EVENTS as u32 / u32::try_from(among).unwrap_or(u32::MAX);
+        self.since = Some(now);
+        now
     }
 
     /// Paused time stands while there is anything else that could happen.
@@ -264,6 +286,20 @@ mod tests {
         runtime.block_on(async { time::sleep(Duration::from_millis(20)).await });
         let metrics = runtime.metrics();
         assert!(metrics.parks > 0 && metrics.idle_turns > metrics.parks, "{metrics:?}");
+    }
+
+    #[test]
+    fn adaptive_polls_for_less_after_a_burst() {
+        let runtime = runtime(false, "adaptive");
+        let (inner, mut idler) = (runtime.inner(), Idler::default());
+        let mut spin_after = |events| {
+            add(&inner.counters().transport_events, events);
+            idler.begin(inner, Instant::ZERO);
+            idler.spin
+        };
+        let full = inner.spin();
+        assert_eq!([1, 4, 8, 400].map(&mut spin_after), [full, full, full / 2, full / 100]);
+        assert_eq!(spin_after(1), full, "what was before the last idle time does not count");
     }
 
     #[test]
