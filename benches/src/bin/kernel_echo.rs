@@ -4,6 +4,9 @@
 //! up at once with their connections open, and take short samples in turn; those whose turn it is not are stopped, so that
 //! one that spins costs the others nothing. CPU time is the server process's own clock, to the nanosecond. One sample can
 //! differ twofold from the next: look at the best third, which is what the last columns show.
+//!
+//! First a closed loop, as fast as each server answers; then an open one, where requests come by the clock, at a rate that even
+//! the slowest server of the case keeps up with, and a latency counts from when its request was due.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -22,14 +25,24 @@ const FLAGS: &[Flag] = &[
     },
     Flag { name: "payload", value: Some("BYTES"), help: "bytes a request (64)" },
     Flag { name: "depth", value: Some("N"), help: "requests under way on a connection (1)" },
-    Flag { name: "samples", value: Some("N"), help: "samples a server (12)" },
-    Flag { name: "sample-ms", value: Some("MS"), help: "time of a sample (250)" },
+    Flag { name: "load", value: Some("KIND,..."), help: "closed, open: loops to load the servers by (both)" },
+    Flag {
+        name: "rate",
+        value: Some("N"),
+        help: "requests a second of the open loop (half of what the slowest server's closed loop came to)",
+    },
+    Flag { name: "samples", value: Some("N"), help: "samples a server and loop (12; with --seconds 3)" },
+    Flag {
+        name: "sample-ms",
+        value: Some("MS"),
+        help: "time of a sample (250; with --seconds that, shared out)",
+    },
     Flag { name: "server-core", value: Some("N"), help: "core of the servers (0)" },
     Flag { name: "load-core", value: Some("N"), help: "core of the load generator (1)" },
     Flag { name: "spin", value: None, help: "the generator polls without blocking" },
 ];
 
-const ALL: &str = "demi-uring,demi-posix,raw-uring,raw-epoll,tokio,monoio,compio,glommio";
+const ALL: &str = "demi-uring,demi-uring-park,demi-posix,raw-uring,raw-epoll,tokio,monoio,compio,glommio";
 
 fn main() {
     let args = Args::parse("Echo servers on kernel sockets, side by side.", FLAGS);
@@ -148,15 +161,50 @@ impl Drop for Server {
     }
 }
 
+/// How requests come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Loop {
+    /// The next one when the last one is answered.
+    Closed,
+    /// So many a second.
+    Open(f64),
+}
+
+/// How many samples a server takes, and how long each.
+#[derive(Clone, Copy)]
+struct Plan {
+    samples: usize,
+    time: Duration,
+}
+
+impl Plan {
+    fn of(args: &Args, servers: usize) -> Plan {
+        let (samples, sample_ms) = if args.has("seconds") {
+            let all_ms = 1000.0 * args.number("seconds", 2.0f64);
+            (3, (all_ms / (3 * servers.max(1)) as f64).max(10.0))
+        } else {
+            (12, 250.0)
+        };
+        let sample_ms: f64 = args.number("sample-ms", sample_ms);
+        Plan {
+            samples: args.number("samples", samples).max(1),
+            time: Duration::from_secs_f64(sample_ms / 1000.0),
+        }
+    }
+}
+
 fn run(args: &Args) -> io::Result<()> {
     machine::raise_descriptor_limit();
     machine::pin(args.number("load-core", 1))?;
-    let time = Duration::from_millis(args.number("sample-ms", 250));
-    let samples: usize = args.number("samples", 12);
+    let loads: Vec<&str> = args.text("load").unwrap_or("closed,open").split(',').collect();
+    if let Some(other) = loads.iter().find(|load| !matches!(**load, "closed" | "open")) {
+        return Err(io::Error::other(format!("--load {other}: closed or open")));
+    }
     if !args.has("json") {
         println!(
-            "{:>11} {:<12} {:>14} {:>14} {:>12} {:>12} {:>9} {:>9}",
+            "{:>11} {:<15} {:<15} {:>14} {:>10} {:>12} {:>12} {:>9} {:>9}",
             "connections",
+            "load",
             "server",
             "cpu ns/request",
             "best third",
@@ -173,53 +221,103 @@ fn run(args: &Args) -> io::Result<()> {
             server.signal(libc::SIGSTOP);
             servers.push(server);
         }
-        for round in 0..samples.max(1) {
-            let count = servers.len();
-            for turn in 0..count {
-                servers[(turn + round) % count].sample(time)?;
-            }
+        let plan = Plan::of(args, servers.len());
+        if loads.contains(&"closed") {
+            measure(args, connections, &mut servers, plan, Loop::Closed)?;
         }
-        for server in &servers {
-            print(args, connections, server);
+        if loads.contains(&"open") {
+            let rate = match args.number("rate", 0.0) {
+                0.0 => rate_for_all(&mut servers, plan)?,
+                rate => rate,
+            };
+            measure(args, connections, &mut servers, plan, Loop::Open(rate))?;
         }
     }
     Ok(())
 }
 
-fn print(args: &Args, connections: usize, server: &Server) {
+/// Interleaved samples of all servers, and their figures.
+fn measure(
+    args: &Args,
+    connections: usize,
+    servers: &mut [Server],
+    plan: Plan,
+    load: Loop,
+) -> io::Result<()> {
+    for server in &mut *servers {
+        server.samples.clear();
+        server.load.set_rate(match load {
+            Loop::Closed => None,
+            Loop::Open(rate) => Some(rate),
+        });
+    }
+    let count = servers.len();
+    for round in 0..plan.samples {
+        for turn in 0..count {
+            servers[(turn + round) % count].sample(plan.time)?;
+        }
+    }
+    for server in servers {
+        print(args, connections, load, server);
+    }
+    Ok(())
+}
+
+/// Half of what the slowest server's closed loop came to; a single round of one, when none has run.
+fn rate_for_all(servers: &mut [Server], plan: Plan) -> io::Result<f64> {
+    let mut slowest = f64::INFINITY;
+    for server in servers {
+        if server.samples.is_empty() {
+            server.sample(plan.time)?;
+        }
+        slowest = slowest.min(server.column(|sample| sample.rate, true).0);
+    }
+    // To a hundred requests, so that runs can be told apart and repeated by `--rate`.
+    Ok((slowest / 200.0).round().max(1.0) * 100.0)
+}
+
+fn print(args: &Args, connections: usize, load: Loop, server: &Server) {
     let (cpu, best_cpu) = server.column(|sample| sample.cpu_ns, false);
     let (rate, best_rate) = server.column(|sample| sample.rate, true);
-    let (_, p50) = server.column(|sample| sample.p50_us, false);
-    let (_, p99) = server.column(|sample| sample.p99_us, false);
+    let (p50, best_p50) = server.column(|sample| sample.p50_us, false);
+    let (p99, best_p99) = server.column(|sample| sample.p99_us, false);
+    let (kind, wanted) = match load {
+        Loop::Closed => ("closed", "closed".to_string()),
+        Loop::Open(rate) => ("open", format!("open, {rate:.0}/s")),
+    };
     if args.has("json") {
-        let case = |what: &str| format!("{connections} connections, {what}");
+        let case = |what: &str| format!("{connections} connections, {kind} loop, {what}");
         let figures = [
             (case("cpu"), "ns/request", cpu, best_cpu),
             (case("rate"), "requests/s", rate, best_rate),
-            (case("p50"), "us", p50, p50),
-            (case("p99"), "us", p99, p99),
+            (case("p50"), "us", p50, best_p50),
+            (case("p99"), "us", p99, best_p99),
         ];
         for (case, unit, median, best) in figures {
+            // By the clock, the rate is what was asked for.
+            if kind == "open" && unit == "requests/s" {
+                continue;
+            }
             let line = Object::default()
                 .text("bench", "kernel_echo")
                 .text("peer", &server.name)
                 .text("case", &case)
                 .text("unit", unit)
                 .number("median", median)
-                .number("min", best)
+                .number("best_third", best)
                 .number("samples", server.samples.len() as f64);
             println!("{}", line.finish());
         }
     } else {
         println!(
-            "{connections:>11} {:<12} {:>14} {:>14} {:>12} {:>12} {:>9} {:>9}",
+            "{connections:>11} {wanted:<15} {:<15} {:>14} {:>10} {:>12} {:>12} {:>9} {:>9}",
             server.name,
             number(cpu),
             number(best_cpu),
             number(rate),
             number(best_rate),
-            number(p50),
-            number(p99),
+            number(best_p50),
+            number(best_p99),
         );
     }
 }

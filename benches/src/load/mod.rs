@@ -108,6 +108,11 @@ impl Load {
         Ok(Load { config, epoll, connections, start: Instant::now(), turn: 0 })
     }
 
+    /// From the next measurement on, sends so many requests a second by the clock; `None`: as a closed loop.
+    pub fn set_rate(&mut self, rate: Option<f64>) {
+        self.config.rate = rate;
+    }
+
     /// Loads the server for `time` and answers what came of it. Before it returns, every request under way has had its
     /// reply, so that the next measurement starts from silence; those last replies are not counted.
     ///

@@ -23,6 +23,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 const SERVERS: &[(&str, Serve)] = &[
     ("demi-uring", ours::uring),
+    ("demi-uring-park", ours::uring_park),
     ("demi-posix", ours::posix),
     ("raw-epoll", raw_epoll::serve),
     ("raw-uring", raw_uring::serve),

@@ -6,18 +6,23 @@ use std::net::{SocketAddr, TcpListener};
 use demi::{Config, Runtime};
 
 pub(crate) fn posix(listener: TcpListener) -> io::Result<()> {
-    serve("posix", listener)
+    serve(Config::default().device("posix"), listener)
 }
 
 pub(crate) fn uring(listener: TcpListener) -> io::Result<()> {
-    serve("uring", listener)
+    serve(Config::default().device("uring"), listener)
 }
 
-fn serve(device: &str, listener: TcpListener) -> io::Result<()> {
+/// As the peers, which all block as soon as they are idle; by default we poll for a moment first.
+pub(crate) fn uring_park(listener: TcpListener) -> io::Result<()> {
+    serve(Config::default().device("uring").idle("park"), listener)
+}
+
+fn serve(config: Config, listener: TcpListener) -> io::Result<()> {
     // It opens its own: the one given only names the address.
     let address: SocketAddr = listener.local_addr()?;
     drop(listener);
-    Runtime::new(Config::default().device(device))?.block_on(async move {
+    Runtime::new(config)?.block_on(async move {
         let listener = demi::net::TcpListener::bind(address).await?;
         loop {
             let (mut stream, _) = listener.accept().await?;
