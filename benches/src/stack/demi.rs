@@ -5,7 +5,9 @@
 //! of the caller's memory.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -163,6 +165,42 @@ fn tcp_echo(runtime: Runtime, case: Echo, style: Style) -> Run {
             }
             let elapsed = start.elapsed();
             streams.set((open, next));
+            elapsed
+        })
+    })
+}
+
+/// A run of echoes of `bytes` over one connection: written and read back at the same time, since what is long fits nowhere whole.
+pub fn payload(bytes: usize) -> Run {
+    let runtime = hosts(true, 1);
+    let stream = runtime.block_on(async {
+        let listener = TcpListener::bind(at(SERVER, PORT)).await.expect("a free port");
+        demi::spawn(serve_tcp(listener, Style::Owned));
+        Rc::new(Cell::new(Some(connect(PORT).await)))
+    });
+    Box::new(move |operations| {
+        let kept = stream.clone();
+        runtime.block_on(async move {
+            let mut stream = kept.take().expect("the last run put it back");
+            let (request, mut reply) = (vec![7; bytes], vec![0; bytes]);
+            let start = Instant::now();
+            for _ in 0..operations {
+                let (mut reader, mut writer) = stream.split();
+                let mut write = pin!(writer.write_all(&request));
+                let mut read = pin!(reader.read_exact(&mut reply));
+                let mut written = false;
+                poll_fn(|cx| {
+                    if !written {
+                        written =
+                            write.as_mut().poll(cx).map(|done| done.expect("an open stream")).is_ready();
+                    }
+                    read.as_mut().poll(cx).map(|done| done.expect("an open stream"))
+                })
+                .await;
+            }
+            let elapsed = start.elapsed();
+            assert_eq!(reply, request);
+            kept.set(Some(stream));
             elapsed
         })
     })

@@ -285,6 +285,37 @@ fn udp_echo(case: Echo) -> Run {
     })
 }
 
+/// A run of echoes of `bytes` over one connection, checksums on.
+pub fn payload(bytes: usize) -> Run {
+    let (mut hosts, handles) = Pair::connected(1, 256 * 1024, true);
+    let (client, server) = handles[0];
+    let request = vec![7u8; bytes];
+    let mut buffer = vec![0u8; 64 * 1024];
+    Box::new(move |operations| {
+        timed(|| {
+            for _ in 0..operations {
+                let (mut sent, mut received) = (0, 0);
+                while received < bytes {
+                    hosts.now += Duration::from_micros(1);
+                    if sent < bytes {
+                        sent +=
+                            hosts.client.tcp(client).send_slice(&request[sent..]).expect("an open stream");
+                    }
+                    hosts.step();
+                    let socket = hosts.server.tcp(server);
+                    let room = (socket.send_capacity() - socket.send_queue()).min(buffer.len());
+                    let count = socket.recv_slice(&mut buffer[..room]).expect("an open stream");
+                    socket.send_slice(&buffer[..count]).expect("an open stream");
+                    let now = hosts.now;
+                    hosts.server.poll(now);
+                    hosts.client.poll(now);
+                    received += hosts.client.tcp(client).recv_slice(&mut buffer).expect("an open stream");
+                }
+            }
+        })
+    })
+}
+
 /// A run of transfers of [`BULK_BYTES`] over one connection with an MSS of 1460 bytes.
 pub fn bulk(checksums: bool) -> Run {
     let (mut hosts, handles) = Pair::connected(1, 256 * 1024, checksums);

@@ -172,7 +172,8 @@ fn beside(args: &Args) -> io::Result<()> {
             format!("{} ms, {} % lost, {} Mbit/s", case.round_trip_ms, case.loss_percent, case.rate_mbit);
         if json {
             let line = Object::default().text("bench", "goodput").text("case", &cell);
-            println!("{}", line.text("peer", case.sender.name).number("kilobytes_per_s", figure).finish());
+            let line = line.text("peer", case.sender.name).text("unit", "kB/s").number("median", figure);
+            println!("{}", line.finish());
         } else {
             println!("{cell:32} {:24} {figure:10.1} kB/s", case.sender.name);
         }
