@@ -13,6 +13,8 @@ pub mod floods;
 pub mod icount;
 pub mod kit;
 pub mod load;
+#[cfg(feature = "plots")]
+pub mod numbers;
 pub mod paths;
 pub mod profile;
 pub mod stack;

@@ -9,6 +9,8 @@ pub(crate) const USAGE: &str = "\
 cargo xtask COMMAND
 
   test [--tier TIER]... [--list]   run all tiers (or those named); --list only says what they consist of
+  bench [NAME]... [--seconds N]    run all benchmarks (or those named) beside their peers, about N seconds a case (2), and write
+                                   docs/numbers.jsonl, docs/numbers.md and docs/plots/; what is not named keeps its figures
   fuzz [TARGET]... [--seconds N]   fuzz all targets (or those named), each for N seconds (60)
   sim [--seeds N] [--seed S] [--scenario NAME] [--pcap FILE]
                                    run many seeds of the simulations on all cores (1000 of each, from 0 or from S), or one
@@ -40,6 +42,13 @@ pub(crate) enum Command {
         /// The tiers asked for by name.
         tiers: Vec<Tier>,
     },
+    /// Measure, and write tables and plots.
+    Bench {
+        /// The benchmarks asked for by name; an empty list means all.
+        programs: Vec<String>,
+        /// Seconds of each case.
+        seconds: u32,
+    },
     /// Fuzz.
     Fuzz {
         /// The targets asked for by name; an empty list means all.
@@ -67,7 +76,18 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
     let command = match words.next().as_deref() {
         None | Some("help" | "--help" | "-h") => Command::Help,
         Some("test") => return parse_test(words),
-        Some("fuzz") => return parse_fuzz(words),
+        Some("bench") => {
+            return Ok(match parse_timed(words, 2)? {
+                Some((programs, seconds)) => Command::Bench { programs, seconds },
+                None => Command::Help,
+            });
+        }
+        Some("fuzz") => {
+            return Ok(match parse_timed(words, 60)? {
+                Some((targets, seconds)) => Command::Fuzz { targets, seconds },
+                None => Command::Help,
+            });
+        }
         Some("sim") => return parse_sim(words),
         Some("guest") => return parse_guest(words),
         Some("fmt") => Command::Fmt,
@@ -83,20 +103,24 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command, 
     }
 }
 
-fn parse_fuzz(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
-    let (mut targets, mut seconds) = (Vec::new(), 60);
+/// Names, and `--seconds N`; `None` for a call for help.
+fn parse_timed(
+    mut words: impl Iterator<Item = String>,
+    mut seconds: u32,
+) -> Result<Option<(Vec<String>, u32)>, String> {
+    let mut names = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--help" | "-h" => return Ok(Command::Help),
+            "--help" | "-h" => return Ok(None),
             "--seconds" => {
                 let number = words.next().ok_or("--seconds wants a number")?;
                 seconds = number.parse().map_err(|_| format!("--seconds wants a number, not `{number}`"))?;
             }
             option if option.starts_with('-') => return Err(format!("unexpected `{option}`\n\n{USAGE}")),
-            _ => targets.push(word),
+            _ => names.push(word),
         }
     }
-    Ok(Command::Fuzz { targets, seconds })
+    Ok(Some((names, seconds)))
 }
 
 fn parse_guest(mut words: impl Iterator<Item = String>) -> Result<Command, String> {
@@ -195,6 +219,15 @@ mod tests {
     fn tiers_are_named_in_either_form_and_once() {
         let expected = Command::Test { tiers: vec![Tier::Kernel, Tier::Unit] };
         assert_eq!(parse_line("test --tier kernel --tier=unit --tier kernel"), Ok(expected));
+    }
+
+    #[test]
+    fn bench_takes_programs_and_seconds() {
+        let all = Command::Bench { programs: Vec::new(), seconds: 2 };
+        assert_eq!(parse_line("bench"), Ok(all));
+        let one = Command::Bench { programs: vec!["executor".to_owned()], seconds: 5 };
+        assert_eq!(parse_line("bench executor --seconds 5"), Ok(one));
+        assert!(parse_line("bench --quick").is_err());
     }
 
     #[test]

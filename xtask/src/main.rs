@@ -2,9 +2,11 @@
 //! that nobody has to remember it. This file dispatches commands; it never runs a tool itself.
 //!
 //! `args` reads the command line, `packages` installs what the machine lacks, `process` runs one command into a log,
-//! `counts` reads results out of logs, `sim` runs many seeds of simulations, `guest` boots a virtual machine, `tiers` says what each tier consists of, `report` prints the table.
+//! `counts` reads results out of logs, `sim` runs many seeds of simulations, `bench` runs all benchmarks and has their
+//! figures written down, `guest` boots a virtual machine, `tiers` says what each tier consists of, `report` prints the table.
 
 mod args;
+mod bench;
 mod counts;
 mod guest;
 mod packages;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Fmt => process::passthrough(&workspace, &tiers::unit::fmt(false)),
         Command::Clippy => process::passthrough(&workspace, &tiers::unit::clippy()),
         Command::Doc => process::passthrough(&workspace, &tiers::unit::doc()),
+        Command::Bench { programs, seconds } => bench::run(&workspace, &programs, seconds),
         Command::Fuzz { targets, seconds } => tiers::fuzz::run(&workspace, &targets, seconds),
         Command::Guest(options) => return ExitCode::from(guest::run(&workspace, &options)),
         Command::Setup => packages::setup(&workspace),

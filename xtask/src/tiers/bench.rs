@@ -5,8 +5,9 @@ use super::{Action, Step};
 use crate::process::Invocation;
 use crate::workspace::Workspace;
 
-/// Programs among the benchmarks that measure nothing by themselves: what `kernel_echo` and the gate run, and the gate.
-const HELPERS: [&str; 4] = ["echo_server", "loadgen", "icount", "icount_gate"];
+/// Programs among the benchmarks that measure nothing by themselves: what `kernel_echo` and the gate run, the gate, and what writes
+/// down the others' figures.
+pub(crate) const HELPERS: [&str; 5] = ["echo_server", "loadgen", "icount", "icount_gate", "numbers"];
 
 /// Benchmarks that need DPDK, and network namespaces: their tiers run them.
 const FOREIGN: [&str; 3] = ["dpdk", "devices", "cores"];
