@@ -14,7 +14,7 @@ const BY_HAND: [&str; 1] = ["dpdk"];
 fn more_args(program: &str) -> &'static str {
     match program {
         // Samples as long as its own default, so that the servers settle.
-        "kernel_echo" => "--samples 12 --sample-ms 200",
+        "kernel_echo" => "--samples 12 --sample-ms 120",
         // Instructions are as many on cores that are not there.
         "cores" => "--icount --cores 1,2,3,4",
         _ => "",
