@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::task::Poll;
 
 use demi_drivers::rdma::{Rdma, RdmaConfig};
 use demi_drivers::transport::{ListenOptions, StreamOptions};
@@ -117,38 +116,6 @@ fn a_full_backlog_refuses() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
     assert!(error.to_string().contains("backlog"), "{error}");
     cable.wait(|ends, cx| ends[1].poll_accept(cx, listener)).unwrap();
-}
-
-#[test]
-fn connects_given_up_at_any_moment_leave_nothing() {
-    if !machine_has_rdma() {
-        return;
-    }
-    let mut cable = Cable::new();
-    let out = cable.ends.each_ref().map(|end| end.pool().stats().slots_out);
-    let (listener, address) = cable.listen(Ip::V4, 1);
-    // At each moment of its set-up, as far as turns tell them apart; several on the way at once.
-    for turns in 0..60 {
-        let streams: Vec<_> = (0..3)
-            .map(|_| cable.ends[0].connect(address, None, &StreamOptions::default()).unwrap())
-            .collect();
-        for _ in 0..turns {
-            cable.turn();
-        }
-        for stream in streams {
-            cable.ends[0].close(stream);
-        }
-    }
-    // Either it never came to be, or it is in the queue and at its end.
-    cable.wait(|ends, cx| {
-        while let Poll::Ready(accepted) = ends[1].poll_accept(cx, listener) {
-            ends[1].close(accepted.unwrap().0);
-        }
-        if ends.iter().all(|end| end.usage().streams == 0) { Poll::Ready(()) } else { Poll::Pending }
-    });
-    cable.settle();
-    assert_eq!(cable.ends.each_ref().map(|end| end.pool().stats().slots_out), out);
-    cable.connect(listener, address);
 }
 
 #[test]
