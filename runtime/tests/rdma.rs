@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use demi::net::{TcpListener, TcpStream, rdma};
 use demi::{Config, Runtime};
@@ -76,6 +77,88 @@ fn a_server_that_spins_a_while_before_it_parks_hears_its_clients() {
     if machine_has_rdma() {
         serve("adaptive", 3);
     }
+}
+
+#[test]
+fn a_server_whose_second_device_it_is_sleeps_and_hears_its_clients() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let (told, address) = mpsc::channel::<SocketAddr>();
+    let server = std::thread::spawn(move || {
+        runtime("posix;rdma:rxe1", "park").block_on(async move {
+            let listener = TcpListener::bind(SERVER).await.unwrap();
+            assert_eq!(listener.device(), "rdma:rxe1");
+            told.send(listener.local_addr().unwrap()).unwrap();
+            for _ in 0..3 {
+                let (stream, _) = listener.accept().await.unwrap();
+                echo(stream).await;
+            }
+            demi::metrics()
+        })
+    });
+    let address = address.recv().unwrap();
+    runtime("rdma:rxe0", "park").block_on(async move {
+        for client in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            for _ in 0..5 {
+                // Long enough for both to be asleep.
+                demi::time::sleep(Duration::from_millis(100)).await;
+                stream.write_all(&[client; 3000]).await.unwrap();
+                let mut back = [0; 3000];
+                stream.read_exact(&mut back).await.unwrap();
+                assert_eq!(back, [client; 3000]);
+            }
+            stream.shutdown().await.unwrap();
+            assert!(stream.pop().await.unwrap().is_none());
+        }
+    });
+    let metrics = server.join().unwrap();
+    assert!(metrics.turns < 2000, "a server that sleeps turns when something happens: {metrics:?}");
+}
+
+#[test]
+fn keys_of_the_configuration_reach_the_device() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let config = || Config::new().device("rdma:rxe0").log("off").pool_slots(1024).huge_pages(false);
+    let refused = |config: Config| Runtime::new(config).err().map(|error| error.to_string());
+    // Each of these is told by what the device says to it.
+    let paging = refused(config().rdma_on_demand(true)).expect("rxe of this kernel pages nothing in");
+    assert!(paging.contains("on_demand"), "{paging}");
+    assert_eq!(refused(config().rdma_trust_peers(true).rdma_inline_bytes(0).rdma_requests(64)), None);
+    // Two credits, and messages of a small slot: the third has to wait for the reader.
+    let (told, address) = mpsc::channel::<SocketAddr>();
+    let (done, wait) = mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let config = config().device("rdma:rxe1").rdma_credits(2).rdma_receives(64);
+        Runtime::new(config).unwrap().block_on(async move {
+            let listener = TcpListener::bind(SERVER).await.unwrap();
+            told.send(listener.local_addr().unwrap()).unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while wait.try_recv().is_err() {
+                demi::time::sleep(Duration::from_millis(10)).await;
+            }
+            let mut read = vec![0; 10 * 1500];
+            stream.read_exact(&mut read).await.unwrap();
+            assert!(stream.pop().await.unwrap().is_none());
+        });
+    });
+    let address = address.recv().unwrap();
+    Runtime::new(config()).unwrap().block_on(async move {
+        let count = |name: &str| demi::net::counters().get(name);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..10 {
+            stream.write_all(&[1; 1500]).await.unwrap();
+            demi::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!((count("RdmaCreditStalls"), count("RdmaOutOctets")), (1, 3000));
+        done.send(()).unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(stream.pop().await.unwrap().is_none());
+    });
+    server.join().unwrap();
 }
 
 #[test]

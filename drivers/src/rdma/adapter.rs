@@ -7,13 +7,15 @@ use std::io;
 use std::rc::Rc;
 
 use super::RdmaConfig;
+use super::abilities::Abilities;
+use super::counts::Counts;
 use super::networks::Networks;
 use super::onesided::{self, Memory};
 use super::proto::datagram::GRH_BYTES;
 use super::proto::{HEAD_BYTES, Message, Promises};
 use super::verbs::cm::{Channel, Found, Id, Reads};
 use super::verbs::cq::{Batch, Completion, CompletionQueue};
-use super::verbs::device::{Device, OnDemand};
+use super::verbs::device::Device;
 use super::verbs::memory::{Access, Domain, Region, Registered, Window};
 use super::verbs::qp::{Gather, QueuePair, Scratch, Shape};
 use super::verbs::srq::{FRONT, SharedReceives};
@@ -44,38 +46,11 @@ pub(super) struct Adapter {
     pub(super) channel: Rc<Channel>,
     pub(super) device: Rc<Device>,
     inline_bytes: u32,
-    /// Peers are trusted with the key of all of the pool.
-    open_to_all: bool,
     /// Requests that may be with the adapter, and that are.
     budget: usize,
-    /// Slots that wait for messages.
-    waiting: usize,
     pub(super) posted: usize,
-    /// Datagrams that may be with the adapter, either way.
-    datagrams: u32,
-    /// Memory windows can be bound to the pool.
-    has_windows: bool,
-    /// Datagrams need the pool locked, which it is not.
-    datagrams_locked: bool,
-}
-
-/// Datagrams that may be on their way out of the program, and that may come while it is away, each: some of the pool's slots.
-fn datagrams_of(config: &RdmaConfig, most: u32) -> u32 {
-    u32::try_from(config.pool.slots / 16).unwrap_or(u32::MAX).clamp(1, 512).min(most)
-}
-
-/// What the device can do with memory that is paged in on demand, if that is wanted.
-fn on_demand(config: &RdmaConfig, device: &Device) -> io::Result<Option<OnDemand>> {
-    if !config.on_demand {
-        return Ok(None);
-    }
-    match device.on_demand()? {
-        can if can.connections => Ok(Some(can)),
-        _ => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "it cannot page memory in for connections: leave on_demand off, and raise the limit on locked memory instead",
-        )),
-    }
+    pub(super) counts: Counts,
+    can: Abilities,
 }
 
 impl Adapter {
@@ -86,39 +61,18 @@ impl Adapter {
         };
         let channel = Channel::new().map_err(named)?;
         let networks = Networks::of(&device, &channel)?;
-        let mut limits = *device.limits();
-        let on_demand = on_demand(config, &device).map_err(named)?;
-        limits.memory_windows &= on_demand.is_none();
+        let on_demand = config.on_demand.then(|| device.on_demand()).transpose().map_err(named)?;
+        let can = Abilities::of(config, device.limits(), on_demand).map_err(named)?;
         let pool = Pool::new(&config.pool)?;
-        let most = u32::try_from(config.pool.slots / 2).unwrap_or(u32::MAX);
-        let depth = config.receives.min(most).min(limits.shared_receives);
-        if depth == 0 {
-            return Err(named(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "it has no shared queues of receives, or the pool no small slots: take another device, or more slots",
-            )));
-        }
-        let datagrams = datagrams_of(config, limits.queue_requests);
-        let reserved = depth + 2 * datagrams;
-        let budget = config.requests.min(limits.completions.saturating_sub(reserved));
         let domain = Domain::new(&device).map_err(named)?;
-        // A window needs no more of its region than that it may be bound there. Of iWARP, what is read into is open to writes.
-        let open_to_all = config.trust_peers && !limits.memory_windows;
-        let access = Access {
-            remote_write: limits.iwarp,
-            remote_read: open_to_all,
-            windows: limits.memory_windows,
-            on_demand: on_demand.is_some(),
-            ..Access::default()
-        };
-        let region = Region::of_pool(&domain, &pool, access).map_err(named)?;
-        let heads = PoolConfig { slot_bytes: HEAD_SLOT, ..PoolConfig::small(budget as usize) };
+        let region = Region::of_pool(&domain, &pool, can.pool).map_err(named)?;
+        let heads = PoolConfig { slot_bytes: HEAD_SLOT, ..PoolConfig::small(can.budget as usize) };
         let heads = Pool::new(&heads)?;
         let head_region = Region::of_pool(&domain, &heads, Access::default()).map_err(named)?;
-        let completions = CompletionQueue::new(&device, reserved + budget).map_err(named)?;
+        let completions = CompletionQueue::new(&device, can.reserved + can.budget).map_err(named)?;
         let bytes =
             u32::try_from(config.pool.slot_bytes.saturating_sub(SLOT_HEADER + FRONT)).unwrap_or(u32::MAX);
-        let receives = SharedReceives::new(&domain, &region, depth, bytes).map_err(named)?;
+        let receives = SharedReceives::new(&domain, &region, can.receives, bytes).map_err(named)?;
         receives.fill(&pool).map_err(named)?;
         let shape = Shape { depth: 16, inline_bytes: config.inline_bytes };
         let inline_bytes = QueuePair::probe_inline(&domain, &completions, &receives, shape);
@@ -134,23 +88,20 @@ impl Adapter {
             heads,
             domain,
             networks,
-            promises: Promises::new(depth),
+            promises: Promises::new(can.receives),
             channel,
             device,
             inline_bytes,
-            open_to_all,
-            budget: budget as usize,
-            waiting: depth as usize,
+            budget: can.budget as usize,
             posted: 0,
-            datagrams,
-            has_windows: limits.memory_windows,
-            datagrams_locked: on_demand.is_some_and(|can| !can.datagrams),
+            counts: Counts::default(),
+            can,
         })
     }
 
     /// A queue pair for datagrams, on the device's port numbered `port`, whose requests have `mark` in their names.
     pub(super) fn datagram_queue(&self, port: u8, mark: u64) -> io::Result<DatagramQueue> {
-        if self.datagrams_locked {
+        if self.can.datagrams_locked {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the device has no on-demand paging for datagrams: leave on_demand off, or take a kernel transport for them",
@@ -160,11 +111,11 @@ impl Adapter {
         // Long packets take large slots, of which there are few.
         let stats = self.pool.stats();
         let receives = match usize::from(port.mtu) + GRH_BYTES > self.pool.small_capacity() {
-            true => self.datagrams.min(u32::try_from(stats.large_slots / 4).unwrap_or(u32::MAX)),
-            false => self.datagrams,
+            true => self.can.datagrams.min(u32::try_from(stats.large_slots / 4).unwrap_or(u32::MAX)),
+            false => self.can.datagrams,
         };
         let shape = ud::Shape {
-            sends: self.datagrams,
+            sends: self.can.datagrams,
             receives: receives.max(1),
             inline_bytes: self.inline_bytes,
             mark,
@@ -190,6 +141,11 @@ impl Adapter {
         self.inline_bytes
     }
 
+    /// Offers of a peer's that may be read at a time.
+    pub(super) fn offers_read(&self) -> u16 {
+        if self.can.reads { self.device.limits().reads.into() } else { 0 }
+    }
+
     /// READs that a connection may have in flight, either way.
     pub(super) fn reads(&self) -> Reads {
         Reads::both(self.device.limits().reads)
@@ -197,12 +153,12 @@ impl Adapter {
 
     /// Whether memory can be opened to peers.
     pub(super) fn can_expose(&self) -> bool {
-        self.has_windows || self.open_to_all
+        self.can.can_expose()
     }
 
-    /// Whether the device has atomic operations.
-    pub(super) fn has_atomics(&self) -> bool {
-        self.device.limits().atomics
+    /// One-sided operations that bring something back.
+    pub(super) fn fetches(&self) -> onesided::Fetches {
+        onesided::Fetches { reads: self.can.reads, atomics: self.device.limits().atomics && self.can.reads }
     }
 
     /// Memory that peers reach.
@@ -257,6 +213,8 @@ impl Adapter {
                 gather.extend(message.pieces.first().cloned());
             }
         }
+        self.counts.out_messages += 1;
+        self.counts.out_octets += message.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         gather.extend(message.pieces.drain(..).skip(1));
         let sent = pair.send(gather, message.signal);
         debug_assert!(sent.is_ok(), "pieces of another pool were copied as they were pushed");
@@ -276,8 +234,8 @@ impl Adapter {
 
     /// Opens `bytes` to the peer under `name`, until [`QueuePair::invalidate`] closes them; answers their key.
     pub(super) fn expose(&mut self, pair: &mut QueuePair, name: u32, bytes: &Buf) -> Option<u32> {
-        if !self.has_windows {
-            return self.open_to_all.then(|| self.region.remote_key());
+        if !self.can.windows {
+            return self.can.open_to_all.then(|| self.region.remote_key());
         }
         let window = self.windows.pop().or_else(|| Window::new(&self.domain).ok())?;
         match pair.bind(name, window, bytes) {
@@ -303,13 +261,15 @@ impl Adapter {
         let telling = self.posted >= self.budget / 2 || self.is_half_out();
         let result = pair.post(&mut self.scratch, self.budget - self.posted, telling);
         self.posted += pair.posted() - before;
-        result.map(|_| pair.unposted() == 0)
+        let whole = pair.unposted() == 0;
+        self.counts.request_stalls += u64::from(!whole && self.posted >= self.budget);
+        result.map(|_| whole)
     }
 
     /// Whether half of the slots that do not wait for messages are out.
     fn is_half_out(&self) -> bool {
         let stats = self.pool.stats();
-        stats.slots_out > (stats.slots + self.waiting) / 2
+        stats.slots_out > (stats.slots + self.can.receives as usize) / 2
             || (stats.large_slots > 0 && stats.large_slots_out > stats.large_slots / 2)
     }
 

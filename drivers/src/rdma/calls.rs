@@ -99,6 +99,9 @@ impl Transport for Rdma {
         }
         self.dirty.drain(..end);
         self.flush_datagrams()?;
+        // In place of those that messages came in which tasks have let go.
+        self.adapter.refill()?;
+        self.refill_datagrams()?;
         self.wake();
         if self.idle && self.watched.get() {
             self.adapter.completions.arm()?;
@@ -110,10 +113,9 @@ impl Transport for Rdma {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        // What waits for room with the adapter has it with the next completion; what waits for a slot is told by nobody.
-        let is_short = self.adapter.receives.missing() > 0 || self.datagrams.is_short();
-        let stalled = (!self.dirty.is_empty() || is_short).then(|| self.now + Duration::from_millis(1));
-        [stalled, self.timers.next(), self.datagrams.deadline()].into_iter().flatten().min()
+        // What waits for room with the adapter, or for a slot, needs none: a completion brings it, or a task of this thread lets it go, and
+        // behind either comes a flush.
+        [self.timers.next(), self.datagrams.deadline()].into_iter().flatten().min()
     }
 
     fn park(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -172,8 +174,7 @@ impl Transport for Rdma {
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
-        let refused = ("RdmaRefused".to_owned(), self.refused);
-        std::iter::once(refused).chain(self.datagrams.counters()).collect()
+        self.adapter.counts.list().chain(self.datagrams.counters()).collect()
     }
 
     fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {

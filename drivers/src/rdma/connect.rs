@@ -27,7 +27,7 @@ impl Rdma {
         Config {
             message_bytes: adapter.receives.message_bytes() as u32,
             credits: adapter.promises.grant(self.credits),
-            reads: u16::from(adapter.reads().own),
+            reads: adapter.offers_read(),
             read_bytes,
             inline_bytes: adapter.inline_bytes(),
             offer_from_bytes: defaults.offer_from_bytes.filter(|_| exposes),
@@ -92,7 +92,7 @@ impl Rdma {
 
     fn on_request(&mut self, listener: Handle, id: Id, told: &Told) {
         if let Err(refusal) = self.consider(listener, id, told) {
-            self.refused += 1;
+            self.adapter.counts.refused += 1;
             if let Some((id, refusal)) = refusal {
                 let _ = id.reject(&refusal.emit());
             }
@@ -116,7 +116,7 @@ impl Rdma {
         let Some(remote) = id.peer_addr() else { return Err(Some((id, Refusal::Limits))) };
         let reads = self.adapter.reads().min(told.reads);
         let mut config = self.session_config(&options);
-        config.reads = reads.own.into();
+        config.reads = config.reads.min(reads.own.into());
         let mut stream = Stream::new(Phase::Accepting, remote, options);
         stream.local = id.local_addr();
         stream.credits = config.credits;
@@ -137,7 +137,12 @@ impl Rdma {
         if let Some(entry) = self.listeners.get_mut(listener) {
             entry.pending += 1;
         }
+        // A peer that asks and says nothing more would hold a place in the backlog for ever.
+        if let Some(stream) = self.streams.get_mut(handle) {
+            stream.give_up_at = Some(self.now + self.connect_timeout);
+        }
         self.touch(handle);
+        self.arm(handle);
         Ok(())
     }
 
@@ -255,6 +260,7 @@ impl Rdma {
         let now = self.now;
         let Some(stream) = self.streams.get_mut(handle) else { return };
         stream.session = Some(Session::new(Role::Connecting, &config, &peer, now));
+        self.adapter.counts.active_opens += 1;
         stream.phase = Phase::Open;
         stream.give_up_at = None;
         self.wakes.extend(stream.writer.take());
@@ -265,6 +271,8 @@ impl Rdma {
     pub(super) fn arrived(&mut self, handle: Handle) {
         let Some(stream) = self.streams.get_mut(handle) else { return };
         stream.phase = Phase::Open;
+        stream.give_up_at = None;
+        self.adapter.counts.passive_opens += 1;
         match stream.listener.take().and_then(|listener| self.listeners.get_mut(listener)) {
             Some(listener) => {
                 listener.pending = listener.pending.saturating_sub(1);
@@ -285,10 +293,11 @@ impl Rdma {
             if let Some(listener) = stream.listener.and_then(|listener| self.listeners.get_mut(listener)) {
                 listener.pending = listener.pending.saturating_sub(1);
             }
-            self.refused += 1;
+            self.adapter.counts.attempt_fails += 1;
             return self.forget(handle);
         }
         stream.phase = Phase::Failed;
+        self.adapter.counts.attempt_fails += 1;
         stream.give_up_at = None;
         stream.error = Some(explain(error, format!("cannot connect to {}", stream.remote)));
         stream.wake_both(&mut self.wakes);

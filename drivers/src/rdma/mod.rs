@@ -23,11 +23,15 @@
 //! over any interface of the kernel's: `rdma link add rxe0 type rxe netdev eth0`.
 
 #[cfg(feature = "rdma")]
+mod abilities;
+#[cfg(feature = "rdma")]
 mod adapter;
 #[cfg(feature = "rdma")]
 mod calls;
 #[cfg(feature = "rdma")]
 mod connect;
+#[cfg(feature = "rdma")]
+mod counts;
 #[cfg(feature = "rdma")]
 mod datagrams;
 #[cfg(feature = "rdma")]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::adapter::Adapter;
 use super::onesided::{Line, Local, Marked, Peer};
-use super::proto::{Action, Ended, Failure, Popped, Session};
+use super::proto::{Action, Changes, Ended, Failure, Popped, Session};
 use super::verbs::cm::Id;
 use super::verbs::cq::Status;
 use super::verbs::qp::{Done, QueuePair};
@@ -73,6 +73,8 @@ pub(super) struct Stream {
     pub(super) questions: u8,
     /// What it was promised of the receives.
     pub(super) credits: u16,
+    /// Its end has been counted.
+    pub(super) over: bool,
     /// Whose queue it goes to once it is open.
     pub(super) listener: Option<Handle>,
 }
@@ -100,6 +102,7 @@ impl Stream {
             armed: None,
             questions: 0,
             credits: 0,
+            over: false,
             listener: None,
         }
     }
@@ -211,13 +214,19 @@ impl Stream {
                         if slot.is_none_or(|slot| pair.read(slot, read.bytes, remote).is_err()) {
                             reads_wait = true;
                             kept.push_back(Action::Read(read));
+                        } else {
+                            adapter.counts.reads += 1;
+                            adapter.counts.read_octets += u64::from(read.bytes);
                         }
                     }
                     Action::Probe => pair.probe(),
                     Action::Expose { offer, bytes } => {
                         let address = bytes.as_ptr().addr() as u64;
                         match adapter.expose(pair, offer.0, &bytes) {
-                            Some(key) => session.exposed(offer, address, key),
+                            Some(key) => {
+                                adapter.counts.offers += 1;
+                                session.exposed(offer, address, key);
+                            }
                             None => session.not_exposed(offer),
                         }
                     }
@@ -248,6 +257,7 @@ impl Stream {
                 break;
             }
         }
+        adapter.counts.mem_stalls += u64::from(!self.stalled.is_empty());
         let Some(pair) = &mut self.pair else { return true };
         if let Some(line) = &self.line {
             while let Some((operation, what)) = line.next_to_post() {
@@ -255,6 +265,7 @@ impl Stream {
                     true => Some(what.memory),
                     false => pair.one_sided(operation, what).err(),
                 };
+                adapter.counts.one_sided += u64::from(refused.is_none());
                 if let Some(memory) = refused {
                     line.completed(operation, memory, Err(Failure::Broken.into()));
                 }
@@ -310,13 +321,13 @@ impl Stream {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "the stream is not connected"));
         }
         let line = self.line.get_or_insert_with(|| Line::new(handle, ONE_SIDED, marked));
-        Ok(Peer::new(Rc::clone(line), &adapter.pool, adapter.has_atomics()))
+        Ok(Peer::new(Rc::clone(line), &adapter.pool, adapter.fetches()))
     }
 
     /// Wakes whom recent events concern.
     #[inline]
-    pub(super) fn wake(&mut self, wakes: &mut Vec<Waker>) {
-        let Some(session) = &mut self.session else { return };
+    pub(super) fn wake(&mut self, wakes: &mut Vec<Waker>) -> Changes {
+        let Some(session) = &mut self.session else { return Changes::default() };
         let changes = session.take_changes();
         if changes.ended
             && let (Some(line), Some(ended)) = (&self.line, session.ended())
@@ -329,6 +340,13 @@ impl Stream {
         if changes.writable || changes.drained || changes.ended {
             wakes.extend(self.writer.take());
         }
+        changes
+    }
+
+    /// Whether its peer has fewer credits than were promised: some were taken back.
+    #[inline]
+    pub(super) fn has_returned(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.credits() < self.credits.into())
     }
 
     pub(super) fn wake_both(&mut self, wakes: &mut Vec<Waker>) {

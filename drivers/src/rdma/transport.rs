@@ -16,7 +16,7 @@ use super::adapter::Adapter;
 use super::datagrams::Datagrams;
 use super::listener::Listener;
 use super::onesided::Marked;
-use super::proto::{Action, Config, Failure};
+use super::proto::{Action, Config, Ended, Failure, HEADER_BYTES, Session};
 use super::stream::{Phase, Stream};
 use super::timers::Timers;
 use super::verbs::cm::News;
@@ -93,8 +93,6 @@ pub struct Rdma {
     pub(super) watched: Cell<bool>,
     pub(super) idle: bool,
     pub(super) lost: bool,
-    /// Requests of strangers, or that there was no room for.
-    pub(super) refused: u64,
     pub(super) credits: u16,
     pub(super) connect_timeout: Duration,
     pub(super) close_timeout: Duration,
@@ -163,7 +161,6 @@ impl Rdma {
             watched: Cell::new(false),
             idle: false,
             lost: false,
-            refused: 0,
             credits: config.credits,
             connect_timeout: config.connect_timeout,
             close_timeout: config.close_timeout,
@@ -260,6 +257,8 @@ impl Rdma {
             if let Some(stream) = self.streams.get_mut(handle)
                 && let Some(session) = &mut stream.session
             {
+                self.adapter.counts.in_messages += 1;
+                self.adapter.counts.in_octets += u64::from(bytes).saturating_sub(HEADER_BYTES as u64);
                 session.received(now, message.freeze());
                 self.after(handle);
             }
@@ -269,11 +268,49 @@ impl Rdma {
     /// After something has happened to a connection.
     pub(super) fn after(&mut self, handle: Handle) {
         let Some(stream) = self.streams.get_mut(handle) else { return };
-        stream.wake(&mut self.wakes);
-        if stream.leaving {
+        let changes = stream.wake(&mut self.wakes);
+        if changes.stalled {
+            self.adapter.counts.credit_stalls += 1;
+        }
+        if changes.exhausted || stream.has_returned() {
+            self.divide(handle);
+        }
+        if changes.ended {
+            self.count_end(handle);
+        }
+        if self.streams.get(handle).is_some_and(|stream| stream.leaving) {
             self.settle(handle);
         }
         self.touch(handle);
+    }
+
+    /// Gives a connection that has used up its credits more of them, or takes some back of one that has more than others have left.
+    #[cold]
+    fn divide(&mut self, handle: Handle) {
+        let (wanted, promises) = (self.credits, &mut self.adapter.promises);
+        let Some(stream) = self.streams.get_mut(handle) else { return };
+        let Some(session) = &mut stream.session else { return };
+        let held = u16::try_from(session.credits()).unwrap_or(u16::MAX);
+        if held < stream.credits {
+            promises.return_some(stream.credits - held);
+            stream.credits = held;
+        }
+        match promises.fair() {
+            Some(fair) if fair < stream.credits => session.set_credits(fair),
+            _ => {
+                stream.credits = promises.grow(stream.credits, wanted);
+                session.set_credits(stream.credits);
+            }
+        }
+    }
+
+    #[cold]
+    fn count_end(&mut self, handle: Handle) {
+        let Some(stream) = self.streams.get_mut(handle) else { return };
+        let ended = stream.session.as_ref().and_then(Session::ended);
+        if !std::mem::replace(&mut stream.over, true) && !matches!(ended, None | Some(Ended::Closed)) {
+            self.adapter.counts.resets += 1;
+        }
     }
 
     /// Brings a connection down that is leaving, once nothing of it is with the adapter.
@@ -372,7 +409,7 @@ impl Rdma {
             return;
         }
         stream.give_up_at = None;
-        if stream.session.is_some() {
+        if stream.session.is_some() && !matches!(stream.phase, Phase::Accepting) {
             // Its requests are not even flushed: the adapter has forgotten them.
             stream.fail(Failure::Unanswered);
             stream.leaving = true;

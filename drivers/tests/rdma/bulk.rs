@@ -1,13 +1,12 @@
 //! A lot of bytes, with their SHA-256 at both ends; and a path that loses and delays packets.
 
-use std::process::Command;
 use std::task::{Context, Poll, Waker};
 
 use demi_drivers::Transport;
 use demi_drivers::transport::StreamId;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Cable, Ip, machine_has_rdma, pattern};
+use crate::support::{Cable, Faults, Ip, machine_has_rdma, pattern};
 
 /// Bytes of the long transfer.
 const GIBIBYTE: u64 = 1 << 30;
@@ -72,31 +71,6 @@ fn a_gibibyte_crosses_by_rendezvous_and_its_digest_is_the_same() {
     cable.ends[0].close(one);
     cable.ends[1].close(other);
     cable.settle();
-}
-
-/// What the wire does to packets, for as long as this lives.
-struct Faults;
-
-impl Faults {
-    fn new(faults: &str) -> Faults {
-        for end in ["cable0", "cable1"] {
-            tc(&format!("qdisc replace dev {end} root netem {faults}"));
-        }
-        Faults
-    }
-}
-
-impl Drop for Faults {
-    fn drop(&mut self) {
-        for end in ["cable0", "cable1"] {
-            tc(&format!("qdisc del dev {end} root"));
-        }
-    }
-}
-
-fn tc(line: &str) {
-    let status = Command::new("tc").args(line.split(' ')).status();
-    assert!(status.as_ref().is_ok_and(|status| status.success()), "tc {line}: {status:?}");
 }
 
 #[test]

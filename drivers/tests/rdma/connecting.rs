@@ -2,12 +2,13 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use demi_drivers::rdma::{Rdma, RdmaConfig};
 use demi_drivers::transport::{ListenOptions, StreamOptions};
 use demi_drivers::{PoolConfig, Transport};
 
-use crate::support::{Cable, Ip, machine_has_rdma};
+use crate::support::{Cable, Faults, Ip, machine_has_rdma};
 
 #[test]
 fn a_device_knows_its_addresses_and_networks() {
@@ -116,6 +117,38 @@ fn a_full_backlog_refuses() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
     assert!(error.to_string().contains("backlog"), "{error}");
     cable.wait(|ends, cx| ends[1].poll_accept(cx, listener)).unwrap();
+}
+
+#[test]
+fn a_handshake_that_its_peer_gives_up_leaves_the_backlog_within_its_time() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::with(|config| config.connect_timeout = std::time::Duration::from_secs(3));
+    let mut options = ListenOptions::default();
+    options.backlog = 1;
+    let listener = cable.ends[1].listen(SocketAddr::new(Ip::V4.of(1), 0), &options).unwrap();
+    let address = cable.ends[1].listener_addr(listener).unwrap();
+    for _ in 0..3 {
+        let lost = cable.ends[0].connect(address, None, &StreamOptions::default()).unwrap();
+        cable.wait(|ends, _| match ends[1].usage().streams {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        let cut = Faults::new("loss 100%");
+        cable.ends[0].abort(lost);
+        // Whether it had become a connection by then, or not.
+        cable.wait(|ends, cx| {
+            if let Poll::Ready(Ok((stream, _))) = ends[1].poll_accept(cx, listener) {
+                ends[1].abort(stream);
+            }
+            if ends[1].usage().streams == 0 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        drop(cut);
+    }
+    let (one, other) = cable.connect(listener, address);
+    cable.write_all(0, one, b"hello");
+    assert_eq!(cable.read_exact(1, other, 5), b"hello");
 }
 
 #[test]

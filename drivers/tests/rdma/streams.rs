@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use demi_drivers::transport::StreamId;
 use demi_drivers::{PoolConfig, Transport};
 
 use crate::support::{Cable, Ip, machine_has_rdma, pattern};
@@ -183,4 +184,96 @@ fn many_connections_share_one_queue_of_receives() {
         cable.ends[1].close(other);
     }
     cable.settle();
+}
+
+#[test]
+fn what_is_done_is_counted() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let (one, other) = cable.connected(Ip::V4);
+    for _ in 0..10 {
+        cable.write_all(0, one, &pattern(0, 1000));
+        assert_eq!(cable.read_exact(1, other, 1000), pattern(0, 1000));
+    }
+    assert_eq!((cable.count(0, "RdmaActiveOpens"), cable.count(1, "RdmaPassiveOpens")), (1, 1));
+    assert_eq!((cable.count(0, "RdmaOutOctets"), cable.count(1, "RdmaInOctets")), (10_000, 10_000));
+    assert!(cable.count(0, "RdmaOutMessages") >= cable.count(1, "RdmaInMessages"));
+    assert!(cable.count(1, "RdmaInMessages") >= 10);
+    let bytes = pattern(0, 50_000);
+    let buf = cable.ends[0].pool().copy_from_slice(&bytes).unwrap();
+    cable.push(0, one, buf);
+    assert_eq!(cable.read_exact(1, other, 50_000), bytes);
+    assert_eq!((cable.count(0, "RdmaOffers"), cable.count(1, "RdmaReadOctets")), (1, 50_000));
+    // A reader that does not read holds its peer up, once.
+    assert_eq!(cable.count(0, "RdmaCreditStalls"), 0);
+    for _ in 0..60 {
+        let buf = cable.ends[0].pool().copy_from_slice(&pattern(0, 1800)).unwrap();
+        cable.push(0, one, buf);
+        cable.turn();
+    }
+    (0..100).for_each(|_| _ = cable.turn());
+    assert_eq!(cable.count(0, "RdmaCreditStalls"), 1);
+    cable.ends[0].abort(one);
+    (0..100).for_each(|_| _ = cable.turn());
+    assert!(cable.read(1, other, 1 << 20).is_ok(), "what came before it is read");
+    cable.ends[1].close(other);
+    cable.settle();
+    assert_eq!((cable.count(0, "RdmaResets"), cable.count(1, "RdmaResets")), (1, 1));
+}
+
+#[test]
+fn receives_that_early_connections_have_too_many_of_go_to_later_ones_and_come_back() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::with(|config| {
+        config.receives = 96;
+        config.credits = 64;
+    });
+    let (listener, address) = cable.listen(Ip::V4, 1);
+    let early = cable.connect(listener, address);
+    let late: Vec<_> = (0..8).map(|_| cable.connect(listener, address)).collect();
+    // How many messages its peer sends ahead of a reader that does not read.
+    let ahead = |cable: &mut Cable, (one, other): (StreamId, StreamId)| {
+        let before = cable.count(1, "RdmaInOctets");
+        let bytes = pattern(0, 1500);
+        for _ in 0..80 {
+            let buf = cable.ends[0].pool().copy_from_slice(&bytes).unwrap();
+            cable.push(0, one, buf);
+        }
+        let stalls = cable.count(0, "RdmaCreditStalls");
+        cable.wait(|ends, _| {
+            let stalled = |(name, count): &(String, u64)| name == "RdmaCreditStalls" && *count > stalls;
+            if ends[0].counters().iter().any(stalled) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        (0..100).for_each(|_| _ = cable.turn());
+        let came = (cable.count(1, "RdmaInOctets") - before) / 1500;
+        for _ in 0..80 {
+            assert_eq!(cable.read_exact(1, other, 1500), bytes);
+        }
+        came
+    };
+    let first = ahead(&mut cable, early);
+    assert!(first >= 30, "it came first: {first}");
+    for _ in 0..3 {
+        ahead(&mut cable, early);
+    }
+    // Until a quarter is free for those who come next.
+    let fair = ahead(&mut cable, early);
+    assert!(fair <= 24, "{fair} of 96 receives for one of nine connections");
+    for (one, other) in late {
+        cable.ends[0].abort(one);
+        cable.ends[1].abort(other);
+    }
+    cable.wait(|ends, _| match ends.iter().all(|end| end.usage().streams == 1) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    for _ in 0..10 {
+        ahead(&mut cable, early);
+    }
+    let alone = ahead(&mut cable, early);
+    assert!(alone >= 40, "{alone} of 96 receives for the only connection");
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -172,6 +173,12 @@ impl Cable {
         bytes
     }
 
+    /// What one end has counted under `name`.
+    pub(crate) fn count(&self, end: usize, name: &str) -> u64 {
+        let counters = self.ends[end].counters();
+        counters.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no counter {name}")).1
+    }
+
     /// Turns until neither end has anything of a connection left.
     #[track_caller]
     pub(crate) fn settle(&mut self) {
@@ -189,4 +196,29 @@ impl Cable {
 /// Bytes that tell where they belong.
 pub(crate) fn pattern(from: usize, count: usize) -> Vec<u8> {
     (from..from + count).map(|at| ((at as u32).wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
+}
+
+/// What the wire does to packets, for as long as this lives.
+pub(crate) struct Faults;
+
+impl Faults {
+    pub(crate) fn new(faults: &str) -> Faults {
+        for end in ["cable0", "cable1"] {
+            tc(&format!("qdisc replace dev {end} root netem {faults}"));
+        }
+        Faults
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        for end in ["cable0", "cable1"] {
+            tc(&format!("qdisc del dev {end} root"));
+        }
+    }
+}
+
+fn tc(line: &str) {
+    let status = Command::new("tc").args(line.split(' ')).status();
+    assert!(status.as_ref().is_ok_and(|status| status.success()), "tc {line}: {status:?}");
 }

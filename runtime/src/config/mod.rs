@@ -228,6 +228,24 @@ keys! {
     tcp_fastopen: u32 = 3, fast_open_bits;
     /// A handshake that ends while too many connections wait to be accepted is answered with a RST, not with silence.
     tcp_abort_on_overflow: bool = false, value::switch;
+    /// The next ones are for `rdma:DEV`, whose messages land in slots of the pool. Receives that wait in the queue which all connections of
+    /// a device share: at most this many, and at most half of the pool's slots.
+    rdma_receives: u32 = 4096, value::number::<u32, 1, { 1 << 20 }>;
+    /// Messages that a peer may send ahead of its reader; fewer while many connections share the receives.
+    rdma_credits: u16 = 32, value::number::<u16, 2, 4096>;
+    /// Requests of all connections of a device that may be with the adapter at a time.
+    rdma_requests: u32 = 8192, value::number::<u32, 64, { 1 << 20 }>;
+    /// Bytes that are handed to the adapter inside of a request; fewer if it takes no more.
+    rdma_inline_bytes: u32 = 128, value::number::<u32, 0, 4096>;
+    /// Let peers read long buffers by a key of the whole pool where the device has no memory windows. Whoever is connected can then read
+    /// everything in the pool, other connections' bytes included.
+    rdma_trust_peers: bool = false, value::switch;
+    /// Have the adapter page the pool in as it reaches it, instead of locking it into memory; an error where the device cannot.
+    rdma_on_demand: bool = false, value::switch;
+    /// How long the set-up of a connection may take, in milliseconds.
+    rdma_connect_timeout_ms: Duration = Duration::from_secs(30), value::time_within::<1_000_000, 1_000_000, 600_000_000_000>;
+    /// How long a closed connection's last bytes may wait for the peer to take them, in milliseconds; then it is reset.
+    rdma_close_timeout_ms: Duration = Duration::from_secs(60), value::time_within::<1_000_000, 1_000_000, 600_000_000_000>;
     /// File that every frame of a stack's device is written to, as pcapng.
     pcap: Option<PathBuf> = None, value::path;
     /// Seed of everything random; drawn from the kernel when not given. A stack's secrets come from it: give one in tests
@@ -483,6 +501,24 @@ mod tests {
             ("tcp_rto_min_us", "0"),
             ("tcp_reordering", "0"),
             ("tcp_tw_reuse", "3"),
+        ] {
+            assert!(Config::new().set(key, wrong).check().is_err(), "{key} = {wrong}");
+        }
+    }
+
+    #[test]
+    fn knobs_of_rdma_have_bounds() {
+        let config = Config::new().rdma_receives(64).rdma_connect_timeout_ms("250ms").rdma_on_demand("on");
+        let config = config.check().unwrap();
+        assert_eq!((config.rdma_receives, config.rdma_on_demand), (64, true));
+        assert_eq!(config.rdma_connect_timeout_ms, Duration::from_millis(250));
+        for (key, wrong) in [
+            ("rdma_receives", "0"),
+            ("rdma_credits", "1"),
+            ("rdma_requests", "8"),
+            ("rdma_inline_bytes", "65536"),
+            ("rdma_connect_timeout_ms", "0"),
+            ("rdma_close_timeout_ms", "1h"),
         ] {
             assert!(Config::new().set(key, wrong).check().is_err(), "{key} = {wrong}");
         }

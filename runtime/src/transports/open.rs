@@ -219,7 +219,20 @@ impl Opening<'_> {
     /// Reliable connections of an adapter, which has its addresses from the interface below it.
     #[cfg(feature = "rdma")]
     fn rdma(&self, device: &str, pool: PoolConfig) -> io::Result<Box<dyn Transport>> {
-        let rdma = RdmaConfig { pool, max_sockets: self.config.max_connections, ..RdmaConfig::new(device) };
+        let config = self.config;
+        let rdma = RdmaConfig {
+            device: device.to_owned(),
+            pool,
+            receives: config.rdma_receives,
+            credits: config.rdma_credits,
+            requests: config.rdma_requests,
+            inline_bytes: config.rdma_inline_bytes,
+            trust_peers: config.rdma_trust_peers,
+            on_demand: config.rdma_on_demand,
+            max_sockets: config.max_connections,
+            connect_timeout: config.rdma_connect_timeout_ms,
+            close_timeout: config.rdma_close_timeout_ms,
+        };
         Ok(Box::new(Rdma::open(&rdma)?))
     }
 

@@ -163,7 +163,7 @@ impl Rdma {
             (Some(_), None) => Refusal::Stranger,
             _ => Refusal::Closed,
         };
-        self.refused += 1;
+        self.adapter.counts.refused += 1;
         let _ = id.reject(&refusal.emit());
     }
 

@@ -39,5 +39,5 @@ pub use key::{Access, RegionKey, Remote};
 pub use line::{Doing, Line, Marked};
 pub use memory::Memory;
 pub use operations::{Aftermath, Kind, Operation, Operations, Outcome};
-pub use peer::{Local, Peer};
+pub use peer::{Fetches, Local, Peer};
 pub use region::{Region, Registration};

@@ -30,21 +30,30 @@ pub enum Local {
 pub struct Peer {
     line: Rc<Line<Local>>,
     pool: Pool,
-    atomics: bool,
+    fetches: Fetches,
+}
+
+/// Operations that bring something back, as far as a device has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetches {
+    /// READs.
+    pub reads: bool,
+    /// Atomic operations.
+    pub atomics: bool,
 }
 
 impl Peer {
-    /// The peer of the connection whose operations `line` takes; `pool` is the device's, which has atomic operations or not. For
-    /// drivers.
-    pub fn new(line: Rc<Line<Local>>, pool: &Pool, atomics: bool) -> Peer {
-        Peer { line, pool: pool.clone(), atomics }
+    /// The peer of the connection whose operations `line` takes; `pool` is the device's, which brings into it what it can. For drivers.
+    pub fn new(line: Rc<Line<Local>>, pool: &Pool, fetches: Fetches) -> Peer {
+        Peer { line, pool: pool.clone(), fetches }
     }
 
     /// Reads `bytes` bytes of the peer's region from `offset` on.
     ///
     /// # Errors
     /// `PermissionDenied` when the region is not open for reading; `InvalidInput` beyond its end, or for more than one slot of the
-    /// pool holds; what ended the connection.
+    /// pool holds; `Unsupported` over iWARP, unless peers are trusted: they could write to all of the pool then; what ended the
+    /// connection.
     pub fn read(
         &self,
         region: &RegionKey,
@@ -54,6 +63,10 @@ impl Peer {
         let remote = region.to_read(offset, bytes as u64);
         let this = self.clone();
         async move {
+            if !this.fetches.reads {
+                let what = "this iWARP device reads only into memory that the peer can write to: set rdma_trust_peers, or ask for it by a message";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
             let remote = remote?;
             let mut into = this.slot(bytes).await?;
             if bytes == 0 {
@@ -131,7 +144,7 @@ impl Peer {
     ) -> impl Future<Output = io::Result<u64>> + 'static {
         let this = self.clone();
         async move {
-            if !this.atomics {
+            if !this.fetches.atomics {
                 let what = "this RDMA device has no atomic operations: read and write instead";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }

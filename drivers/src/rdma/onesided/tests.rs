@@ -12,7 +12,7 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::operations::{Kind, Operation};
-use super::{Access, Line, Local, Marked, Memory, Peer, Region, RegionKey, Registration};
+use super::{Access, Fetches, Line, Local, Marked, Memory, Peer, Region, RegionKey, Registration};
 use crate::mem::{Buf, Pool, PoolConfig};
 use crate::rdma::proto::{Ended, Failure};
 use crate::transport::Handle;
@@ -82,7 +82,10 @@ impl World {
         let handle = |index| Handle { index, generation: 1 };
         let lines: Vec<_> = (0..CONNECTIONS as u32).map(|at| Line::new(handle(at), 4, &marked)).collect();
         World {
-            peers: lines.iter().map(|line| Peer::new(Rc::clone(line), &pool, true)).collect(),
+            peers: lines
+                .iter()
+                .map(|line| Peer::new(Rc::clone(line), &pool, Fetches { reads: true, atomics: true }))
+                .collect(),
             keys: regions.iter().flatten().map(Region::key).collect(),
             pool,
             regions,

@@ -114,6 +114,18 @@ impl Credits {
         self.owed >= (self.target / 2).max(1)
     }
 
+    /// Whether the peer has none left.
+    #[inline]
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.granted == 0
+    }
+
+    /// All that there are: with the peer, with messages that were not consumed, and owed.
+    #[inline]
+    pub(super) fn held(&self) -> u32 {
+        self.target + self.withheld
+    }
+
     /// Whether a control message may be sent.
     #[inline]
     pub(super) fn may_ask(&self) -> bool {
@@ -132,8 +144,8 @@ impl Credits {
         self.unanswered
     }
 
-    /// From now on the peer is to have `credits` in all: more are told to it, fewer are kept as they come back.
-    pub(super) fn set_target(&mut self, credits: u16) {
+    /// From now on the peer is to have `credits` in all: more are told to it, fewer are kept as they come back. Whether that is another number.
+    pub(super) fn set_target(&mut self, credits: u16) -> bool {
         let target = u32::from(credits.max(LEAST_CREDITS));
         if target >= self.target {
             let more = target - self.target;
@@ -146,7 +158,7 @@ impl Credits {
             self.owed -= kept;
             self.withheld += fewer - kept;
         }
-        self.target = target;
+        core::mem::replace(&mut self.target, target) != target
     }
 }
 
@@ -218,10 +230,12 @@ mod tests {
                     2 => {
                         credits.tell();
                     }
-                    3 => credits.set_target(value.into()),
+                    3 => {
+                        credits.set_target(value.into());
+                    }
                     _ => {}
                 }
-                prop_assert_eq!(credits.granted + held + credits.owed, credits.target + credits.withheld);
+                prop_assert_eq!(credits.granted + held + credits.owed, credits.held());
             }
         }
     }

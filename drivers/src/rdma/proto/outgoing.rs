@@ -229,6 +229,15 @@ impl Outgoing {
         Some((next, fin))
     }
 
+    /// Whether [`next`](Self::next) would have something.
+    #[inline]
+    pub(super) fn wants_credit(&self) -> bool {
+        match self.queue.front() {
+            None => self.fin == Fin::Queued,
+            Some(first) => !matches!(first.way, Way::Long | Way::Asked(_)),
+        }
+    }
+
     fn gather(&mut self) -> Next {
         let (mut pieces, mut bytes) = (SmallVec::new(), 0);
         while pieces.len() < PIECES

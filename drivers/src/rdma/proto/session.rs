@@ -49,6 +49,10 @@ pub struct Changes {
     pub drained: bool,
     /// The connection has ended, or nothing of it is left with the device.
     pub ended: bool,
+    /// There is something to send, and not a credit left to send it with.
+    pub stalled: bool,
+    /// The peer has used up its credits: with [more](Session::set_credits) it might have sent on.
+    pub exhausted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub struct Session {
     introduce: bool,
     /// A caller waits for completions that were not asked for.
     draining: bool,
+    /// What is to be sent waits for a credit.
+    stalled: bool,
     /// The application has given the connection up.
     closed: bool,
     /// This side's end was acknowledged before the peer's arrived: the peer disconnects.
@@ -114,6 +120,7 @@ impl Session {
             unsignalled: 0,
             introduce: connecting,
             draining: false,
+            stalled: false,
             closed: false,
             peer_disconnects: false,
             ended: None,
@@ -278,8 +285,12 @@ impl Session {
 
     /// The peer is to have `credits` in all from now on ([`Promises`](super::Promises) gives them). Fewer are taken back as they return.
     pub fn set_credits(&mut self, credits: u16) {
-        self.credits.set_target(credits);
-        self.dirty = true;
+        self.dirty |= self.credits.set_target(credits);
+    }
+
+    /// Receives that the peer's data may still take: its credits, or more while what was taken back from it has not returned.
+    pub fn credits(&self) -> u32 {
+        self.credits.held()
     }
 
     // ---- what the device says ----
@@ -311,6 +322,7 @@ impl Session {
                     return Err(Violation::AfterEnd);
                 }
                 self.credits.arrived()?;
+                self.changes.exhausted |= self.credits.is_exhausted();
             }
             Kind::Control => self.credits.asked()?,
             Kind::Answer => {}
@@ -559,6 +571,9 @@ impl Session {
                 }
             }
         }
+        let stalled = !self.credits.has() && self.outgoing.wants_credit();
+        self.changes.stalled |= stalled && !self.stalled;
+        self.stalled = stalled;
         held
     }
 
@@ -650,6 +665,7 @@ impl Session {
         self.probe_due = false;
         self.outgoing.cut();
         self.incoming.cut();
-        self.changes = Changes { readable: true, writable: true, drained: true, ended: true };
+        let all = Changes { readable: true, writable: true, drained: true, ended: true, ..self.changes };
+        self.changes = all;
     }
 }
