@@ -2,10 +2,11 @@
 #![cfg(feature = "rdma")]
 
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use demi::net::{TcpListener, TcpStream, rdma};
+use demi::net::{TcpListener, TcpStream, UdpSocket, rdma};
 use demi::{Config, Runtime};
 
 const SERVER: &str = "10.77.0.2:0";
@@ -115,6 +116,75 @@ fn a_server_whose_second_device_it_is_sleeps_and_hears_its_clients() {
     });
     let metrics = server.join().unwrap();
     assert!(metrics.turns < 2000, "a server that sleeps turns when something happens: {metrics:?}");
+}
+
+#[test]
+fn a_program_on_two_cores_serves_with_both_and_sleeps_between() {
+    if !machine_has_rdma() {
+        return;
+    }
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let (told, tells) = mpsc::channel::<()>();
+    let address: SocketAddr = "10.77.0.2:7400".parse().unwrap();
+    let server = std::thread::spawn(move || {
+        let told = Mutex::new(told);
+        let config = Config::new().device("rdma:rxe1").cores("0-1").idle("park").log("off");
+        let config = config.pool_slots(1024).pool_large_slots(16).huge_pages(false);
+        demi::run(config, move || {
+            let told = told.lock().unwrap().clone();
+            async move {
+                let listener = TcpListener::bind(address).await.unwrap();
+                let socket = UdpSocket::bind(address).await.unwrap();
+                told.send(()).unwrap();
+                let datagrams = demi::spawn(async move {
+                    while let Ok((buf, from)) = socket.pop_from().await {
+                        socket.push_to(buf, from).await.unwrap();
+                    }
+                });
+                let mut served = 0;
+                while !OVER.load(Ordering::Relaxed) {
+                    let wait = Duration::from_millis(200);
+                    if let Ok(accepted) = demi::time::timeout(wait, listener.accept()).await {
+                        served += 1;
+                        demi::spawn(echo(accepted.unwrap().0));
+                    }
+                }
+                datagrams.abort();
+                served
+            }
+        })
+    });
+    (0..2).for_each(|_| tells.recv().unwrap());
+    runtime("rdma:rxe0", "park").block_on(async move {
+        let mut streams = Vec::new();
+        for number in 0..8u8 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&[number; 5000]).await.unwrap();
+            streams.push(stream);
+        }
+        for round in 0..3u8 {
+            for (number, stream) in streams.iter_mut().enumerate() {
+                let mut back = [0; 5000];
+                stream.read_exact(&mut back).await.unwrap();
+                assert_eq!(back, [number as u8 + round; 5000]);
+                stream.write_all(&[number as u8 + round + 1; 5000]).await.unwrap();
+            }
+            // Long enough for both to be asleep.
+            demi::time::sleep(Duration::from_millis(100)).await;
+        }
+        let socket = UdpSocket::bind("10.77.0.1:0").await.unwrap();
+        for number in 0..10u8 {
+            let buf = demi::alloc(100).await.map(|mut buf| {
+                buf.put_slice(&[number; 100]);
+                buf.freeze()
+            });
+            socket.push_to(buf.unwrap(), address).await.unwrap();
+            let (back, from) = socket.pop_from().await.unwrap();
+            assert_eq!((&back[..], from), (&[number; 100][..], address));
+        }
+    });
+    OVER.store(true, Ordering::Relaxed);
+    assert_eq!(server.join().unwrap().unwrap(), [4, 4]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::RdmaConfig;
 use super::abilities::Abilities;
@@ -43,7 +44,7 @@ pub(super) struct Adapter {
     domain: Rc<Domain>,
     pub(super) networks: Networks,
     pub(super) promises: Promises,
-    pub(super) channel: Rc<Channel>,
+    pub(super) channel: Arc<Channel>,
     pub(super) device: Rc<Device>,
     inline_bytes: u32,
     /// Requests that may be with the adapter, and that are.

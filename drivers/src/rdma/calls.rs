@@ -10,10 +10,12 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::connect::next_look;
+use super::fellows::Fellow;
 use super::listener::Listener;
 use super::onesided::{Access, Peer, Region};
 use super::stream::Stream;
 use super::transport::{HEALTH, Named, Rdma, named, token_of};
+use super::verbs::cm::Kind;
 use crate::mem::{Buf, Pool};
 use crate::sockets::{remember, stale};
 use crate::time::Instant;
@@ -52,9 +54,12 @@ impl Transport for Rdma {
         }
         if now >= self.health_at {
             self.health_at = now + HEALTH;
-            if self.adapter.device.is_lost() {
+            if self.adapter.device.is_lost() || self.fellow.as_ref().is_some_and(Fellow::is_lost) {
                 return Err(self.lose());
             }
+        }
+        if self.fellow.as_ref().is_some_and(Fellow::is_rung) {
+            self.take_parcels();
         }
         self.adapter.completions.take_events();
         let (mut events, more) = self.take_completions()?;
@@ -181,7 +186,8 @@ impl Transport for Rdma {
         self.room_for_socket()?;
         // Its handle is known once it is in the table, and events come once it listens.
         let next = self.listeners.next_handle();
-        let listener = Listener::open(&self.adapter, local, options, token_of(Named::Listener, next))?;
+        let own = (next, token_of(Named::Listener, next));
+        let listener = Listener::open(&self.adapter, self.fellow.as_ref(), local, options, own)?;
         Ok(ListenerId(self.listeners.insert(listener)))
     }
 
@@ -204,9 +210,13 @@ impl Transport for Rdma {
         self.listeners.get(listener.0).map(|listener| listener.address).ok_or_else(stale)
     }
 
-    fn close_listener(&mut self, listener: ListenerId) {
-        if let Some(mut listener) = self.listeners.remove(listener.0) {
+    fn close_listener(&mut self, id: ListenerId) {
+        if let Some(mut listener) = self.listeners.remove(id.0) {
             self.wakes.extend(listener.waiter.take());
+            if let Some(fellow) = &self.fellow {
+                let ids = std::mem::take(&mut listener.ids);
+                fellow.leave(Kind::Connections, listener.address, id.0, ids);
+            }
             for handle in std::mem::take(&mut listener.queue) {
                 self.give_up(handle, true);
             }

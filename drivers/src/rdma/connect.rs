@@ -5,7 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::listener::not_ours;
+use super::fellows::Request;
+use super::listener::{Listener, not_ours};
 use super::proto::{Config, Failure, HELLO_BYTES, Hello, Refusal, Role, Session};
 use super::stream::{ONE_SIDED, Phase, Stream};
 use super::transport::{Named, Rdma, named, token_of};
@@ -76,10 +77,10 @@ impl Rdma {
     pub(super) fn on_news(&mut self, token: u64, news: News) {
         match (named(token), news) {
             (Some((Named::Listener, listener)), News::Request(id, told)) => {
-                self.on_request(listener, id, &told);
+                self.on_request(Request { to: listener, id, told, refusals: 0 });
             }
             (Some((Named::Socket, socket)), News::Request(id, told)) => {
-                self.on_looked_for(socket, &id, &told)
+                self.on_looked_for(socket, &id, &told);
             }
             (_, News::Request(id, _)) => {
                 let _ = id.reject(&Refusal::Closed.emit());
@@ -90,8 +91,15 @@ impl Rdma {
         }
     }
 
-    fn on_request(&mut self, listener: Handle, id: Id, told: &Told) {
-        if let Err(refusal) = self.consider(listener, id, told) {
+    /// Whether another connection of this listener may come.
+    pub(super) fn has_room(&self, listener: Handle) -> bool {
+        self.room_for_socket().is_ok() && self.listeners.get(listener).is_some_and(Listener::has_room)
+    }
+
+    /// Accepts a request, or refuses it.
+    pub(super) fn take_request(&mut self, request: Request) {
+        let Request { to, id, told, .. } = request;
+        if let Err(refusal) = self.consider(to, id, &told) {
             self.adapter.counts.refused += 1;
             if let Some((id, refusal)) = refusal {
                 let _ = id.reject(&refusal.emit());

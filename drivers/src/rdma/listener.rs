@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::adapter::Adapter;
+use super::fellows::Fellow;
 use super::verbs::cm::{Id, Kind};
 use crate::transport::{Handle, ListenOptions, StreamOptions};
 
@@ -15,8 +16,10 @@ const TRIES: usize = 16;
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
-    /// Held for what dropping them does: listening ends.
-    _ids: Vec<Id>,
+    /// Its own.
+    pub(super) handle: Handle,
+    /// Held for what dropping them does: listening ends. None where another core hears for this one.
+    pub(super) ids: Vec<Id>,
     pub(super) address: SocketAddr,
     pub(super) waiter: Option<Waker>,
     /// Connections that are open and wait to be accepted.
@@ -28,17 +31,24 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens at `address`; at all of the device's when that is unspecified. Events name `token`.
+    /// Listens at `address` with what hears it; at all of the device's when that is unspecified. Events name `token`, which is that of
+    /// `own`, its handle.
     pub(super) fn open(
         adapter: &Adapter,
+        fellow: Option<&Fellow>,
         address: SocketAddr,
         options: &ListenOptions,
-        token: u64,
+        (own, token): (Handle, u64),
     ) -> io::Result<Listener> {
         let backlog = options.backlog.max(1);
-        let (ids, port) = hear(adapter, address, options.only_v6, backlog, token, Kind::Connections)?;
+        let open = || hear(adapter, address, options.only_v6, backlog, token, Kind::Connections);
+        let (ids, port) = match fellow {
+            Some(fellow) => fellow.serve(Kind::Connections, address, own, open)?,
+            None => open()?,
+        };
         Ok(Listener {
-            _ids: ids,
+            handle: own,
+            ids,
             address: SocketAddr::new(address.ip(), port),
             waiter: None,
             queue: VecDeque::new(),

@@ -19,6 +19,9 @@
 //! **Queues.** One completion queue, which the loop polls, and one queue of receives for all connections. What is with the adapter never
 //! exceeds the completion queue's length, however many connections there are. When the loop waits, it is for a completion channel.
 //!
+//! **Cores.** Each opens the device for itself; [`Fellows`] is what they share: who listens where, and connections on their way from the core
+//! that hears a port to the one whose turn it is.
+//!
 //! **Building** takes libibverbs, librdmacm and libclang 14, and **running** a device: an adapter's (InfiniBand, RoCE, iWARP), or `rxe`
 //! over any interface of the kernel's: `rdma link add rxe0 type rxe netdev eth0`.
 
@@ -34,6 +37,8 @@ mod connect;
 mod counts;
 #[cfg(feature = "rdma")]
 mod datagrams;
+#[cfg(feature = "rdma")]
+mod fellows;
 #[cfg(feature = "rdma")]
 mod listener;
 #[cfg(feature = "rdma")]
@@ -58,5 +63,7 @@ mod config;
 
 #[cfg(feature = "rdma")]
 pub use config::RdmaConfig;
+#[cfg(feature = "rdma")]
+pub use fellows::Fellows;
 #[cfg(feature = "rdma")]
 pub use transport::Rdma;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::verbs::cm::{Channel, Id};
 use super::verbs::device::Device;
@@ -20,7 +20,7 @@ impl Networks {
     ///
     /// # Errors
     /// `AddrNotAvailable` when there are none: nothing can be connected by it.
-    pub(super) fn of(device: &Device, channel: &Rc<Channel>) -> io::Result<Networks> {
+    pub(super) fn of(device: &Device, channel: &Arc<Channel>) -> io::Result<Networks> {
         let mut own = Vec::new();
         for (address, mask) in interfaces() {
             if !is_usable(address) || own.iter().any(|(known, _)| *known == address) {

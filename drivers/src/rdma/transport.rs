@@ -9,11 +9,13 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::RdmaConfig;
 use super::adapter::Adapter;
 use super::datagrams::Datagrams;
+use super::fellows::{Fellow, Fellows};
 use super::listener::Listener;
 use super::onesided::Marked;
 use super::proto::{Action, Config, Ended, Failure, HEADER_BYTES, Session};
@@ -85,6 +87,8 @@ pub struct Rdma {
     pub(super) due: Vec<Handle>,
     pub(super) wakes: Vec<Waker>,
     pub(super) wait: Wait,
+    /// The program's other cores, if the device is shared with any.
+    pub(super) fellow: Option<Fellow>,
     pub(super) adapter: Adapter,
     pub(super) now: Instant,
     pub(super) look_at: Instant,
@@ -137,8 +141,23 @@ impl Rdma {
     /// `NotFound` when there is no such device, with those that there are; `PermissionDenied`; `AddrNotAvailable` when it has no
     /// address; `OutOfMemory` when so much memory may not be locked.
     pub fn open(config: &RdmaConfig) -> io::Result<Rdma> {
+        Rdma::open_as(config, None)
+    }
+
+    /// As [`open`](Self::open), as the core with this index among those of one program: each has memory and queues of its own, and
+    /// connections to a port that several of them listen on go to each in turn; datagrams of one peer to one of them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `InvalidInput` when there is no such core, or it has opened the device already.
+    pub fn open_among(config: &RdmaConfig, fellows: &Arc<Fellows>, index: usize) -> io::Result<Rdma> {
+        Rdma::open_as(config, Some(Fellow::join(fellows, index)?))
+    }
+
+    fn open_as(config: &RdmaConfig, fellow: Option<Fellow>) -> io::Result<Rdma> {
         let adapter = Adapter::open(config)?;
-        let wait = Wait::new(&[adapter.completions.fd(), adapter.channel.fd(), adapter.device.async_fd()])?;
+        let fds = [adapter.completions.fd(), adapter.channel.fd(), adapter.device.async_fd()];
+        let bell = fellow.as_ref().and_then(Fellow::fd);
+        let wait = Wait::new(fds.into_iter().chain(bell))?;
         Ok(Rdma {
             name: format!("rdma:{}", config.device),
             streams: Table::new(),
@@ -154,6 +173,7 @@ impl Rdma {
             due: Vec::new(),
             wakes: Vec::new(),
             wait,
+            fellow,
             adapter,
             now: Instant::ZERO,
             look_at: Instant::ZERO,
@@ -434,6 +454,9 @@ impl Rdma {
     #[cold]
     pub(super) fn lose(&mut self) -> io::Error {
         self.lost = true;
+        if let Some(fellow) = &self.fellow {
+            fellow.lose();
+        }
         let handles: Vec<Handle> = self.by_queue.values().copied().collect();
         for handle in handles {
             if let Some(stream) = self.streams.get_mut(handle) {
@@ -463,6 +486,7 @@ impl Rdma {
 
 impl Drop for Rdma {
     fn drop(&mut self) {
+        self.leave_fellows();
         // A reset rather than silence, for peers of connections that nobody has closed.
         let handles: Vec<Handle> = self.by_queue.values().copied().collect();
         for handle in handles {

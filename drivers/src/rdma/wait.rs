@@ -1,6 +1,6 @@
 //! Waiting for whatever can happen to a device: a completion, an event of a connection, trouble.
 //!
-//! Three descriptors behind one, an epoll instance: others can wait for it, too.
+//! Some descriptors behind one, an epoll instance: others can wait for it, too.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -18,7 +18,7 @@ pub(super) struct Wait {
 
 impl Wait {
     /// Waits for `fds`, all of which outlive this.
-    pub(super) fn new(fds: &[RawFd]) -> io::Result<Wait> {
+    pub(super) fn new(fds: impl IntoIterator<Item = RawFd>) -> io::Result<Wait> {
         // SAFETY: no memory is passed.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if epoll < 0 {
@@ -26,7 +26,7 @@ impl Wait {
         }
         // SAFETY: the kernel has just opened this descriptor for us.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        for &fd in fds {
+        for fd in fds {
             let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
             // SAFETY: `event` is readable during the call.
             let added =

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod connecting;
+mod cores;
 mod datagrams;
 mod ends;
 mod killed;

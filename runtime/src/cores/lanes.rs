@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use demi_drivers::device::RxChecksum;
+#[cfg(feature = "rdma")]
+use demi_drivers::rdma::Fellows;
 use demi_drivers::{Pool, RxFrame};
 
 use crate::mesh::{self, Receiver, Sender, Waiting};
@@ -58,13 +60,25 @@ pub(crate) struct Lanes {
     bell: Arc<Bell>,
     /// The receiver to go on with.
     next: usize,
+    /// What the cores share of a device that is no device of frames.
+    #[cfg(feature = "rdma")]
+    fellows: Arc<Fellows>,
 }
 
 /// One for each stack that shares a device, a bell each.
 pub(super) fn all(bells: &[Arc<Bell>]) -> Vec<Lanes> {
+    #[cfg(feature = "rdma")]
+    let fellows = Fellows::new(bells.len());
     let mut all: Vec<Lanes> = bells
         .iter()
-        .map(|bell| Lanes { to: Vec::new(), from: Vec::new(), bell: Arc::clone(bell), next: 0 })
+        .map(|bell| Lanes {
+            to: Vec::new(),
+            from: Vec::new(),
+            bell: Arc::clone(bell),
+            next: 0,
+            #[cfg(feature = "rdma")]
+            fellows: Arc::clone(&fellows),
+        })
         .collect();
     for from in 0..bells.len() {
         for (to, bell) in bells.iter().enumerate() {
@@ -107,6 +121,12 @@ impl demi_netstack::Lanes for Lanes {
 }
 
 impl Lanes {
+    /// What the cores share of an RDMA device.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn fellows(&self) -> &Arc<Fellows> {
+        &self.fellows
+    }
+
     #[cold]
     fn take(&mut self, pool: &Pool, into: &mut Vec<RxFrame>, max: usize) -> usize {
         // Before the rings are looked at: what comes after that rings again.

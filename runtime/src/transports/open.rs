@@ -122,6 +122,7 @@ impl Opening<'_> {
                 | DeviceSpec::Tap { .. }
                 | DeviceSpec::Xdp { .. }
                 | DeviceSpec::Dpdk { .. }
+                | DeviceSpec::Rdma { .. }
         );
         self.spec.is_kernel() || devices
     }
@@ -233,7 +234,11 @@ impl Opening<'_> {
             connect_timeout: config.rdma_connect_timeout_ms,
             close_timeout: config.rdma_close_timeout_ms,
         };
-        Ok(Box::new(Rdma::open(&rdma)?))
+        if self.queue.of == 1 {
+            return Ok(Box::new(Rdma::open(&rdma)?));
+        }
+        let lanes = (self.lanes)().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Box::new(Rdma::open_among(&rdma, lanes.fellows(), self.queue.index)?))
     }
 
     #[cfg(not(feature = "rdma"))]

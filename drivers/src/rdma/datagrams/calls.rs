@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::listener::{hear, not_ours};
 use super::super::proto::datagram::Head;
 use super::super::transport::{DATAGRAM, Named, Rdma, token_of};
-use super::super::verbs::cm::Kind;
+use super::super::verbs::cm::{Id, Kind};
 use super::deliver::put_in_line;
 use super::peers::{Key, Waiting};
 use super::socket::{RECV_BUFFER_BYTES, Socket};
@@ -47,30 +47,62 @@ impl Rdma {
             true => local,
             false => canonical(local),
         };
-        let token = token_of(Named::Socket, self.datagrams.sockets.next_handle());
-        let (ids, port) = hear(&self.adapter, address, options.only_v6, BACKLOG, token, Kind::Datagrams)?;
-        let place = match &self.datagrams.queue {
-            Some(queue) => queue.port().number,
-            None => ids.first().map_or(1, |id| id.port()),
+        let own = self.datagrams.sockets.next_handle();
+        let open = || {
+            let token = token_of(Named::Socket, own);
+            hear(&self.adapter, address, options.only_v6, BACKLOG, token, Kind::Datagrams)
+        };
+        let (mut ids, port) = match &self.fellow {
+            Some(fellow) => fellow.serve(Kind::Datagrams, address, own, open)?,
+            None => open()?,
+        };
+        let bound = SocketAddr::new(address.ip(), port);
+        let ready = self.make_queue(&ids, address.ip());
+        if let Some(fellow) = &self.fellow {
+            match &ready {
+                Ok(queue) => fellow.set_queue(*queue),
+                Err(_) => fellow.leave(Kind::Datagrams, bound, own, ids.split_off(0)),
+            }
+        }
+        ready?;
+        let socket = Socket::new(own, ids, bound, local.is_ipv6(), options.clone());
+        let handle = self.datagrams.sockets.insert(socket);
+        enter(&mut self.datagrams.ports, port, handle);
+        Ok(DatagramId(handle))
+    }
+
+    /// Sees that there is a queue pair, on the port of the device that `ids` are on, or that has `address`; answers its number.
+    fn make_queue(&mut self, ids: &[Id], address: IpAddr) -> io::Result<u32> {
+        let place = match (&self.datagrams.queue, ids.first()) {
+            (Some(queue), _) => queue.port().number,
+            (None, Some(id)) => id.port(),
+            (None, None) => {
+                let any = self.adapter.networks.addresses().next().filter(|_| address.is_unspecified());
+                let id = Id::of_kind(&self.adapter.channel, u64::MAX, Kind::Datagrams)?;
+                id.bind(SocketAddr::new(any.unwrap_or(address), 0))?;
+                id.port()
+            }
         };
         if ids.iter().any(|id| id.port() != place) {
             return Err(unsupported(
                 "the device has several ports: bind datagrams to addresses of one of them, not to all",
             ));
         }
-        if self.datagrams.queue.is_none() {
-            self.datagrams.queue = Some(self.adapter.datagram_queue(place, DATAGRAM)?);
+        match &self.datagrams.queue {
+            Some(queue) => Ok(queue.number()),
+            None => {
+                let queue = self.adapter.datagram_queue(place, DATAGRAM)?;
+                Ok(self.datagrams.queue.insert(queue).number())
+            }
         }
-        let bound = SocketAddr::new(address.ip(), port);
-        let socket = Socket::new(ids, bound, local.is_ipv6(), options.clone());
-        let handle = self.datagrams.sockets.insert(socket);
-        enter(&mut self.datagrams.ports, port, handle);
-        Ok(DatagramId(handle))
     }
 
     pub(in super::super) fn close_socket(&mut self, id: DatagramId) {
         let datagrams = &mut self.datagrams;
         let Some(mut socket) = datagrams.sockets.remove(id.0) else { return };
+        if let Some(fellow) = &self.fellow {
+            fellow.leave(Kind::Datagrams, socket.bound, id.0, std::mem::take(&mut socket.ids));
+        }
         leave(&mut datagrams.ports, socket.bound.port(), id.0);
         if let Some(remote) = socket.remote {
             leave(&mut datagrams.connected, remote, id.0);

@@ -71,7 +71,11 @@ impl Rdma {
     fn renew(&mut self) -> io::Result<()> {
         self.datagrams.failed = false;
         if let Some(port) = self.datagrams.queue.take().map(|queue| queue.port()) {
-            self.datagrams.queue = Some(self.adapter.datagram_queue(port.number, DATAGRAM)?);
+            let queue = self.adapter.datagram_queue(port.number, DATAGRAM)?;
+            if let Some(fellow) = &self.fellow {
+                fellow.set_queue(queue.number());
+            }
+            self.datagrams.queue = Some(queue);
             self.datagrams.wake_senders(&mut self.wakes);
         }
         Ok(())

@@ -23,11 +23,15 @@ mod tests;
 
 use core::task::Waker;
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
+use super::fellows::Fellow;
+use super::verbs::cm::{Id, Kind};
 use super::verbs::ud::DatagramQueue;
 use crate::sockets::table::Table;
 use crate::time::Instant;
@@ -72,6 +76,8 @@ pub(super) struct Datagrams {
     /// The queue pair has failed: it is made anew when it is flushed.
     failed: bool,
     counters: Counters,
+    /// By which whoever is asked knows this transport again.
+    who: u64,
 }
 
 impl Datagrams {
@@ -88,6 +94,7 @@ impl Datagrams {
             queued_limit: queued_limit.max(1),
             failed: false,
             counters: Counters::default(),
+            who: RandomState::new().build_hasher().finish(),
         }
     }
 
@@ -131,6 +138,20 @@ impl Datagrams {
             (entry.remote, entry.recv_queue) = (socket.peer_addr(), socket.queued_bytes() as u64);
             entry
         })
+    }
+
+    /// What hears a port is this core's now.
+    pub(super) fn take_ears(&mut self, to: Handle, ids: Vec<Id>) {
+        if let Some(socket) = self.sockets.get_mut(to) {
+            socket.ids.extend(ids);
+        }
+    }
+
+    /// This core serves nothing any more.
+    pub(super) fn leave(&mut self, fellow: &Fellow) {
+        for socket in self.sockets.iter_mut() {
+            fellow.leave(Kind::Datagrams, socket.bound, socket.handle, std::mem::take(&mut socket.ids));
+        }
     }
 
     /// What was counted.

@@ -7,9 +7,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::super::proto::Refusal;
-use super::super::proto::datagram::{introduce, introduced};
+use super::super::proto::datagram::{introduce, introduced, who};
 use super::super::transport::{Named, Rdma, token_of};
 use super::super::verbs::cm::{Found, Id, Kind, News, Told};
+use super::super::verbs::ud::DatagramQueue;
 use super::deliver::put_in_line;
 use super::peers::{ABSENT, Due, FRESH, Key, QUESTION, QUESTIONS};
 use crate::time::Instant;
@@ -44,12 +45,12 @@ impl Rdma {
 
     /// The connection manager says something of a peer that was asked for.
     pub(in super::super) fn on_peer_news(&mut self, handle: Handle, news: News) {
-        let most = self.longest();
+        let (most, who) = (self.longest(), self.datagrams.who);
         let Some(peer) = self.datagrams.peers.get_mut(handle) else { return };
         let Some(id) = &peer.question else { return };
         let next = match news {
             News::AddressResolved if id.is_on(&self.adapter.device) => id.resolve_route(QUESTION),
-            News::RouteResolved => id.look_for(&introduce(most)),
+            News::RouteResolved => id.look_for(&introduce(most, who)),
             News::Found(found) => return self.found(handle, &found),
             // Below 0, nobody has answered; a listener whose queue is full refuses without saying anything.
             News::Missing(reason, private) if reason > 0 => match (reason, Refusal::parse(&private)) {
@@ -151,11 +152,12 @@ impl Rdma {
 
     /// Somebody looks for a socket of ours.
     pub(in super::super) fn on_looked_for(&mut self, socket: Handle, id: &Id, told: &Told) {
-        let most = self.longest();
-        let queue = self.datagrams.queue.as_ref().filter(|_| self.datagrams.sockets.get(socket).is_some());
+        let (most, who) = (self.longest(), self.datagrams.who);
+        let own = self.datagrams.queue.as_ref().filter(|_| self.datagrams.sockets.get(socket).is_some());
+        let queue = self.queue_of_turn(id, told).or(own.map(DatagramQueue::number));
         let refusal = match (queue, introduced(&told.private)) {
             (Some(queue), Some(_)) if id.is_on(&self.adapter.device) => {
-                if id.be_found(&introduce(most), queue.number()).is_ok() {
+                if id.be_found(&introduce(most, who), queue).is_ok() {
                     return;
                 }
                 Refusal::Busy
@@ -165,6 +167,12 @@ impl Rdma {
         };
         self.adapter.counts.refused += 1;
         let _ = id.reject(&refusal.emit());
+    }
+
+    /// The queue pair of the core that whoever looks for a socket is to write to, if several have the port.
+    fn queue_of_turn(&self, id: &Id, told: &Told) -> Option<u32> {
+        let from = id.peer_addr()?.ip().to_canonical();
+        self.fellow.as_ref()?.chosen(id.local_addr()?, (from, who(&told.private)))
     }
 
     /// The longest datagram that this end takes, header included.

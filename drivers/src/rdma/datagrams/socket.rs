@@ -19,8 +19,10 @@ pub(super) const RECV_BUFFER_BYTES: usize = 212_992;
 /// A socket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// Held for what dropping them does: nobody finds the port any more.
-    _ids: Vec<Id>,
+    /// Its own.
+    pub(super) handle: Handle,
+    /// Held for what dropping them does: nobody finds the port any more. None where another core hears for this one.
+    pub(super) ids: Vec<Id>,
     /// What it is bound to, IPv4's in its own form; an unspecified address is all of its kind.
     pub(super) bound: SocketAddr,
     /// Its user's addresses are IPv6's.
@@ -45,9 +47,16 @@ pub(super) struct Socket {
 
 impl Socket {
     /// A socket that is found by `ids`.
-    pub(super) fn new(ids: Vec<Id>, bound: SocketAddr, v6: bool, options: DatagramOptions) -> Socket {
+    pub(super) fn new(
+        handle: Handle,
+        ids: Vec<Id>,
+        bound: SocketAddr,
+        v6: bool,
+        options: DatagramOptions,
+    ) -> Socket {
         Socket {
-            _ids: ids,
+            handle,
+            ids,
             bound,
             v6,
             options,
@@ -192,7 +201,13 @@ mod tests {
 
     fn bound(text: &str, options: DatagramOptions) -> Socket {
         let bound: SocketAddr = text.parse().unwrap();
-        Socket::new(Vec::new(), canonical(bound), bound.is_ipv6(), options)
+        Socket::new(
+            Handle { index: 0, generation: 0 },
+            Vec::new(),
+            canonical(bound),
+            bound.is_ipv6(),
+            options,
+        )
     }
 
     #[test]

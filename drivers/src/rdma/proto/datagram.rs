@@ -20,8 +20,10 @@ pub const GRH_BYTES: usize = 40;
 pub const HEAD_V4_BYTES: usize = 16;
 /// Bytes of the header between two IPv6 addresses.
 pub const HEAD_V6_BYTES: usize = 40;
-/// Bytes of what an end says of itself while it is looked for.
-pub const INTRODUCTION_BYTES: usize = 8;
+/// Bytes of what an end says of itself when it looks for another, and is looked for.
+pub const INTRODUCTION_BYTES: usize = 16;
+/// Those of them that have to be there.
+const LEAST_INTRODUCTION_BYTES: usize = 8;
 
 const VERSION: u8 = 0xd1;
 const MAGIC: [u8; 4] = *b"demu";
@@ -169,18 +171,26 @@ pub fn ends(network: &[u8; GRH_BYTES]) -> Option<(IpAddr, IpAddr)> {
     is_six.then_some((address(from), address(to.first_chunk()?)))
 }
 
-/// What an end says of itself: the longest datagram that it takes, header included. Bytes behind it mean nothing.
-pub fn introduce(most: u16) -> [u8; INTRODUCTION_BYTES] {
+/// What an end says of itself: the longest datagram that it takes, header included, and a number by which whoever is asked knows it again.
+/// Bytes behind it mean nothing.
+pub fn introduce(most: u16, who: u64) -> [u8; INTRODUCTION_BYTES] {
     let mut bytes = [0; INTRODUCTION_BYTES];
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4] = VERSION;
-    bytes[6..].copy_from_slice(&most.to_be_bytes());
+    bytes[6..8].copy_from_slice(&most.to_be_bytes());
+    bytes[8..].copy_from_slice(&who.to_be_bytes());
     bytes
+}
+
+/// The number by which the other end is known again; 0 of one that does not say.
+pub fn who(bytes: &[u8]) -> u64 {
+    let (_, who) = bytes.split_at_checked(LEAST_INTRODUCTION_BYTES).unwrap_or_default();
+    who.first_chunk().map_or(0, |who| u64::from_be_bytes(*who))
 }
 
 /// The longest datagram that the other end takes; `None` of one that does not speak this.
 pub fn introduced(bytes: &[u8]) -> Option<u16> {
-    let bytes: &[u8; INTRODUCTION_BYTES] = bytes.first_chunk()?;
+    let bytes: &[u8; LEAST_INTRODUCTION_BYTES] = bytes.first_chunk()?;
     let most = u16::from_be_bytes([bytes[6], bytes[7]]);
     (bytes[..4] == MAGIC && bytes[4] == VERSION && most >= LEAST_BYTES).then_some(most)
 }
@@ -305,13 +315,14 @@ mod tests {
 
     #[test]
     fn strangers_say_nothing_of_themselves() {
-        assert_eq!(introduced(&introduce(1024)), Some(1024));
-        let mut padded = introduce(4096).to_vec();
+        assert_eq!(introduced(&introduce(1024, 7)), Some(1024));
+        let mut padded = introduce(4096, 0x0102_0304).to_vec();
         padded.resize(180, 0);
         assert_eq!(introduced(&padded), Some(4096));
-        assert_eq!(introduced(&introduce(LEAST_BYTES - 1)), None);
+        assert_eq!((who(&padded), who(&padded[..12]), who(&[])), (0x0102_0304, 0, 0));
+        assert_eq!(introduced(&introduce(LEAST_BYTES - 1, 7)), None);
         assert_eq!(introduced(b"demi\xd1\0\x10\0"), None);
-        assert_eq!(introduced(&introduce(1024)[..7]), None);
+        assert_eq!(introduced(&introduce(1024, 7)[..7]), None);
         assert_eq!(introduced(&[]), None);
     }
 

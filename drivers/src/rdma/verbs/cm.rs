@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdma_sys as sys;
@@ -112,14 +112,19 @@ pub(crate) struct Channel {
     raw: NonNull<sys::rdma_event_channel>,
 }
 
+// SAFETY: a channel is a descriptor, which it never changes; the library takes events and makes identifiers from any thread.
+unsafe impl Send for Channel {}
+// SAFETY: as above.
+unsafe impl Sync for Channel {}
+
 impl Channel {
-    pub(crate) fn new() -> io::Result<Rc<Channel>> {
+    pub(crate) fn new() -> io::Result<Arc<Channel>> {
         // SAFETY: nothing is passed.
         let raw = NonNull::new(unsafe { sys::rdma_create_event_channel() });
         let raw = raw.ok_or_else(|| last_error("open the connection manager"))?;
         let channel = Channel { raw };
         set_nonblocking(channel.fd())?;
-        Ok(Rc::new(channel))
+        Ok(Arc::new(channel))
     }
 
     /// The descriptor that is readable when there is an event.
@@ -132,7 +137,7 @@ impl Channel {
     ///
     /// # Errors
     /// What the system said; never that there is none.
-    pub(crate) fn next(self: &Rc<Self>) -> io::Result<Option<(u64, News)>> {
+    pub(crate) fn next(self: &Arc<Self>) -> io::Result<Option<(u64, News)>> {
         let mut event = ptr::null_mut();
         // SAFETY: the channel lives and does not block; the place is writable.
         if unsafe { sys::rdma_get_cm_event(self.raw.as_ptr(), &raw mut event) } != 0 {
@@ -152,7 +157,7 @@ impl Channel {
 
     /// # Safety
     /// `event` has been taken and not acknowledged.
-    unsafe fn told(self: &Rc<Self>, event: &sys::rdma_cm_event) -> (u64, News) {
+    unsafe fn told(self: &Arc<Self>, event: &sys::rdma_cm_event) -> (u64, News) {
         use sys::rdma_cm_event_type as kind;
         // SAFETY: an event's identifier lives until the event is acknowledged; its context is a token, never followed.
         let token = unsafe { (*event.id).context }.addr() as u64;
@@ -186,7 +191,7 @@ impl Channel {
             kind::RDMA_CM_EVENT_ADDR_RESOLVED => News::AddressResolved,
             kind::RDMA_CM_EVENT_ROUTE_RESOLVED => News::RouteResolved,
             kind::RDMA_CM_EVENT_CONNECT_REQUEST => match NonNull::new(event.id) {
-                Some(raw) => News::Request(Id { raw, channel: Rc::clone(self) }, told()),
+                Some(raw) => News::Request(Id { raw, channel: Arc::clone(self) }, told()),
                 None => News::Other,
             },
             kind::RDMA_CM_EVENT_ESTABLISHED => News::Established(told()),
@@ -204,7 +209,7 @@ impl Channel {
 
     /// # Safety
     /// As [`told`](Self::told); the event is about datagrams.
-    unsafe fn told_of_datagrams(self: &Rc<Self>, event: &sys::rdma_cm_event) -> News {
+    unsafe fn told_of_datagrams(self: &Arc<Self>, event: &sys::rdma_cm_event) -> News {
         use sys::rdma_cm_event_type as kind;
         let private = || {
             // SAFETY: events of these kinds have the parameters of a datagram's receiver, whose private data lives as long as the
@@ -226,7 +231,7 @@ impl Channel {
             kind::RDMA_CM_EVENT_CONNECT_REQUEST => match NonNull::new(event.id) {
                 Some(raw) => {
                     let told = Told { private: private(), reads: Reads::both(0) };
-                    News::Request(Id { raw, channel: Rc::clone(self) }, told)
+                    News::Request(Id { raw, channel: Arc::clone(self) }, told)
                 }
                 None => News::Other,
             },
@@ -267,17 +272,21 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Id {
     raw: NonNull<sys::rdma_cm_id>,
-    channel: Rc<Channel>,
+    channel: Arc<Channel>,
 }
+
+// SAFETY: the library ties an identifier to no thread, and locks what identifiers share; this is the only reference to it, and what it
+// names (a queue pair, its channel) is destroyed after it or held by it.
+unsafe impl Send for Id {}
 
 impl Id {
     /// An identifier whose events will name `token`.
-    pub(crate) fn new(channel: &Rc<Channel>, token: u64) -> io::Result<Id> {
+    pub(crate) fn new(channel: &Arc<Channel>, token: u64) -> io::Result<Id> {
         Id::of_kind(channel, token, Kind::Connections)
     }
 
     /// As [`new`](Self::new), of either kind.
-    pub(crate) fn of_kind(channel: &Rc<Channel>, token: u64, kind: Kind) -> io::Result<Id> {
+    pub(crate) fn of_kind(channel: &Arc<Channel>, token: u64, kind: Kind) -> io::Result<Id> {
         let mut raw = ptr::null_mut();
         let space = match kind {
             Kind::Connections => sys::rdma_port_space::RDMA_PS_TCP,
@@ -294,11 +303,21 @@ impl Id {
         };
         check(result, "make an identifier of a connection")?;
         let raw = NonNull::new(raw).ok_or_else(|| last_error("make an identifier of a connection"))?;
-        Ok(Id { raw, channel: Rc::clone(channel) })
+        Ok(Id { raw, channel: Arc::clone(channel) })
     }
 
     pub(super) fn raw(&self) -> *mut sys::rdma_cm_id {
         self.raw.as_ptr()
+    }
+
+    /// Has events come by another channel from now on, those that are on their way included.
+    pub(crate) fn move_to(&mut self, channel: &Arc<Channel>) -> io::Result<()> {
+        // SAFETY: the identifier and both channels live. It waits for events of this identifier that were taken and not acknowledged, which
+        // there are none of between two calls of `Channel::next`, the one that takes them.
+        let result = unsafe { sys::rdma_migrate_id(self.raw(), channel.raw.as_ptr()) };
+        check(result, "hand a connection on to another core")?;
+        self.channel = Arc::clone(channel);
+        Ok(())
     }
 
     /// Events from now on name `token`.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::smallvec;
@@ -28,7 +29,7 @@ struct End {
     region: Rc<Region>,
     completions: Rc<CompletionQueue>,
     receives: Rc<SharedReceives>,
-    channel: Rc<Channel>,
+    channel: Arc<Channel>,
     batch: Batch,
     scratch: Scratch,
 }
