@@ -18,7 +18,8 @@ cargo xtask COMMAND
   guest [--nic NIC] [--rdma] [--memory MIB] [--cpus N] [--limit SECONDS] -- PROGRAM [ARGUMENT]...
                                    run a program of this machine in a virtual one with a kernel of its own (2048 MiB, 2 CPUs, 300 s);
                                    NIC, of igb, e1000e, virtio, vmxnet3, is a card for vfio-pci, with one of the kernel beside it;
-                                   --rdma makes rxe0 and rxe1, two RDMA devices at the ends of a cable
+                                   --rdma makes rxe0 and rxe1, two RDMA devices at the ends of a cable.
+                                   The kernel is Debian's newest; XTASK_GUEST_KERNEL=linux-image-6.12-amd64 takes another
   fmt                              format all code
   clippy                           lint all targets, warnings are errors
   doc                              build the documentation, warnings are errors

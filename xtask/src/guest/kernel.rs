@@ -13,6 +13,8 @@ use crate::workspace::Workspace;
 
 /// The package that names the newest kernel of the distribution.
 const META_PACKAGE: &str = "linux-image-amd64";
+/// The variable that names another such package, to run what runs in a guest on that kernel: `linux-image-6.12-amd64`.
+const ANOTHER: &str = "XTASK_GUEST_KERNEL";
 
 /// A kernel that was unpacked.
 pub(super) struct Kernel {
@@ -24,17 +26,25 @@ pub(super) struct Kernel {
     pub(super) version: String,
 }
 
-/// The kernel of `folder`, fetched if there is none yet.
-pub(super) fn ensure(workspace: &Workspace, folder: &Path) -> Result<Kernel, String> {
+/// The folder of the kernel that is meant, within `folder`, and the package that names it.
+pub(super) fn meant(folder: &Path) -> (PathBuf, String) {
+    match std::env::var(ANOTHER).ok().filter(|name| !name.is_empty() && name != META_PACKAGE) {
+        Some(another) => (folder.join(file_name(Path::new(&another))), another),
+        None => (folder.to_owned(), META_PACKAGE.to_owned()),
+    }
+}
+
+/// The kernel of `folder`, fetched if there is none yet: the newest that the package `meta` names.
+pub(super) fn ensure(workspace: &Workspace, folder: &Path, meta: &str) -> Result<Kernel, String> {
     if let Some(kernel) = unpacked(folder) {
         return Ok(kernel);
     }
-    let package = match newest() {
+    let package = match newest(meta) {
         Some(package) => package,
         None => {
             // A machine whose package lists were never fetched knows of none.
             apt(workspace, folder, "apt-update", "apt-get -q update")?;
-            newest().ok_or_else(|| format!("apt knows no {META_PACKAGE}: a guest takes Debian's kernel"))?
+            newest(meta).ok_or_else(|| format!("apt knows no {meta}: a guest takes a kernel of Debian's"))?
         }
     };
     println!("fetching {package}");
@@ -75,8 +85,8 @@ fn unpacked(folder: &Path) -> Option<Kernel> {
 }
 
 /// The package of the newest kernel that apt knows.
-fn newest() -> Option<String> {
-    let output = Command::new("apt-cache").args(["depends", META_PACKAGE]).output().ok()?;
+fn newest(meta: &str) -> Option<String> {
+    let output = Command::new("apt-cache").args(["depends", meta]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     depends_on(&text)
 }

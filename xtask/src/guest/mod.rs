@@ -69,8 +69,9 @@ fn prepare(workspace: &Workspace) -> Result<Prepared, String> {
     packages::ensure(workspace, TOOLS)?;
     let qemu = machine::ensure(workspace)?;
     let folder = workspace.target().join("guest");
+    let (folder, meta) = kernel::meant(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let kernel = kernel::ensure(workspace, &folder)?;
+    let kernel = kernel::ensure(workspace, &folder, &meta)?;
     let initramfs = initramfs::ensure(&kernel, &folder)?;
     Ok(Prepared { qemu, vmlinux: kernel.vmlinux, initramfs, modules: kernel.modules })
 }
