@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use demi::time::Instant;
+use demi_examples::kv::layout::Layout;
 
 use crate::resp;
+#[cfg(any(test, feature = "rdma"))]
+use crate::store::Mirror;
 use crate::store::{Store, after};
 
 /// What becomes of the connection after a command.
@@ -16,9 +19,18 @@ pub(crate) enum Outcome {
     Close,
 }
 
+/// What peers have to know to read the keys by themselves.
+pub(crate) struct Announcement {
+    /// Opens the memory.
+    pub(crate) key: Box<[u8]>,
+    /// What is in it.
+    pub(crate) layout: Layout,
+}
+
 /// The store and what `INFO` tells about it.
 pub(crate) struct Server {
     store: Store,
+    announcement: Option<Announcement>,
     started: Instant,
     clients: usize,
     connections: u64,
@@ -50,6 +62,7 @@ const COMMANDS: &[(&str, usize, usize)] = &[
     ("ping", 1, 2),
     ("pttl", 2, 2),
     ("quit", 1, 1),
+    ("region", 1, 1),
     ("select", 2, 2),
     ("set", 3, usize::MAX),
     ("strlen", 2, 2),
@@ -59,7 +72,28 @@ const COMMANDS: &[(&str, usize, usize)] = &[
 impl Server {
     /// An empty one.
     pub(crate) fn new(now: Instant) -> Self {
-        Server { store: Store::default(), started: now, clients: 0, connections: 0, commands: 0 }
+        Server {
+            store: Store::default(),
+            announcement: None,
+            started: now,
+            clients: 0,
+            connections: 0,
+            commands: 0,
+        }
+    }
+
+    /// Has `mirror` told of all keys, and `REGION` answered with how peers read what it makes of them.
+    #[cfg(any(test, feature = "rdma"))]
+    pub(crate) fn publish(&mut self, announcement: Announcement, mirror: Box<dyn Mirror>) {
+        self.store.mirror_to(mirror);
+        self.announcement = Some(announcement);
+    }
+
+    /// Ends that.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn unpublish(&mut self) {
+        self.announcement = None;
+        self.store.mirror_no_more();
     }
 
     /// Counts a client in.
@@ -175,6 +209,15 @@ impl Server {
             ("select", [index]) if integer(index)? == 0 => resp::simple(out, "OK"),
             ("select", _) => return Err("ERR DB index is out of range".into()),
             ("quit", _) => resp::simple(out, "OK"),
+            ("region", _) => {
+                let nothing =
+                    "ERR nothing is published: start the server with --published SLOTS on an RDMA device";
+                let Announcement { key, layout } = self.announcement.as_ref().ok_or(nothing)?;
+                let numbers = layout.numbers();
+                resp::array(out, 1 + numbers.len());
+                resp::bulk(out, Some(key));
+                numbers.iter().for_each(|number| resp::integer(out, *number));
+            }
             ("client", [what, ..]) if what.eq_ignore_ascii_case(b"getname") => resp::bulk(out, None),
             ("client", _) => resp::simple(out, "OK"),
             ("command", [what, ..]) if what.eq_ignore_ascii_case(b"count") => {
@@ -312,7 +355,7 @@ fn command_table(out: &mut Vec<u8>) {
             "mset" => (1, -1, 2),
             "mget" | "del" | "exists" => (1, -1, 1),
             "client" | "command" | "config" | "dbsize" | "echo" | "flushall" | "info" | "ping" | "quit"
-            | "select" => (0, 0, 0),
+            | "region" | "select" => (0, 0, 0),
             _ => (1, 1, 1),
         };
         for position in [first, last, step] {
@@ -387,6 +430,26 @@ mod tests {
         assert_eq!(ask(&mut server, "GET t", later(1500)), "$-1\r\n", "a counter keeps its end of life");
         assert_eq!(ask(&mut server, "TTL k2", later(9600)), ":0\r\n");
         assert_eq!(ask(&mut server, "EXISTS k2", later(10_000)), ":0\r\n");
+    }
+
+    #[test]
+    fn region_tells_what_is_published_and_how_to_publish_when_nothing_is() {
+        struct Nobody;
+        impl Mirror for Nobody {
+            fn set(&mut self, _: &[u8], _: &[u8], _: Option<Instant>) {}
+            fn remove(&mut self, _: &[u8]) {}
+            fn clear(&mut self) {}
+        }
+        let now = Instant::now();
+        let mut server = Server::new(now);
+        let refused = ask(&mut server, "REGION", now);
+        assert!(
+            refused.starts_with("-ERR nothing is published") && refused.contains("--published"),
+            "{refused}"
+        );
+        let announcement = Announcement { key: (*b"abc").into(), layout: Layout::of_slots(8) };
+        server.publish(announcement, Box::new(Nobody));
+        assert_eq!(ask(&mut server, "REGION", now), "*5\r\n$3\r\nabc\r\n:1\r\n:8\r\n:256\r\n:4\r\n");
     }
 
     #[test]

@@ -9,23 +9,31 @@
 //! No lock: all connections of a core are tasks of one executor, so its map is in a `RefCell`. On several cores
 //! (`DEMI_CORES=0-3`) each has a part of the map, see `shards`. Each turn of a connection answers every command that has arrived
 //! with one write, whatever the client pipelines.
+//!
+//! On an RDMA device (`--features rdma`, `DEMI_DEVICE=rdma:rxe0`), `--published SLOTS` has each core mirror its small keys in memory
+//! that clients read by themselves: they ask for its key by `REGION`, and the example `kv_get` does all that. See `published`.
 
 mod commands;
+#[cfg(any(test, feature = "rdma"))]
+mod published;
 mod resp;
 mod shards;
 mod store;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(feature = "rdma")]
+use anyhow::Context;
 use bytes::{Buf, BytesMut};
 use clap::Parser;
 use demi::net::{TcpListener, TcpStream};
 use demi::task::JoinSet;
 use demi::time::{Instant, sleep, timeout};
+use demi_examples::kv::layout::MAX_SLOTS;
 use futures::future::{Either, select};
 
 use commands::{Outcome, Server};
@@ -45,6 +53,9 @@ struct Args {
     /// Bytes at most of one key or value.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     max_value: usize,
+    /// Slots of the table in memory that clients read over RDMA by themselves, on each core; 256 bytes each.
+    #[arg(long, value_name = "SLOTS", value_parser = clap::value_parser!(u32).range(1..=MAX_SLOTS as i64))]
+    published: Option<u32>,
     /// Seconds that open connections get to finish after ctrl-C.
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     grace: u64,
@@ -58,11 +69,14 @@ const WRITE_BATCH: usize = 64 * 1024;
 #[demi::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let server = shards::here();
     let listener = TcpListener::bind(args.listen).await?;
+    if let Some(slots) = args.published {
+        publish(&mut server.borrow_mut(), args.listen.ip(), slots as usize)?;
+    }
     if demi::this_core().index() == 0 {
         println!("listening on {} ({})", listener.local_addr()?, listener.device());
     }
-    let server = shards::here();
     let limits = Limits { argument_bytes: args.max_value, ..Limits::default() };
     demi::spawn(expire(server.clone()));
 
@@ -88,7 +102,21 @@ async fn main() -> anyhow::Result<()> {
     if timeout(Duration::from_secs(args.grace), drained).await.is_err() {
         eprintln!("{} connections did not finish", connections.len());
     }
+    // While the device is there.
+    #[cfg(feature = "rdma")]
+    server.borrow_mut().unpublish();
     Ok(())
+}
+
+/// Publishes the small keys of this core on the RDMA device that has the address `local`.
+fn publish(server: &mut Server, local: IpAddr, slots: usize) -> anyhow::Result<()> {
+    #[cfg(feature = "rdma")]
+    return published::publish(server, local, slots).context("--published");
+    #[cfg(not(feature = "rdma"))]
+    {
+        let _ = (server, local, slots);
+        anyhow::bail!("--published: this program was built without RDMA: build it with `--features rdma`")
+    }
 }
 
 /// Serves one client until it leaves. An I/O error is its way of leaving.

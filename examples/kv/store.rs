@@ -17,9 +17,22 @@ impl Entry {
     }
 }
 
+/// Who is told of every change of a [`Store`], as it happens.
+pub(crate) trait Mirror {
+    /// `key` has this value now, until `expires`.
+    fn set(&mut self, key: &[u8], value: &[u8], expires: Option<Instant>);
+
+    /// `key` is gone.
+    fn remove(&mut self, key: &[u8]);
+
+    /// All are.
+    fn clear(&mut self);
+}
+
 /// Keys and values. A key whose time is over is never seen again, and its memory is freed by the next sweeps.
 #[derive(Default)]
 pub(crate) struct Store {
+    mirror: Option<Box<dyn Mirror>>,
     entries: HashMap<Rc<[u8]>, Entry>,
     /// Every key that has an end of life, in the order of those ends: exactly one for each such entry.
     ends: BTreeSet<(Instant, Rc<[u8]>)>,
@@ -29,6 +42,21 @@ pub(crate) struct Store {
 const SWEEP: usize = 1000;
 
 impl Store {
+    /// Has `mirror` told of every change from now on.
+    #[cfg(any(test, feature = "rdma"))]
+    pub(crate) fn mirror_to(&mut self, mut mirror: Box<dyn Mirror>) {
+        for (key, entry) in &self.entries {
+            mirror.set(key, &entry.value, entry.expires);
+        }
+        self.mirror = Some(mirror);
+    }
+
+    /// Lets the mirror go.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn mirror_no_more(&mut self) {
+        self.mirror = None;
+    }
+
     /// Keys, those included whose time is over but which were not swept yet.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
@@ -41,6 +69,9 @@ impl Store {
 
     /// Sets `key`, to live until `expires`.
     pub(crate) fn set(&mut self, key: &[u8], value: &[u8], expires: Option<Instant>) {
+        if let Some(mirror) = &mut self.mirror {
+            mirror.set(key, value, expires);
+        }
         match self.entries.get_mut(key) {
             Some(entry) => {
                 if entry.value.len() == value.len() {
@@ -61,6 +92,9 @@ impl Store {
     /// Removes `key`; whether it was there.
     pub(crate) fn remove(&mut self, key: &[u8], now: Instant) -> bool {
         let Some((key, entry)) = self.entries.remove_entry(key) else { return false };
+        if let Some(mirror) = &mut self.mirror {
+            mirror.remove(&key);
+        }
         if let Some(end) = entry.expires {
             self.ends.remove(&(end, key));
         }
@@ -69,7 +103,10 @@ impl Store {
 
     /// Removes everything.
     pub(crate) fn clear(&mut self) {
-        *self = Store::default();
+        *self = Store { mirror: self.mirror.take(), ..Store::default() };
+        if let Some(mirror) = &mut self.mirror {
+            mirror.clear();
+        }
     }
 
     /// When `key` ends: `None` if there is no such key, `Some(None)` if it never does.
@@ -82,6 +119,9 @@ impl Store {
         let there = self.entries.get(key).is_some_and(|entry| entry.live(now));
         if there {
             self.reschedule(key, expires);
+            if let (Some(mirror), Some(entry)) = (&mut self.mirror, self.entries.get(key)) {
+                mirror.set(key, &entry.value, expires);
+            }
         }
         there
     }
@@ -110,6 +150,9 @@ impl Store {
             }
             if let Some((_, key)) = self.ends.pop_first() {
                 self.entries.remove(&key);
+                if let Some(mirror) = &mut self.mirror {
+                    mirror.remove(&key);
+                }
             }
         }
     }
