@@ -1,4 +1,5 @@
-//! `echo` and the kernel's sockets, each as the other's client: what comes back is what was sent, over TCP and UDP.
+//! `echo` and the kernel's sockets, each as the other's client: what comes back is what was sent, over TCP and UDP; and TCP through
+//! `relay`.
 
 use crate::support::running::example;
 use crate::support::{Lab, files, matrix};
@@ -17,6 +18,22 @@ fn kernel_client_gets_its_stream_back(lab: &Lab) {
 }
 
 matrix!(kernel_client, crate::echo::kernel_client_gets_its_stream_back);
+
+/// From the kernel's client through us to a kernel's server, and back; the client's end passes through, and the server's.
+fn relay_passes_streams_on(lab: &Lab) {
+    let listen = lab.case.socat("TCP");
+    let _server = lab
+        .start_foreign("socat", &format!("-d -d -t 60 {listen}-LISTEN:7000,fork,reuseaddr EXEC:cat"))
+        .ready_when("listening on");
+    let _relay = lab.serve("relay", 7001, &format!("--tcp --to {}", lab.case.foreign(7000)));
+    let sent = files::eighth().start(BYTES);
+    let line = format!("-N {} 7001", lab.case.server_ip());
+    let reply = lab.client("nc").args(&line).input(sent.clone()).limit_s(180).run();
+    assert!(reply.status.is_some_and(|status| status.success()), "nc: {:?} {}", reply.status, reply.stderr);
+    assert!(reply.stdout == sent, "{} bytes came back of {BYTES}, or others", reply.stdout.len());
+}
+
+matrix!(relay, crate::echo::relay_passes_streams_on);
 
 fn kernel_client_gets_its_datagrams_back(lab: &Lab) {
     let _server = lab.serve("echo", 7000, "");
