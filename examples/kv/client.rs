@@ -60,7 +60,7 @@ impl Client {
     /// # Errors
     /// What ended the connection; `InvalidData` for an answer that is no value.
     pub async fn get(&mut self, key: &[u8]) -> io::Result<(Option<Vec<u8>>, Source)> {
-        if let Some(value) = self.read(key).await? {
+        if let Some(value) = self.get_one_sided(key).await? {
             return Ok((Some(value), Source::Memory));
         }
         match self.command(&[b"GET", key]).await? {
@@ -70,7 +70,10 @@ impl Client {
     }
 
     /// The value of `key` if the server's memory shows it: `None` says nothing about whether the server has it.
-    async fn read(&mut self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub async fn get_one_sided(&mut self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let Some((region, layout)) = &self.region else { return Ok(None) };
         let bucket = layout.bucket(key) as u64;
         for _ in 0..ATTEMPTS {

@@ -82,6 +82,7 @@ pub(crate) const RDMA: &[Tool] = &[
     tool("rxe.driver", "ibverbs-providers"),
     tool("ibv_devices", "ibverbs-utils"),
     tool("rping", "rdmacm-utils"),
+    tool("redis-benchmark", "redis-tools"),
 ];
 
 /// Makes sure that `tools` are there, installing them if that can be done. The error says what to install by hand.

@@ -29,7 +29,7 @@ fn rdma(line: &str) -> Invocation {
     }
 }
 
-/// Lints, documentation, the suites.
+/// Lints, documentation, the suites and the programs that they start.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
     if !workspace.mentions("drivers/src/rdma", "machine_has_rdma") {
         return Vec::new();
@@ -53,6 +53,8 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
             in_guest("cargo test --no-fail-fast --profile tier --lib")
                 .args("-- --show-output rdma --test-threads 1"),
         ),
+        // The programs that suites start.
+        Step::build(rdma("cargo build --profile tier --examples")),
         Step::tests(
             "transport",
             in_guest("cargo test --no-fail-fast --profile tier")
