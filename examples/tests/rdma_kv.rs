@@ -204,7 +204,7 @@ fn nth(n: u64) -> Vec<u8> {
 #[test]
 fn a_reader_beside_a_writer_sees_values_as_they_were_written_and_never_an_older_one_again() {
     // As many as it takes to have met the writer often; at most so many, however the two take turns.
-    const BY_MEMORY: u32 = 1000;
+    const BY_MEMORY: u32 = 4000;
     const CHANGES: u32 = 30;
     const MOST: u32 = 200_000;
     if !machine_has_rdma() {
