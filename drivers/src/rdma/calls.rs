@@ -85,9 +85,12 @@ impl Transport for Rdma {
         self.now = now;
         self.take_marked();
         let mut at = 0;
-        let end = self.dirty.len();
-        while at < end {
-            let handle = self.dirty[at];
+        // What is flushed may give itself, or another one, something more to say: once more for each, and the rest at once in a turn
+        // of its own.
+        let most = self.dirty.len() * 2 + 1;
+        while at < most
+            && let Some(&handle) = self.dirty.get(at)
+        {
             at += 1;
             let Some(stream) = self.streams.get_mut(handle) else { continue };
             stream.dirty = false;
@@ -99,10 +102,13 @@ impl Transport for Rdma {
                 && !stream.dirty
             {
                 stream.dirty = true;
-                self.dirty.push(handle);
+                self.held.push(handle);
             }
         }
-        self.dirty.drain(..end);
+        self.dirty.drain(..at);
+        self.again = !self.dirty.is_empty();
+        // What waits for room or memory is tried with the next flush, and has no hurry: see `deadline`.
+        self.dirty.append(&mut self.held);
         self.flush_datagrams()?;
         // In place of those that messages came in which tasks have let go.
         self.adapter.refill()?;
@@ -112,6 +118,7 @@ impl Transport for Rdma {
             self.adapter.completions.arm()?;
             if self.take_completions()?.0 > 0 {
                 self.wake();
+                self.again = true;
             }
         }
         Ok(())
@@ -120,7 +127,8 @@ impl Transport for Rdma {
     fn deadline(&self) -> Option<Instant> {
         // What waits for room with the adapter, or for a slot, needs none: a completion brings it, or a task of this thread lets it go, and
         // behind either comes a flush.
-        [self.timers.next(), self.datagrams.deadline()].into_iter().flatten().min()
+        let again = self.again.then_some(self.now);
+        [again, self.timers.next(), self.datagrams.deadline()].into_iter().flatten().min()
     }
 
     fn park(&mut self, timeout: Option<Duration>) -> io::Result<()> {

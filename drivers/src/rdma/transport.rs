@@ -77,6 +77,10 @@ pub struct Rdma {
     pub(super) asked: HashMap<u32, Config>,
     /// Connections with something to post.
     pub(super) dirty: Vec<Handle>,
+    /// Those of them for which a flush found no room or no memory, while that goes on.
+    pub(super) held: Vec<Handle>,
+    /// Some of them were not flushed: there is another turn to be made, at once.
+    pub(super) again: bool,
     /// Connections whose peers' memory somebody wants something of.
     pub(super) marked: Marked,
     /// Events taken, for after the completions that came before them.
@@ -166,6 +170,8 @@ impl Rdma {
             by_queue: ByQueue::default(),
             asked: HashMap::new(),
             dirty: Vec::new(),
+            held: Vec::new(),
+            again: false,
             marked: Marked::default(),
             news: VecDeque::new(),
             timers: Timers::default(),

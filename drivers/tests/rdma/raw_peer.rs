@@ -318,7 +318,7 @@ impl RawPeer {
                     self.id = (*event).id;
                     Heard::Request(private())
                 }
-                other => Heard::Other(other as u32),
+                other => Heard::Other(other),
             }
         };
         // SAFETY: the event was taken just now, and is acknowledged once.
@@ -356,7 +356,7 @@ impl RawPeer {
         let mut completion: sys::ibv_wc = unsafe { std::mem::zeroed() };
         // SAFETY: the queue lives, and there is room for one.
         let count = unsafe { sys::ibv_poll_cq(self.completions, 1, &raw mut completion) };
-        (count == 1).then(|| (completion.wr_id, completion.status, completion.byte_len as usize))
+        (count == 1).then_some((completion.wr_id, completion.status, completion.byte_len as usize))
     }
 
     /// Begins as whoever connects has to: by a control message, which is answered.
