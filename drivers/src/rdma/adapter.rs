@@ -4,6 +4,7 @@
 //! together, however many there are. Knows nothing of the streams.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -98,6 +99,15 @@ impl Adapter {
             counts: Counts::default(),
             can,
         })
+    }
+
+    /// Looks which addresses the device has now, if `wanted` is none that it is known to have: interfaces are given more, and lose some, while
+    /// programs run. What it had stays known if it has none any more.
+    pub(super) fn look_for(&mut self, wanted: IpAddr) {
+        let known = self.networks.addresses().any(|own| own == wanted.to_canonical());
+        if !known && let Ok(now) = Networks::of(&self.device, &self.channel) {
+            self.networks = now;
+        }
     }
 
     /// A queue pair for datagrams, on the device's port numbered `port`, whose requests have `mark` in their names.

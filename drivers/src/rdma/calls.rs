@@ -192,6 +192,7 @@ impl Transport for Rdma {
 
     fn listen(&mut self, local: SocketAddr, options: &ListenOptions) -> io::Result<ListenerId> {
         self.room_for_socket()?;
+        self.adapter.look_for(local.ip());
         // Its handle is known once it is in the table, and events come once it listens.
         let next = self.listeners.next_handle();
         let own = (next, token_of(Named::Listener, next));

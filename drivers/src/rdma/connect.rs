@@ -50,6 +50,14 @@ impl Rdma {
         if remote.port() == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{remote}: port 0 is nobody's")));
         }
+        match local.filter(|local| !local.ip().is_unspecified()) {
+            Some(local) => self.adapter.look_for(local.ip()),
+            // In none of the networks that it is known to have.
+            None if self.adapter.networks.bits(remote.ip()).is_none_or(|bits| bits == 0) => {
+                self.adapter.look_for(remote.ip());
+            }
+            None => {}
+        }
         if self.adapter.networks.bits(remote.ip()).is_none() {
             let what = not_ours(&self.adapter, remote.ip()).to_string();
             return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, what));

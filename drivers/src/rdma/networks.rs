@@ -16,7 +16,7 @@ use crate::sockets::reach::{common_bits, interfaces, leading_ones, width};
 pub(super) struct Networks(Vec<(IpAddr, u8)>);
 
 impl Networks {
-    /// Those that `device` has now.
+    /// Those that `device` has now. Asks the kernel about each of the machine's.
     ///
     /// # Errors
     /// `AddrNotAvailable` when there are none: nothing can be connected by it.

@@ -151,6 +151,66 @@ fn a_handshake_that_its_peer_gives_up_leaves_the_backlog_within_its_time() {
     assert_eq!(cable.read_exact(1, other, 5), b"hello");
 }
 
+/// An address that an interface has for as long as this lives.
+struct Address(&'static str);
+
+impl Address {
+    fn add(what: &'static str) -> Address {
+        ip(&format!("addr add {what}"));
+        Address(what)
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        ip(&format!("addr del {}", self.0));
+    }
+}
+
+fn ip(line: &str) {
+    let status = std::process::Command::new("ip").args(line.split(' ')).status();
+    assert!(status.as_ref().is_ok_and(|status| status.success()), "ip {line}: {status:?}");
+}
+
+#[test]
+fn an_address_that_the_interface_is_given_later_is_listened_at() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let mut cable = Cable::new();
+    let address: SocketAddr = "10.78.0.2:7440".parse().unwrap();
+    let error = cable.ends[1].listen(address, &ListenOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable, "{error}");
+    let given = Address::add("10.78.0.2/24 dev cable1");
+    // The adapter hears of it a moment later.
+    let listener = cable.wait(|ends, _| match ends[1].listen(address, &ListenOptions::default()) {
+        Ok(listener) => Poll::Ready(listener),
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Poll::Pending,
+        Err(error) => panic!("{error}"),
+    });
+    assert!(cable.ends[1].addresses().contains(&address.ip()));
+    assert_eq!(cable.ends[1].reach("10.78.0.9".parse().unwrap()), Some(24));
+    cable.ends[1].close_listener(listener);
+    // At all addresses means those that there are when it begins.
+    let listener = cable.ends[1].listen(Ip::V4.any(), &ListenOptions::default()).unwrap();
+    let port = cable.ends[1].listener_addr(listener).unwrap().port();
+    let one =
+        cable.ends[1].connect(SocketAddr::new(address.ip(), port), None, &StreamOptions::default()).unwrap();
+    cable.wait(|ends, cx| ends[1].poll_connect(cx, one)).unwrap();
+    let (other, from) = cable.wait(|ends, cx| ends[1].poll_accept(cx, listener)).unwrap();
+    assert_eq!(from.ip(), address.ip());
+    cable.write_all(1, one, b"hello");
+    assert_eq!(cable.read_exact(1, other, 5), b"hello");
+    cable.ends[1].abort(one);
+    cable.ends[1].abort(other);
+    cable.ends[1].close_listener(listener);
+    cable.settle();
+    drop(given);
+    let gone = cable.ends[1].listen(Ip::V4.any(), &ListenOptions::default()).unwrap();
+    assert!(!cable.ends[1].addresses().contains(&address.ip()), "looked for anew");
+    cable.ends[1].close_listener(gone);
+}
+
 #[test]
 fn an_address_in_use_and_one_of_another_device_are_refused() {
     if !machine_has_rdma() {

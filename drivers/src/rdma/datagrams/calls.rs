@@ -47,6 +47,7 @@ impl Rdma {
             true => local,
             false => canonical(local),
         };
+        self.adapter.look_for(address.ip());
         let own = self.datagrams.sockets.next_handle();
         let open = || {
             let token = token_of(Named::Socket, own);
