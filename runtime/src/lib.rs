@@ -38,6 +38,7 @@ mod report;
 mod runtime;
 pub mod signal;
 pub mod sim;
+mod spin;
 pub mod sync;
 pub mod task;
 pub mod time;

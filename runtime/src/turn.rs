@@ -14,6 +14,7 @@ use demi_drivers::Instant;
 use crate::config::Idle;
 use crate::metrics::add;
 use crate::runtime::Inner;
+use crate::spin::Spin;
 
 /// Tasks polled in a turn before the transports are looked at again. High enough that the turn's own cost, some tens of
 /// nanoseconds (or a system call, on kernel transports), is small beside that of the tasks; low enough that a device's
@@ -124,9 +125,6 @@ impl Inner {
     }
 }
 
-/// Events between two idle times up to which `adaptive` polls for as long as it may.
-const FEW_EVENTS: u64 = 4;
-
 /// Decides what to do between turns.
 #[derive(Default)]
 pub(crate) struct Idler {
@@ -135,7 +133,9 @@ pub(crate) struct Idler {
     /// Events that the transports had seen by then.
     events: u64,
     /// How long to poll from then on, before blocking.
-    spin: Duration,
+    budget: Duration,
+    /// By what was learnt.
+    spin: Spin,
     /// Paused time: the transports had a last look before it moves.
     looked: bool,
 }
@@ -145,7 +145,10 @@ impl Idler {
     #[inline]
     pub(crate) fn after(&mut self, runtime: &Inner, turn: Turn, until: Option<Instant>) {
         if turn == Turn::Busy {
-            (self.since, self.looked) = (None, false);
+            self.looked = false;
+            if let Some(since) = self.since.take() {
+                self.spin.learn(runtime.now().since(since), runtime.spin());
+            }
             return;
         }
         self.idle(runtime, turn, until);
@@ -170,7 +173,7 @@ impl Idler {
         };
         match runtime.idle_policy() {
             Idle::Park => runtime.park(deadline),
-            Idle::Adaptive if now.since(since) >= self.spin => {
+            Idle::Adaptive if now.since(since) >= self.budget => {
                 runtime.park(deadline);
                 // What woke it is seen by the next turn; if that was nothing, block again at once.
             }
@@ -178,14 +181,11 @@ impl Idler {
         }
     }
 
-    /// The loop has become idle. What blocking adds to a request's time is much beside that of one that came alone, and little
-    /// beside that of one among many, which had to wait for the others: the more events there were since the loop was last
-    /// idle, the sooner it blocks.
+    /// The loop has become idle.
     fn begin(&mut self, runtime: &Inner, now: Instant) -> Instant {
         let events = runtime.counters().transport_events.get();
-        let among = events.wrapping_sub(self.events).max(FEW_EVENTS);
+        self.budget = self.spin.after(events.wrapping_sub(self.events), runtime.spin());
         self.events = events;
-        self.spin = runtime.spin() * FEW_EVENTS as u32 / u32::try_from(among).unwrap_or(u32::MAX);
         self.since = Some(now);
         now
     }
@@ -295,11 +295,29 @@ mod tests {
         let mut spin_after = |events| {
             add(&inner.counters().transport_events, events);
             idler.begin(inner, Instant::ZERO);
-            idler.spin
+            idler.budget
         };
         let full = inner.spin();
         assert_eq!([1, 4, 8, 400].map(&mut spin_after), [full, full, full / 2, full / 100]);
         assert_eq!(spin_after(1), full, "what was before the last idle time does not count");
+    }
+
+    #[test]
+    fn adaptive_stops_polling_where_it_never_pays() {
+        let runtime = runtime(false, "adaptive");
+        let ticks = |count| async move {
+            let before = crate::metrics();
+            for _ in 0..count {
+                time::sleep(Duration::from_millis(2)).await;
+            }
+            let after = crate::metrics();
+            (after.idle_turns - before.idle_turns, after.parks - before.parks)
+        };
+        let (idle_turns, parks) = runtime.block_on(async {
+            ticks(20).await;
+            ticks(20).await
+        });
+        assert!(parks >= 20 && idle_turns <= 2 * parks, "{idle_turns} idle turns, {parks} parks");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::str::FromStr;
 pub enum Idle {
     /// Poll on and on: the lowest latency, for a whole core. The default on devices that bypass the kernel.
     Spin,
-    /// Poll for `spin_us` microseconds, then block until something arrives; for less after a burst of many events. The default
-    /// elsewhere.
+    /// Poll for `spin_us` microseconds, then block until something arrives; for less after a burst of many events, and for less and less,
+    /// down to not at all, while most events come further apart than that. The default elsewhere.
     Adaptive,
     /// Block at once.
     Park,

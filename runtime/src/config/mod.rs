@@ -124,7 +124,7 @@ keys! {
     /// bypassed, else `adaptive`.
     idle: Option<Idle> = None, value::some_word;
     /// How long `adaptive` polls before it blocks, in microseconds, after up to four events; after `n` times as many it is an
-    /// `n`th of that.
+    /// `n`th of that. Less, down to nothing, while most events come further apart than that.
     spin_us: Duration = Duration::from_micros(50), value::time::<1_000>;
     /// Cores to run on, `2` or `0-3`: each has a thread, pinned there, that runs `main` on a runtime and a device queue of its own.
     /// When not given, there is one, which runs where the kernel puts it.
