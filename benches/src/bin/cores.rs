@@ -186,9 +186,16 @@ fn callgrind(program: &PathBuf, log: &std::path::Path) -> Command {
 fn compare(args: &Args) -> io::Result<()> {
     veth::own_network()?;
     machine::raise_descriptor_limit();
-    let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
-    machine::pin(args.number("load-core", last))?;
-    let cases = args.numbers("cores", &[1, 2]);
+    let has = std::thread::available_parallelism().map_or(1, usize::from);
+    machine::pin(args.number("load-core", has - 1))?;
+    let (cases, beyond): (Vec<usize>, Vec<usize>) =
+        args.numbers("cores", &[1, 2]).into_iter().partition(|cores| *cores <= has);
+    for cores in beyond {
+        eprintln!("cores: {cores} cores: this machine has {has}");
+    }
+    if cases.is_empty() {
+        return Err(io::Error::other(format!("--cores: this machine has {has}")));
+    }
     let time = Duration::from_secs_f64(args.number("seconds", 4.0) / cases.len() as f64);
     if !args.has("json") {
         println!(

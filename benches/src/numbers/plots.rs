@@ -2,6 +2,7 @@
 
 use std::io;
 
+use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
@@ -79,16 +80,16 @@ const PLOTS: &[Plot] = &[
         case: ("20 ms, ", " % lost, 100 Mbit/s"),
         unit: "kB/s",
         x: linear("% of frames lost"),
-        y: linear("kB/s"),
+        y: log("kB/s"),
     },
     Plot {
         file: "cores.svg",
-        title: "Cores' worth of requests",
+        title: "What so many cores serve, beside one",
         bench: "cores",
         case: ("", " cores, packet"),
         unit: "cores",
         x: linear("cores"),
-        y: linear("capacity"),
+        y: linear("cores' worth of requests"),
     },
 ];
 
@@ -134,7 +135,32 @@ pub fn draw(lines: &[Line]) -> io::Result<Vec<(String, String, String)>> {
     Ok(drawn)
 }
 
-const SIZE: (u32, u32) = (760, 440);
+const SIZE: (u32, u32) = (900, 440);
+/// What the names of the peers have of it, beside the chart: within, they would hide lines.
+const LEGEND_WIDTH: u32 = 170;
+
+/// Told apart on white, by most who do not see all colours, too (Okabe and Ito's, the yellow darker).
+const COLOURS: [RGBColor; 9] = [
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(150, 120, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+    RGBColor(120, 60, 170),
+    RGBColor(150, 150, 150),
+];
+
+/// The line of a peer; ours stand out.
+fn style_of(at: usize, peer: &str) -> ShapeStyle {
+    COLOURS[at % COLOURS.len()].stroke_width(if peer.starts_with("demi") { 3 } else { 1 })
+}
+
+/// Marks on an axis from nothing to `high`: whole numbers where they are few.
+fn marks(high: f64) -> usize {
+    if high <= 10.0 { high.ceil() as usize + 1 } else { 10 }
+}
 
 fn draw_one(plot: &Plot, series: &Series<'_>, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let all = || series.iter().flat_map(|(_, points)| points.iter().copied());
@@ -146,21 +172,34 @@ fn draw_one(plot: &Plot, series: &Series<'_>, svg: &mut String) -> Result<(), Bo
     // A logarithm's axis begins at the least value, and has room for it; the other begins at nothing.
     let range = |axis: Axis, (low, high): (f64, f64), room: f64| match axis.log {
         true => low.max(1e-3) / room..(high * room).max(low.max(1e-3) * 2.0),
-        false => 0.0..(high * 1.05).max(1e-3),
+        // To a mark, where whole numbers are marked.
+        false => 0.0..(if high <= 10.0 { high.ceil() } else { high } * 1.05).max(1e-3),
     };
     let (x_range, y_range) = (range(plot.x, x, 1.0), range(plot.y, y, 1.3));
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let (chart, legend) = area.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    let marks = (marks(x.1), marks(y.1));
     match (plot.x.log, plot.y.log) {
-        (true, true) => lines_on(plot, series, svg, x_range.log_scale(), y_range.log_scale()),
-        (true, false) => lines_on(plot, series, svg, x_range.log_scale(), y_range),
-        (false, true) => lines_on(plot, series, svg, x_range, y_range.log_scale()),
-        (false, false) => lines_on(plot, series, svg, x_range, y_range),
+        (true, true) => lines_on(plot, series, &chart, marks, x_range.log_scale(), y_range.log_scale())?,
+        (true, false) => lines_on(plot, series, &chart, marks, x_range.log_scale(), y_range)?,
+        (false, true) => lines_on(plot, series, &chart, marks, x_range, y_range.log_scale())?,
+        (false, false) => lines_on(plot, series, &chart, marks, x_range, y_range)?,
     }
+    for (at, (peer, _)) in series.iter().enumerate() {
+        let y = 48 + 20 * at as i32;
+        legend.draw(&PathElement::new([(0, y), (22, y)], style_of(at, peer)))?;
+        legend.draw(&Text::new(*peer, (28, y - 6), ("sans-serif", 13)))?;
+    }
+    area.present()?;
+    Ok(())
 }
 
 fn lines_on<X, Y>(
     plot: &Plot,
     series: &Series<'_>,
-    svg: &mut String,
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    marks: (usize, usize),
     x_range: X,
     y_range: Y,
 ) -> Result<(), Box<dyn std::error::Error>>
@@ -170,9 +209,7 @@ where
     X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(area)
         .caption(plot.title, ("sans-serif", 18))
         .margin(12)
         .margin_right(24)
@@ -181,6 +218,11 @@ where
         .build_cartesian_2d(x_range, y_range)?;
     chart
         .configure_mesh()
+        .x_labels(marks.0)
+        .y_labels(marks.1)
+        // A logarithm's steps are read by them; elsewhere they say nothing.
+        .x_max_light_lines(if plot.x.log { 9 } else { 0 })
+        .y_max_light_lines(if plot.y.log { 9 } else { 0 })
         .light_line_style(BLACK.mix(0.06))
         .x_desc(plot.x.label)
         .y_desc(plot.y.label)
@@ -188,21 +230,9 @@ where
         .y_label_formatter(&|value| short(*value))
         .draw()?;
     for (at, (peer, points)) in series.iter().enumerate() {
-        let colour = Palette99::pick(at).to_rgba();
-        // Ours stand out.
-        let style = colour.stroke_width(if peer.starts_with("demi") { 3 } else { 1 });
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), style).point_size(3))?
-            .label(*peer)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        let line = LineSeries::new(points.iter().copied(), style_of(at, peer));
+        chart.draw_series(line.point_size(3))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    area.present()?;
     Ok(())
 }
 
@@ -244,6 +274,11 @@ mod tests {
     #[test]
     fn one_figure_makes_no_plot() {
         assert!(draw(&read(&echo("demi", 1, 300))).expect("nothing to draw").is_empty());
+    }
+
+    #[test]
+    fn few_whole_numbers_are_all_marked() {
+        assert_eq!([1.0, 1.85, 4.0, 5.0, 20_000.0].map(marks), [2, 3, 5, 6, 10]);
     }
 
     #[test]

@@ -47,12 +47,18 @@ const SECTIONS: &[Section] = &[
     Section {
         bench: "cores",
         title: "Cores",
-        text: "A request's cost by the number of cores that serve; `capacity` is how many cores' worth of requests that is.",
+        text: "A request's cost by the number of cores that serve; `capacity` is how many cores' worth of requests that is, by the \
+               instructions, which are the same again tomorrow: the times are those of a server under callgrind.",
     },
     Section {
         bench: "devices",
         title: "Devices",
         text: "An echo over veth, each device beside the kernel's own.",
+    },
+    Section {
+        bench: "idle_connections",
+        title: "Memory of an idle connection",
+        text: "Heap, sockets and tasks of a server included, by the number of connections open.",
     },
     Section { bench: "floor", title: "The floor", text: "What parsing, sums and copies take by themselves." },
     Section { bench: "buf", title: "Packet memory", text: "An operation on buffers." },
