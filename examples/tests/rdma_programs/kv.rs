@@ -1,85 +1,18 @@
-//! `kv` over RDMA, in a guest whose kernel has the devices (`cargo xtask test --tier rdma`): keys read out of the server's memory, by
-//! `kv_get` and by its client in this process, and Redis' own tools through `relay`.
-#![cfg(feature = "rdma")]
+//! `kv`: keys read out of the server's memory, by `kv_get` and by its client in this process, and Redis' own tools through `relay`.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use demi::time::sleep;
-use demi::{Config, Runtime};
 use demi_examples::kv::client::{Client, Source};
 use demi_examples::kv::layout::ROOM_BYTES;
 use demi_examples::kv::reply::Reply;
 
-/// Whether this is a guest with `rxe0` and `rxe1` at the ends of a cable; says `SKIP` if not.
-fn machine_has_rdma() -> bool {
-    let ours =
-        std::env::var("DEMI_TIER").as_deref() == Ok("rdma") && std::env::var_os("XTASK_GUEST").is_some();
-    if !ours {
-        println!("SKIP not in a guest with RDMA: cargo xtask test --tier rdma");
-    }
-    ours
-}
-
-/// One of the examples, which cargo puts beside this test, on `device`.
-fn example(name: &str, device: &str, args: &str) -> Command {
-    let this = std::env::current_exe().unwrap();
-    // target/PROFILE/deps/rdma_kv-HASH → target/PROFILE/examples/NAME
-    let path: PathBuf = this.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(path.is_file(), "{} is not there: cargo build --examples", path.display());
-    let mut command = Command::new(path);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEMI_")) {
-        command.env_remove(name);
-    }
-    let settings = [("DEVICE", device), ("IDLE", "park"), ("HUGE_PAGES", "false"), ("POOL_SLOTS", "2048")];
-    command.envs(settings.map(|(key, value)| (format!("DEMI_{key}"), value)));
-    command.args(args.split_whitespace());
-    command
-}
-
-/// A server that runs until it is dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    /// Starts it, and waits until it can be reached.
-    fn start(name: &str, device: &str, args: &str) -> Server {
-        let mut child = example(name, device, args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split(' ').find_map(|word| word.parse().ok());
-        let Some(address) = address else { panic!("{name} {args}: {line:?}, {:?}", child.wait()) };
-        Server { child, address }
-    }
-
-    fn kv(args: &str) -> Server {
-        Server::start("kv", "rdma:rxe1", &format!("--listen 10.77.0.2:0 {args}"))
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn runtime() -> Runtime {
-    let config = Config::new().device("rdma:rxe0").idle("park").log("off");
-    Runtime::new(config.pool_slots(1024).pool_large_slots(16).huge_pages(false)).unwrap()
-}
+use crate::support::{Server, example, machine_has_rdma, relay, runtime};
 
 /// Runs a command given as a line, which succeeds.
 async fn must(client: &mut Client, line: &str) -> Reply {
@@ -299,12 +232,6 @@ fn a_server_that_publishes_nothing_says_how_it_would() {
     assert!(!refused.status.success() && error.contains("no RDMA device"), "{error}");
 }
 
-/// A relay from the kernel's TCP to `to` over RDMA.
-fn relay(to: SocketAddr) -> Server {
-    let args = format!("--tcp --listen 127.0.0.1:0 --from 10.77.0.1 --to {to}");
-    Server::start("relay", "posix;rdma:rxe0", &args)
-}
-
 #[test]
 fn redis_benchmark_finds_no_error_through_a_relay() {
     if !machine_has_rdma() {
@@ -364,4 +291,33 @@ fn a_relay_passes_on_ends_and_breaks() {
     let mut client = TcpStream::connect(nowhere.address).unwrap();
     let error = client.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "nobody is there, and the client is told");
+}
+
+#[test]
+fn a_server_on_two_cores_is_asked_for_what_the_other_core_has() {
+    if !machine_has_rdma() {
+        return;
+    }
+    let kv =
+        Server::start("kv", "rdma:rxe1", "--listen 10.77.0.2:7410 --published 1000", &[("CORES", "0-1")]);
+    runtime().block_on(async {
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let mut client = Client::connect(kv.address).await.unwrap();
+            client.find_region().await.unwrap();
+            clients.push(client);
+        }
+        for key in 0..40 {
+            must(&mut clients[key % 4], &format!("SET key{key} {key}")).await;
+        }
+        for client in &mut clients {
+            let mut by_memory = 0;
+            for key in 0..40 {
+                let (value, source) = client.get(format!("key{key}").as_bytes()).await.unwrap();
+                assert_eq!(value.as_deref(), Some(key.to_string().as_bytes()), "{source:?}");
+                by_memory += usize::from(source == Source::Memory);
+            }
+            assert!((1..40).contains(&by_memory), "{by_memory} of 40 keys were this core's");
+        }
+    });
 }
