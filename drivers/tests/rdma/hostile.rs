@@ -49,6 +49,20 @@ impl Served {
             self.cable.write_all(1, other, &bytes);
             assert_eq!(self.cable.read_exact(0, one, size), bytes);
         }
+        // What was sent is held until a completion tells of it, which one that waits has asked for.
+        self.cable.wait(|ends, cx| ends[1].poll_drained(cx, other)).unwrap();
+        self.cable.wait(|ends, cx| ends[0].poll_drained(cx, one)).unwrap();
+    }
+
+    /// Waits until nothing is out but what was in the beginning, and nobody is there but the honest client.
+    #[track_caller]
+    fn is_clean(&mut self) {
+        let slots = self.slots;
+        self.cable.wait(|ends, _| {
+            let stats = ends[1].pool().stats();
+            let same = (stats.slots_out, stats.large_slots_out) == slots;
+            if ends[1].usage().streams == 1 && same { Poll::Ready(()) } else { Poll::Pending }
+        });
     }
 
     fn ask(&mut self, private: &[u8]) -> (RawPeer, Heard) {
@@ -90,13 +104,8 @@ impl Served {
         while peer.receive(&mut self.cable).is_some() {}
         drop(peer);
         self.cable.ends[1].close(other);
-        let slots = self.slots;
-        self.cable.wait(|ends, _| {
-            let stats = ends[1].pool().stats();
-            let same = (stats.slots_out, stats.large_slots_out) == slots;
-            if ends[1].usage().streams == 1 && same { Poll::Ready(()) } else { Poll::Pending }
-        });
         self.is_well();
+        self.is_clean();
         error
     }
 }
@@ -326,17 +335,15 @@ fn peers_that_vanish_at_any_point_leave_nothing() {
         }
     }
     let listener = served.listener;
-    let slots = served.slots;
     served.cable.wait(|ends, cx| {
         // Those that never said a word.
         if let Poll::Ready(Ok((stream, _))) = ends[1].poll_accept(cx, listener) {
             ends[1].abort(stream);
         }
-        let stats = ends[1].pool().stats();
-        let same = (stats.slots_out, stats.large_slots_out) == slots;
-        if ends[1].usage().streams == 1 && same { Poll::Ready(()) } else { Poll::Pending }
+        if ends[1].usage().streams == 1 { Poll::Ready(()) } else { Poll::Pending }
     });
     served.is_well();
+    served.is_clean();
 }
 
 /// Reads on; whether there is more to come.
