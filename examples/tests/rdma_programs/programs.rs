@@ -71,7 +71,7 @@ fn http_serves_files_through_a_relay() {
     if !machine_has_rdma() {
         return;
     }
-    let http = Server::start("http", "rdma:rxe1", "--listen 10.77.0.2:0 --folder examples", &[]);
+    let http = Server::start("http", "rdma:rxe1", "--listen 10.77.0.2:0 --folder .", &[]);
     let through = relay(http.address);
     let mut client = TcpStream::connect(through.address).unwrap();
     client.write_all(b"GET /Cargo.toml HTTP/1.1\r\nHost: demi\r\nConnection: close\r\n\r\n").unwrap();

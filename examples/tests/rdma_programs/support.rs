@@ -17,7 +17,7 @@ pub(crate) fn machine_has_rdma() -> bool {
     ours
 }
 
-/// One of the examples, which cargo puts beside this test, on `device`.
+/// One of the examples, which cargo puts beside this test, on `device` and in the folder of its package.
 pub(crate) fn example(name: &str, device: &str, args: &str) -> Command {
     let this = std::env::current_exe().unwrap();
     // target/PROFILE/deps/rdma_programs-HASH → target/PROFILE/examples/NAME
@@ -29,7 +29,7 @@ pub(crate) fn example(name: &str, device: &str, args: &str) -> Command {
     }
     let settings = [("DEVICE", device), ("IDLE", "park"), ("HUGE_PAGES", "false"), ("POOL_SLOTS", "2048")];
     command.envs(settings.map(|(key, value)| (format!("DEMI_{key}"), value)));
-    command.args(args.split_whitespace());
+    command.args(args.split_whitespace()).current_dir(env!("CARGO_MANIFEST_DIR"));
     command
 }
 
