@@ -261,11 +261,25 @@ impl Stack {
 
     #[inline(never)]
     fn take_burst(&mut self) {
-        if self.rx.len() > 1 {
+        if self.egress.pool.is_scarce() {
+            self.take_scarce();
+        } else if self.rx.len() > 1 {
             self.take_trains();
         } else if let Some(frame) = self.rx.pop() {
             self.on_frame(frame);
         }
+    }
+
+    /// Takes a burst while memory is short: each frame the general way, where it is asked who may keep what arrives.
+    #[cold]
+    #[inline(never)]
+    fn take_scarce(&mut self) {
+        self.tcp.look_at_memory(&self.egress.pool, self.rx.len());
+        self.rx.reverse();
+        while let Some(frame) = self.rx.pop() {
+            self.on_any(frame);
+        }
+        self.tcp.forget_memory();
     }
 
     /// Takes a burst of several frames.
@@ -282,11 +296,13 @@ impl Stack {
     #[inline(never)]
     fn take_loopback(&mut self) -> usize {
         let looped = self.egress.loopback.len();
+        self.tcp.look_at_memory(&self.egress.pool, looped);
         for _ in 0..looped {
             if let Some(packet) = self.egress.loopback.pop_front() {
                 self.on_loopback(packet);
             }
         }
+        self.tcp.forget_memory();
         looped
     }
 

@@ -319,7 +319,20 @@ impl Pool {
     #[inline]
     pub fn has_spare(&self) -> bool {
         let small = &self.inner().small;
-        small.total - small.out.get() > (small.total / 8).min(256)
+        small.total - small.out.get() > small.kept()
+    }
+
+    /// Whether so little is left that those who receive have to choose what they keep: a quarter.
+    #[inline]
+    pub fn is_scarce(&self) -> bool {
+        let small = &self.inner().small;
+        small.total - small.out.get() <= small.total / 4
+    }
+
+    /// Free slots, and how many of them [`alloc_spare`](Self::alloc_spare) leaves.
+    pub fn left(&self) -> (usize, usize) {
+        let small = &self.inner().small;
+        ((small.total - small.out.get()) as usize, small.kept() as usize)
     }
 
     /// As [`alloc_spare`](Self::alloc_spare), waiting for a slot. Wakes whoever waits when one comes back.
@@ -571,6 +584,12 @@ impl Class {
     /// Bytes from one slot to the next.
     pub(super) fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// Slots that are not for what can wait.
+    #[inline]
+    fn kept(&self) -> u32 {
+        (self.total / 8).min(256)
     }
 }
 

@@ -59,7 +59,7 @@ impl Stack {
     }
 
     #[inline(never)]
-    fn on_any(&mut self, frame: RxFrame) {
+    pub(crate) fn on_any(&mut self, frame: RxFrame) {
         let RxFrame { mut buf, checksum, .. } = frame;
         let stats = &mut self.egress.stats.link;
         stats.in_frames += 1;

@@ -21,12 +21,25 @@ pub(crate) struct Common {
     pub(crate) delayed_ack_ns: u64,
     /// What the buffers of all connections have grown by.
     pub(crate) grown_bytes: u64,
+    /// While little memory is left.
+    pub(crate) scarce: Option<Scarce>,
     pub(crate) secret: Secret,
     pub(crate) challenges: RateLimit,
     pub(crate) fast_opens: FastOpens,
     pub(crate) config: TcpConfig,
     /// The options last asked for: those who ask for the same share them.
     options: Rc<StreamOptions>,
+}
+
+/// What is left of memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scarce {
+    /// Free slots, those of frames that have yet to be looked at included.
+    pub(crate) free: usize,
+    /// Slots that what can wait must leave.
+    pub(crate) kept: usize,
+    /// Bytes that one connection may have unread.
+    pub(crate) share_bytes: usize,
 }
 
 impl Common {
@@ -37,6 +50,7 @@ impl Common {
             bounds: RtoBounds { min_ns: nanos(config.min_rto), max_ns: nanos(config.max_rto) },
             delayed_ack_ns: nanos(config.delayed_ack),
             grown_bytes: 0,
+            scarce: None,
             challenges: RateLimit::new(config.challenge_acks_per_second),
             fast_opens: FastOpens::new(
                 fast_open.key.unwrap_or_else(|| secret.fast_open_key()),

@@ -169,6 +169,7 @@ impl<P: Default> Tcp<P> {
         // An environment each: the first then never has to lie in memory. What the network has marked is never expected.
         let other = match tos & 3 {
             3 => Some(segment),
+            _ if self.common.scarce.is_some() => Some(segment),
             _ => connection.on_expected(&mut env!(self, now, out), header, segment),
         };
         if let Some(segment) = other {

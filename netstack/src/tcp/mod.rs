@@ -45,14 +45,14 @@ mod timer;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use demi_drivers::Instant;
 use demi_drivers::transport::TcpState;
+use demi_drivers::{Instant, Pool};
 
 pub use config::{EcnMode, EcnOption, FastOpenConfig, MtuProbing, SynCookies, TcpConfig, TimeWaitReuse};
 pub use seq::SeqNumber;
 pub use stats::TcpStats;
 
-use common::Common;
+use common::{Common, Scarce};
 pub(crate) use connection::Incoming;
 use connection::{Connection, Failure, Hatched, nanos};
 pub(crate) use flow_table::FlowV4;
@@ -67,6 +67,9 @@ use time_wait::TimeWait;
 use timer::Wheel;
 
 use crate::gone::Gone;
+
+/// While memory is scarce, one connection gets no more of it than if there were so many.
+const LEAST_SHARERS: usize = 4;
 
 /// What the IP layer says of a received segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,6 +286,22 @@ impl<P: Default> Tcp<P> {
     /// The layer's limits and defaults.
     pub fn config(&self) -> &TcpConfig {
         &self.common.config
+    }
+
+    /// Looks at what is left of memory, before segments of so many frames come: while it is scarce, connections keep what arrives
+    /// only where it is soon read.
+    pub(crate) fn look_at_memory(&mut self, pool: &Pool, frames: usize) {
+        self.common.scarce = pool.is_scarce().then(|| {
+            let (free, kept) = pool.left();
+            let free = free + frames;
+            let among = self.connections.len().max(LEAST_SHARERS);
+            Scarce { free, kept, share_bytes: free.saturating_sub(kept) * pool.small_capacity() / among }
+        });
+    }
+
+    /// What came after [`look_at_memory`](Self::look_at_memory) has been taken.
+    pub(crate) fn forget_memory(&mut self) {
+        self.common.scarce = None;
     }
 
     /// The device is gone: every connection and listener ends with the error that ended it, and whoever waits is woken. What

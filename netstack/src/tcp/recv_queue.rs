@@ -42,6 +42,14 @@ impl RecvQueue {
         self.bufs.push_back(buf);
     }
 
+    /// Appends a payload while memory is short: where the one before it has room, as a copy, however long it is.
+    pub(crate) fn push_packed(&mut self, buf: Buf) {
+        self.bytes += buf.len() as u32;
+        if !buf.is_empty() {
+            self.push_small(buf);
+        }
+    }
+
     #[inline(never)]
     fn push_small(&mut self, buf: Buf) {
         let Some(tail) = self.bufs.pop_back() else { return self.bufs.push_back(buf) };
@@ -116,6 +124,20 @@ mod tests {
         assert_eq!((pool.stats().slots_out, queue.bytes()), (1, 100));
         let all = queue.pop(usize::MAX).unwrap();
         assert!(all.iter().copied().eq(0..100));
+    }
+
+    #[test]
+    fn what_is_packed_fills_slots_before_it_takes_another() {
+        let pool = Pool::new(&PoolConfig::small(64)).unwrap();
+        let mut queue = RecvQueue::default();
+        let room = pool.small_capacity() - demi_drivers::mem::HEADROOM;
+        for part in 0..4 {
+            queue.push_packed(pool.copy_from_slice(&vec![part; room / 3]).unwrap());
+        }
+        assert_eq!((pool.stats().slots_out, queue.bytes() as usize), (2, room / 3 * 4));
+        let first = queue.pop(usize::MAX).unwrap();
+        assert!(first.len() == room / 3 * 3 && first.chunks(room / 3).map(|part| part[0]).eq(0..3));
+        assert_eq!(queue.pop(usize::MAX).unwrap()[..], vec![3; room / 3][..]);
     }
 
     #[test]

@@ -168,6 +168,8 @@ counters! {
     ofo_queue => "TcpExtTCPOFOQueue",
     /// Out-of-order segments dropped for want of room.
     ofo_drop => "TcpExtTCPOFODrop",
+    /// Times what was queued out of order was dropped for want of memory.
+    ofo_pruned => "TcpExtOfoPruned",
     /// Out-of-order segments that brought nothing new.
     ofo_merge => "TcpExtTCPOFOMerge",
     /// Segments dropped because the receive buffer was full.

@@ -129,7 +129,8 @@ keys! {
     /// Cores to run on, `2` or `0-3`: each has a thread, pinned there, that runs `main` on a runtime and a device queue of its own.
     /// When not given, there is one, which runs where the kernel puts it.
     cores: Option<CoreSet> = None, value::some_word;
-    /// Packet buffers in a pool.
+    /// Packet buffers in a pool. While no more than a quarter of them is free, a stack keeps what arrives over a connection only if it has
+    /// little unread there, and the peer sends the rest again: a program that leaves much unread wants more of them.
     pool_slots: usize = PoolConfig::default().slots, value::number::<usize, 64, { 1 << 24 }>;
     /// Bytes of a packet buffer, its header and headroom included: a multiple of 64.
     pool_slot_bytes: usize = PoolConfig::default().slot_bytes, slot_bytes;

@@ -8,8 +8,10 @@
 use demi_drivers::transport::{CongestionControl, StreamOptions};
 use demi_drivers::{Instant, Pool};
 
+use super::super::common::Scarce;
 use super::super::config::TcpConfig;
 use super::super::output::Output;
+use super::super::rare::Rare;
 use super::super::rto::elapsed_ns;
 use super::super::seq::SeqNumber;
 use super::{Connection, Env, cap_bytes};
@@ -45,6 +47,8 @@ pub(super) struct Buffers {
     space_bytes: u32,
     /// When a connection that has grown is looked at for idleness.
     idle_at: Instant,
+    /// The turn in which the first was kept of what is unread, if memory was scarce then.
+    kept_at: Instant,
 }
 
 impl Buffers {
@@ -60,6 +64,7 @@ impl Buffers {
             read_at: Instant::ZERO,
             space_bytes: 0,
             idle_at: Instant::FAR_FUTURE,
+            kept_at: Instant::ZERO,
         }
     }
 
@@ -185,6 +190,47 @@ impl<P> Connection<P> {
         let sendable = 2 * window.min(1 << 30) + 2 * u32::from(self.snd_mss);
         let part = u32::try_from(free * pool.small_capacity() / SHARE_DIVISOR).unwrap_or(u32::MAX);
         sendable.min(part).max(UNSHARED_BYTES)
+    }
+
+    /// Whether `bytes` that have arrived at `seq` may be kept while memory is scarce. Whoever has less than its share unread may; whoever has
+    /// nothing unread may have a segment, and all that comes in the same turn as long as there is enough; and when what is left is
+    /// needed to hear at all, nobody may, but for what fills a gap: what lies behind that is dropped for it, and comes again. What an
+    /// application does not read leaves room for what others do read, and for acknowledgements, which are what gives memory back.
+    pub(super) fn may_keep<O>(&mut self, env: &mut Env<'_, O>, seq: SeqNumber, bytes: usize) -> bool {
+        let Some(scarce) = &mut env.common.scarce else { return true };
+        let Scarce { free, kept, share_bytes } = *scarce;
+        let keep = if !self.rx.is_empty() {
+            let all = self.rx.bytes() as usize + bytes;
+            free > kept && all <= share_bytes || free > 2 * kept && self.cold.buffers.kept_at == env.now
+        } else if free > kept / 2 {
+            self.cold.buffers.kept_at = env.now;
+            true
+        } else if seq == self.rcv_nxt && !self.cold.reassembly.is_empty() {
+            self.cold.reassembly = Rare::quiet();
+            env.common.stats.ofo_pruned += 1;
+            true
+        } else {
+            false
+        };
+        scarce.free -= usize::from(keep && free > 0);
+        keep
+    }
+
+    /// What arrived could not be kept: offers no more than a few segments from now on, until more is read (Linux's `tcp_clamp_window`).
+    pub(super) fn shrink_recv_buffer<O>(&mut self, env: &mut Env<'_, O>) {
+        if !self.cold.buffers.auto_recv {
+            return;
+        }
+        let (least, _) = first_caps(&self.cold.options, &env.common.config);
+        let cap = self.rx.bytes().max(4 * u32::from(self.rcv_mss)).max(UNSHARED_BYTES);
+        if cap < self.recv_cap {
+            // What it had grown by is others' again.
+            let back = self.recv_cap.saturating_sub(least.max(cap)).min(self.cold.buffers.grown_bytes);
+            self.cold.buffers.grown_bytes -= back;
+            env.common.grown_bytes = env.common.grown_bytes.saturating_sub(u64::from(back));
+            self.recv_cap = cap;
+            self.cold.buffers.space_bytes = 0;
+        }
     }
 
     /// Takes `bytes` of what all connections may grow by, if there is so much left.

@@ -52,6 +52,14 @@ impl<P> Connection<P> {
             env.common.stats.rcvq_drop += 1;
             self.ack_now();
         }
+        if env.common.scarce.is_some() && !payload.is_empty() && !self.may_keep(env, seq, payload.len()) {
+            // As if it had been lost: the peer sends it again.
+            payload.truncate(0);
+            fin = false;
+            self.shrink_recv_buffer(env);
+            env.common.stats.rcvq_drop += 1;
+            self.ack_now();
+        }
         let end = seq + payload.len() as u32;
         if fin && self.cold.fin_at.is_none() {
             self.cold.fin_at = Some(end);
@@ -91,7 +99,10 @@ impl<P> Connection<P> {
         let unread = self.slow & slow::UNREAD != 0;
         self.rcv_nxt += len;
         if !unread {
-            self.rx.push(payload);
+            match env.common.scarce {
+                Some(_) => self.rx.push_packed(payload),
+                None => self.rx.push(payload),
+            }
         }
         if had_gap {
             let rx = &mut self.rx;
