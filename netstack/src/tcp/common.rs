@@ -27,8 +27,9 @@ pub(crate) struct Common {
     pub(crate) challenges: RateLimit,
     pub(crate) fast_opens: FastOpens,
     pub(crate) config: TcpConfig,
-    /// The options last asked for: those who ask for the same share them.
-    options: Rc<StreamOptions>,
+    /// The options last asked for: those who ask for the same share them. Two, for what connections are made with and what most of
+    /// them are then given.
+    options: [Rc<StreamOptions>; 2],
 }
 
 /// What is left of memory.
@@ -60,16 +61,20 @@ impl Common {
             ),
             secret,
             config,
-            options: Rc::default(),
+            options: Default::default(),
         }
     }
 
     /// `options`, shared with whoever asked for the same just before: connections that are given the same one by one have them
     /// in memory once.
     pub(crate) fn shared(&mut self, options: &StreamOptions) -> Rc<StreamOptions> {
-        if *self.options != *options {
-            self.options = Rc::new(options.clone());
+        let [last, other] = &mut self.options;
+        if **last != *options {
+            core::mem::swap(last, other);
+            if **last != *options {
+                *last = Rc::new(options.clone());
+            }
         }
-        Rc::clone(&self.options)
+        Rc::clone(last)
     }
 }

@@ -434,11 +434,10 @@ impl<P: Default> Tcp<P> {
     /// Forgets a connection.
     fn remove(&mut self, index: u32) {
         self.detach(index);
-        if let Some(connection) = self.connections.remove(index)
-            && connection.orphan
-        {
+        if self.connections.at(index).is_some_and(|connection| connection.orphan) {
             self.orphans = self.orphans.saturating_sub(1);
         }
+        self.connections.clear(index);
     }
 }
 

@@ -57,6 +57,17 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    /// Drops the value at a position where it lies; handles to it go stale.
+    pub(crate) fn clear(&mut self, index: u32) {
+        if let Some(place) = self.values.get_mut(index as usize)
+            && place.is_some()
+        {
+            *place = None;
+            self.invalidate(index);
+            self.free.push(index);
+        }
+    }
+
     /// The value at a position, whoever it belongs to.
     #[inline]
     pub(crate) fn at(&self, index: u32) -> Option<&T> {

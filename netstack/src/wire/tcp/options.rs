@@ -174,11 +174,17 @@ pub struct Options {
 impl Options {
     /// Reads options. Unknown ones are skipped by their length (RFC 9293 §3.2, MUST-6); reading stops at one whose length is
     /// impossible, and known ones of a wrong length are skipped, as Linux does. Of several of a kind the last counts.
-    pub fn parse(mut bytes: &[u8]) -> Options {
+    pub fn parse(bytes: &[u8]) -> Options {
         let mut options = Options { timestamps: Options::timestamps_only(bytes), ..Options::default() };
-        if options.timestamps.is_some() {
+        if options.timestamps.is_some() || options.take_usual_syn(bytes) {
             return options;
         }
+        Options::parse_any(bytes)
+    }
+
+    /// As [`parse`](Self::parse), one option after the other.
+    fn parse_any(mut bytes: &[u8]) -> Options {
+        let mut options = Options::default();
         while let [kind, rest @ ..] = bytes {
             match *kind {
                 kind::END => break,
@@ -199,6 +205,48 @@ impl Options {
             bytes = rest;
         }
         options
+    }
+
+    /// Takes the options of a SYN in the layout that most of them have, ours among them. `false`: it is another.
+    fn take_usual_syn(&mut self, bytes: &[u8]) -> bool {
+        let Ok(
+            &[
+                kind0,
+                len0,
+                high,
+                low,
+                kind1,
+                len1,
+                kind2,
+                len2,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+                nop,
+                kind3,
+                len3,
+                shift,
+            ],
+        ) = <&[u8; 20]>::try_from(bytes)
+        else {
+            return false;
+        };
+        let usual = [kind0, len0, kind1, len1, kind2, len2, nop, kind3]
+            == [kind::MSS, 4, kind::SACK_PERMITTED, 2, kind::TIMESTAMPS, 10, kind::NOP, kind::WINDOW_SCALE]
+            && len3 == 3;
+        if usual {
+            self.mss = Some(u16::from_be_bytes([high, low]));
+            self.sack_permitted = true;
+            let (value, echo) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+            self.timestamps = Some(Timestamps { value, echo });
+            self.window_scale = Some(shift.min(MAX_WINDOW_SCALE));
+        }
+        usual
     }
 
     fn take(&mut self, kind: u8, body: &[u8]) {
@@ -476,6 +524,22 @@ mod tests {
         assert_eq!(bare.as_slice(), [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7]);
         let no_sack = OptionBytes::for_syn(1460, false, Some(TS), None);
         assert_eq!(no_sack.as_slice(), [2, 4, 5, 180, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn usual_layouts_are_read_as_any_other() {
+        let syn = OptionBytes::for_syn(1460, true, Some(TS), Some(7));
+        let segment = OptionBytes::for_segment(Some(TS), &[]);
+        for usual in [syn.as_slice(), segment.as_slice()] {
+            assert_eq!(Options::parse(usual), Options::parse_any(usual));
+            for at in 0..usual.len() {
+                for byte in 0..=255 {
+                    let mut other = usual.to_vec();
+                    other[at] = byte;
+                    assert_eq!(Options::parse(&other), Options::parse_any(&other), "{other:?}");
+                }
+            }
+        }
     }
 
     #[test]
