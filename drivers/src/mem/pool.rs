@@ -585,15 +585,15 @@ impl Class {
     pub(super) fn stride(&self) -> usize {
         self.stride
     }
+}
 
+impl Class {
     /// Slots that are not for what can wait.
     #[inline]
     fn kept(&self) -> u32 {
         (self.total / 8).min(256)
     }
-}
 
-impl Class {
     /// Takes a slot off the free list.
     #[cfg(feature = "dpdk")]
     pub(super) fn take_free(&self) -> Option<NonNull<SlotHeader>> {
