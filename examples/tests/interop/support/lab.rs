@@ -92,7 +92,9 @@ impl Lab {
     /// Starts a program under test, told by its environment which device it has.
     #[track_caller]
     pub(crate) fn start(&self, program: &str, args: &str) -> Running {
-        Running::start(&self.host, program, args, &self.environment())
+        let mut environment = self.environment();
+        environment.push(("DEMI_REPORT_SIGNAL", "usr2".to_owned()));
+        Running::start(&self.host, program, args, &environment).that_reports()
     }
 
     /// Starts one of the examples and waits until it listens on `port`.

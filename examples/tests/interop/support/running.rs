@@ -14,6 +14,9 @@ use super::command::signal;
 /// How long the end of a program's output may take to arrive once the program has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long a program may take to tell how its sockets are.
+const REPORT: Duration = Duration::from_millis(500);
+
 /// The longest a server may take to say that it is ready: a debug build on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -25,6 +28,7 @@ pub(crate) struct Running {
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     printed: Vec<String>,
+    reports: bool,
 }
 
 impl Running {
@@ -62,7 +66,13 @@ impl Running {
         read_lines(child.stdout.take(), sender.clone());
         read_lines(child.stderr.take(), sender);
         let input = child.stdin.take();
-        Running { line, child, input, lines, printed: Vec::new() }
+        Running { line, child, input, lines, printed: Vec::new(), reports: false }
+    }
+
+    /// It tells of its sockets and counters at a signal (`report_signal = usr2`), and is asked to if the test fails.
+    pub(crate) fn that_reports(mut self) -> Running {
+        self.reports = true;
+        self
     }
 
     /// Waits for the line our own programs print once they can be reached: `listening on ADDR:PORT (DEVICE)`.
@@ -161,8 +171,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let failed = thread::panicking();
+        if failed && self.reports && matches!(self.child.try_wait(), Ok(None)) {
+            signal(self.pid(), "USR2");
+            thread::sleep(REPORT);
+        }
         self.kill();
-        if thread::panicking() {
+        if failed {
             println!("{}", self.report());
         }
     }
