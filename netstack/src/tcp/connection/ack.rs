@@ -75,6 +75,7 @@ impl<P> Connection<P> {
             return true;
         }
         let acked = ack - self.snd_una;
+        let closed = self.snd_wnd == 0;
         let told = self.sack_ok && !segment.sack.is_empty();
         let mut doubtful = self.slow & slow::RECOVERY != 0 || told;
         let marked = match self.counts_marks() {
@@ -101,10 +102,8 @@ impl<P> Connection<P> {
         if !(self.orphan && self.snd_wnd == 0) {
             self.cold.window_probes = 0;
         }
-        if self.retransmit == Retransmit::Persist && self.snd_wnd > 0 {
-            self.retransmit = Retransmit::Off;
-            self.retransmit_at = Instant::FAR_FUTURE;
-            self.rtt.reset_backoff();
+        if closed && self.snd_wnd > 0 {
+            self.window_opened(env.now);
         }
         if self.has_unsent() || self.has_repairs() {
             self.flush_due = true;
@@ -114,6 +113,21 @@ impl<P> Connection<P> {
             return self.state != TcpState::Closed;
         }
         true
+    }
+
+    /// The peer has room again: what probed for that has done so.
+    #[cold]
+    fn window_opened(&mut self, now: Instant) {
+        if self.retransmit == Retransmit::Persist {
+            self.retransmit = Retransmit::Off;
+            self.retransmit_at = Instant::FAR_FUTURE;
+            self.rtt.reset_backoff();
+        } else if self.retransmit == Retransmit::Rto && self.cold.timeouts > 0 {
+            // What went out again while the window was closed found no room, and is not to wait for long now.
+            self.heard_again();
+            self.rtt.reset_backoff();
+            self.retransmit_at = now.plus_nanos(self.rtt.rto_ns());
+        }
     }
 
     /// Takes the window of a segment, if it is news, and answers whether (RFC 9293 §3.10.7.4: SND.WL1 and SND.WL2).

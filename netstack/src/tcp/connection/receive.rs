@@ -105,12 +105,13 @@ impl<P> Connection<P> {
             }
         }
         if had_gap {
-            let rx = &mut self.rx;
+            let (rx, filled) = (&mut self.rx, self.rcv_nxt);
             self.rcv_nxt = self.cold.reassembly.deliver(self.rcv_nxt, |buf| {
                 if !unread {
                     rx.push(buf);
                 }
             });
+            self.bytes_received += u64::from(self.rcv_nxt - filled);
             if self.cold.reassembly.is_empty() {
                 self.slow &= !slow::REORDERED;
             }

@@ -83,18 +83,25 @@ impl<P> Connection<P> {
             self.retransmit_at = Instant::FAR_FUTURE;
             return;
         }
-        env.common.stats.timeouts += 1;
-        self.cold.timeouts += 1;
+        self.cold.timeouts = self.cold.timeouts.saturating_add(1);
         let retries = if self.orphan { env.common.config.orphan_retries } else { env.common.config.retries };
-        let over = self.cold.timeouts > retries || self.user_timeout_is_over(env);
+        // The peer has taken back the window that this was sent in: what goes out again probes it (RFC 9293 §3.8.6), and as with a closed
+        // window, whoever answers may take their time, unless nobody waits any more. Linux's `tcp_rtx_probe0_timed_out`.
+        let probes = self.snd_wnd == 0 && !self.orphan;
+        let silent_ns = elapsed_ns(env.now, self.last_recv_at);
+        let heard = probes && silent_ns <= env.common.bounds.max_ns.saturating_mul(2);
+        let over = (self.cold.timeouts > retries && !heard) || self.user_timeout_is_over(env);
         self.fast_open_times_out(env, self.cold.timeouts, over);
         if over {
             env.common.stats.abort_on_timeout += 1;
             self.give_up();
             return;
         }
-        self.count_failure(env);
-        self.on_black_hole(env);
+        if !probes {
+            env.common.stats.timeouts += 1;
+            self.count_failure(env);
+            self.on_black_hole(env);
+        }
         // RFC 5681 §3.1: the threshold falls once for data that times out again and again.
         self.enter_loss(env, self.cold.timeouts == 1);
         let head = self.cold.sent.as_ref().and_then(|log| log.head()).map_or(0, |head| head.bytes());

@@ -417,7 +417,10 @@ impl<P> Connection<P> {
         } else {
             env.common.stats.out_segs += segments;
         }
-        self.ack_went_out(true);
+        if plan.again == Again::No || self.snd_wnd > 0 {
+            // Of what has no room the peer drops what it acknowledges, too.
+            self.ack_went_out(true);
+        }
         self.sent(env, plan);
         if self.counts_marks() {
             self.told_with_data(env);
@@ -589,8 +592,7 @@ impl<P> Connection<P> {
 
     /// Sends an acknowledgement without data.
     pub(super) fn send_ack<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
-        // From the highest number sent, even while a timeout makes us repeat lower ones: from there the peer would not look at it.
-        let result = self.send_bare(env, self.snd_max, flags::ACK);
+        let result = self.send_bare(env, self.bare_seq(), flags::ACK);
         match result {
             Err(Refused::Full) => {
                 self.ack_due = AckDue::Now;
@@ -601,12 +603,22 @@ impl<P> Connection<P> {
         result
     }
 
-    /// Sends a probe that any peer answers: an acknowledgement from just before what it expects (RFC 9293 §3.8.4, as Linux).
+    /// The number that a segment without data goes from: the highest sent, even while a timeout makes us repeat lower ones, since a peer
+    /// does not look at what is behind; but not from beyond a window that was taken back, since neither does it look at that,
+    /// not even at what is acknowledged (RFC 9293 §3.8.6, MUST-34; Linux's `tcp_acceptable_seq`).
+    fn bare_seq(&self) -> SeqNumber {
+        let edge = self.snd_una + self.snd_wnd;
+        // A scaled window says less than the peer knows.
+        let exact = self.snd_max.since(edge) < 1 << self.snd_scale;
+        if exact || !self.is_synchronized() { self.snd_max } else { edge }
+    }
+
+    /// Sends a probe that any peer answers: an acknowledgement from just before what it expects (RFC 9293 §3.8.4, as Linux). What it
+    /// acknowledges the peer does not look at, and has yet to hear.
     pub(super) fn send_probe<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) -> Result<(), Refused> {
         let result = self.send_bare(env, self.snd_una - 1, flags::ACK);
         if result.is_ok() {
             env.common.stats.win_probes += 1;
-            self.ack_went_out(false);
         }
         result
     }
@@ -614,7 +626,7 @@ impl<P> Connection<P> {
     /// Sends a RST that the peer believes: from the next number it expects.
     pub(super) fn send_reset<O: Output<Path = P>>(&mut self, env: &mut Env<'_, O>) {
         let unborn = self.state == TcpState::SynReceived && !self.is_embryo();
-        let seq = if unborn { self.cold.iss + 1 } else { self.snd_max };
+        let seq = if unborn { self.cold.iss + 1 } else { self.bare_seq() };
         // A RST that finds no room is a RST that got lost: the peer's next segment will be answered with another.
         if self.send_bare(env, seq, flags::RST | flags::ACK).is_ok() {
             env.common.stats.out_rsts += 1;

@@ -150,6 +150,63 @@ fn a_window_taken_back_does_not_stop_what_was_sent_in_it() {
 }
 
 #[test]
+fn from_beyond_a_window_taken_back_nothing_is_acknowledged() {
+    let mut t = open();
+    t.write(3000);
+    t.end();
+    t.turn(". 1 ack 1001 win 0");
+    assert_eq!(t.turn("P. 1:101 ack 1001 win 0"), [". 1001 ack 101"], "from where the peer looks");
+    assert_eq!(t.turn("P. 1:101 ack 1001 win 0"), [". 1001 ack 101"], "sent again for nothing");
+    assert_eq!(t.turn(". 101 ack 1001 win 500"), NONE);
+    assert_eq!(t.turn("P. 101:201 ack 1001 win 500"), [". 1501 ack 201"], "part of it was");
+    t.turn(". 201 ack 1001 win 3000");
+    assert_eq!(t.turn("P. 201:301 ack 1001 win 3000"), [". 3001 ack 301"]);
+    t.turn(". 301 ack 1001 win 0");
+    let stream = t.stream();
+    t.tcp.abort(t.now, &mut t.out, stream);
+    assert_eq!(t.sent(), ["R. 1001 ack 301"], "nor is a reset believed from there");
+}
+
+#[test]
+fn what_probes_a_window_taken_back_acknowledges_nothing() {
+    let mut t = open();
+    // Past the acknowledgements at once of a beginning.
+    for start in (1..2001).step_by(100) {
+        t.turn(&format!("P. {start}:{} ack 1", start + 100));
+    }
+    t.wait_ms(100);
+    t.write(2000);
+    t.end();
+    t.turn(". 2001 ack 1 win 0");
+    t.wait_ms(190);
+    assert_eq!(t.turn("P. 2001:2101 ack 1 win 0"), NONE, "its acknowledgement may wait");
+    assert_eq!(t.wait_ms(15), [". 1:1001 ack 2101"], "which the peer drops with all that it says");
+    assert_eq!(t.wait_ms(30), [". 1 ack 2101"]);
+}
+
+#[test]
+fn a_peer_that_took_its_window_back_and_answers_is_never_given_up() {
+    let config = TcpConfig { retries: 3, max_rto: Duration::from_secs(2), ..Script::plain() };
+    let mut t = Script::accepted(config, "mss 1000");
+    t.write(2000);
+    t.end();
+    t.turn(". 1 ack 1 win 0");
+    for _ in 0..50 {
+        if !t.wait_ms(2100).is_empty() {
+            t.turn(". 1 ack 1 win 0");
+        }
+    }
+    assert_eq!(t.tcp.tcp_info(t.stream()).unwrap().send_mss_bytes, 1000, "and does not look like a black hole");
+    // Once it has room the next try does not wait for as long as the last did.
+    t.turn(". 1 ack 1 win 5000");
+    assert_eq!(t.wait_ms(201).first().map(String::as_str), Some(". 1:1001 ack 1"));
+    // One that says nothing is.
+    t.turn(". 1 ack 1 win 0");
+    t.wait_ms(30_000);
+    assert_eq!(t.read_error(), Some(ErrorKind::TimedOut));
+}
+
+#[test]
 fn of_windows_that_tell_nothing_else_the_larger_is_the_later() {
     let mut t = open();
     t.turn(". 1 ack 1 win 5000");
