@@ -25,6 +25,8 @@ fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
         // SAFETY: changes the calling thread's namespace, and no memory.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", io::Error::last_os_error());
         run("ip link set lo up");
+        // Which every namespace may have, whatever the host prefers; the speed of the kernel's BBR is unsteady on a busy machine.
+        std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno").unwrap();
         test();
     });
     if let Err(panic) = thread.unwrap().join() {

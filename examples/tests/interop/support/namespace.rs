@@ -30,6 +30,11 @@ impl Namespace {
         // Addresses are usable at once, not after a second of duplicate address detection.
         namespace.sysctl("net.ipv6.conf.all.accept_dad=0");
         namespace.sysctl("net.ipv6.conf.default.accept_dad=0");
+        // What most hosts have, whatever this one prefers, or what every namespace may have. The kernel's BBR takes a machine that is too
+        // busy for a while for a path whose rate is policed, and then sends a few kilobytes a second for minutes.
+        let _ = ["cubic", "reno"]
+            .into_iter()
+            .any(|name| namespace.tries(&format!("sysctl -qw net.ipv4.tcp_congestion_control={name}")));
         namespace
     }
 

@@ -605,12 +605,13 @@ impl<P> Connection<P> {
 
     /// The number that a segment without data goes from: the highest sent, even while a timeout makes us repeat lower ones, since a peer
     /// does not look at what is behind; but not from beyond a window that was taken back, since neither does it look at that,
-    /// not even at what is acknowledged (RFC 9293 §3.8.6, MUST-34; Linux's `tcp_acceptable_seq`).
+    /// not even at what is acknowledged (RFC 9293 §3.8.6, MUST-34; Linux's `tcp_acceptable_seq`). A scaled window may say less than
+    /// the peer has; that it has not, a timeout shows.
     fn bare_seq(&self) -> SeqNumber {
         let edge = self.snd_una + self.snd_wnd;
-        // A scaled window says less than the peer knows.
-        let exact = self.snd_max.since(edge) < 1 << self.snd_scale;
-        if exact || !self.is_synchronized() { self.snd_max } else { edge }
+        let beyond = self.snd_max.since(edge);
+        let rounded = beyond < 1 << self.snd_scale && self.cold.timeouts == 0;
+        if beyond == 0 || rounded || !self.is_synchronized() { self.snd_max } else { edge }
     }
 
     /// Sends a probe that any peer answers: an acknowledgement from just before what it expects (RFC 9293 §3.8.4, as Linux). What it

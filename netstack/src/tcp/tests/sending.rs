@@ -168,6 +168,19 @@ fn from_beyond_a_window_taken_back_nothing_is_acknowledged() {
 }
 
 #[test]
+fn a_scaled_window_hides_what_was_taken_back_until_a_timeout_shows_it() {
+    let config = TcpConfig { window_scaling: true, ..Script::plain() };
+    let mut t = Script::accepted(config, "mss 1000 wscale 10");
+    t.turn(". 1 ack 1 win 10");
+    t.write(500);
+    t.end();
+    t.recv("P. 1:101 ack 1 win 0");
+    assert_eq!(t.end(), [". 501 ack 101"], "it may have up to 1023 bytes of room and be unable to say so");
+    assert_eq!(t.wait_ms(201), ["P. 1:501 ack 101"]);
+    assert_eq!(t.turn("P. 1:101 ack 1 win 0"), [". 1 ack 101"], "it has not");
+}
+
+#[test]
 fn what_probes_a_window_taken_back_acknowledges_nothing() {
     let mut t = open();
     // Past the acknowledgements at once of a beginning.
