@@ -209,7 +209,11 @@ fn a_peer_that_took_its_window_back_and_answers_is_never_given_up() {
             t.turn(". 1 ack 1 win 0");
         }
     }
-    assert_eq!(t.tcp.tcp_info(t.stream()).unwrap().send_mss_bytes, 1000, "and does not look like a black hole");
+    assert_eq!(
+        t.tcp.tcp_info(t.stream()).unwrap().send_mss_bytes,
+        1000,
+        "and does not look like a black hole"
+    );
     // Once it has room the next try does not wait for as long as the last did.
     t.turn(". 1 ack 1 win 5000");
     assert_eq!(t.wait_ms(201).first().map(String::as_str), Some(". 1:1001 ack 1"));
