@@ -47,11 +47,7 @@ pub(crate) fn wake_current(key: Key) -> bool {
     }
     // SAFETY: not null, so we are inside of `enter`, whose caller keeps the runtime and with it the executor alive.
     let executor = unsafe { &*executor };
-    if executor.number() != key.executor() {
-        return false;
-    }
-    executor.wake_local(key);
-    true
+    executor.wake_local(key) || executor.number() == key.executor()
 }
 
 /// Calls `f` with the current runtime; `None` outside of one.

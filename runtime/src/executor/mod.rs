@@ -87,9 +87,11 @@ impl Executor {
     /// # Errors
     /// Too many executors live at once; `eventfd(2)`'s.
     pub(crate) fn new() -> io::Result<Rc<Executor>> {
+        let seat = Seat::take()?;
+        let tables = Tables { slots: Slots::new(seat.number()), ready: Ready::default() };
         Ok(Rc::new(Executor {
-            seat: Seat::take()?,
-            tables: UnsafeCell::new(Tables { slots: Slots::new(), ready: Ready::default() }),
+            seat,
+            tables: UnsafeCell::new(tables),
             arena: UnsafeCell::new(Arena::default()),
             running: Cell::new(None),
             closed: Cell::new(false),
@@ -190,19 +192,18 @@ impl Executor {
             return handle;
         }
         // SAFETY: `grow` made room, and the closure runs no foreign code. Nobody looks at the task before it is there, below.
-        let at = unsafe {
+        let key = unsafe {
             self.tables(|tables| {
-                let at = tables.slots.insert(block);
-                if let Some((slot, _)) = at {
-                    tables.slots.queue_any(slot);
-                    tables.ready.push(slot);
+                let key = tables.slots.insert_queued(block);
+                if let Some(key) = key {
+                    tables.ready.push(key.slot());
                 }
-                at
+                key
             })
         };
-        let Some((slot, generation)) = at else { unreachable!("`grow` has made room or panicked") };
+        let Some(key) = key else { unreachable!("`grow` has made room or panicked") };
         // SAFETY: the block is new, and for this type.
-        let task = unsafe { TaskRef::fill(block, self, Key::new(self.number(), generation, slot), future) };
+        let task = unsafe { TaskRef::fill(block, self, key, future) };
         // SAFETY: a new task of this type, with no other `JoinHandle`.
         let handle = unsafe { JoinHandle::new(task.clone()) };
         // The executor's reference, which the slot stands for.
@@ -238,16 +239,19 @@ impl Executor {
         task.header().set(COMPLETE);
     }
 
-    /// Wakes a task, from this thread.
+    /// Wakes a task, from this thread. `false`: no task of this executor has been queued for it, since it is queued already, is
+    /// gone, or is another executor's.
     #[inline]
-    pub(crate) fn wake_local(&self, key: Key) {
+    pub(crate) fn wake_local(&self, key: Key) -> bool {
         // SAFETY: the closure runs no foreign code.
         unsafe {
             self.tables(|tables| {
-                if tables.slots.queue(key) {
+                let queued = tables.slots.queue(key);
+                if queued {
                     tables.ready.push(key.slot());
                 }
-            });
+                queued
+            })
         }
     }
 
@@ -318,15 +322,13 @@ impl Executor {
 
     #[inline]
     fn run_batch(&self, left: &Cell<u32>) {
-        let number = self.number();
         while left.get() > 0 {
-            // SAFETY: the closure runs no foreign code.
-            let popped = unsafe {
-                self.tables(|tables| tables.ready.pop().map(|slot| (slot, tables.slots.popped(slot))))
-            };
-            let (slot, task, generation) = match popped {
-                Some((slot, Popped::Task(task, generation))) => (slot, task, generation),
-                Some((_, Popped::Vacant)) => continue,
+            // SAFETY: the closure runs no foreign code; what is queued is a slot of this table.
+            let popped =
+                unsafe { self.tables(|tables| tables.ready.pop().map(|slot| tables.slots.popped(slot))) };
+            let (task, key) = match popped {
+                Some(Popped::Task(task, key)) => (task, key),
+                Some(Popped::Vacant) => continue,
                 None => return,
             };
             left.set(left.get() - 1);
@@ -336,7 +338,7 @@ impl Executor {
                 self.cancel(task);
                 continue;
             }
-            let waker = Key::new(number, generation, slot).waker();
+            let waker = key.waker();
             // SAFETY: the task is in its slot, so it is not complete; it was taken from the queue, and this function
             // does not run within itself on one executor (`Runtime::block_on` refuses that), so nobody polls it.
             if unsafe { cell::poll(task, &mut Context::from_waker(&waker)) } {
@@ -360,11 +362,8 @@ impl Executor {
             unsafe { task.drop_output() };
         } else if let Some(joiner) = header.take_joiner() {
             match waker::key_of(&joiner) {
-                // One of our own tasks, as nearly always.
-                Some(key) if key.executor() == self.number() => {
-                    core::mem::forget(joiner);
-                    self.wake_local(key);
-                }
+                // One of our own tasks that waits, as nearly always.
+                Some(key) if self.wake_local(key) => core::mem::forget(joiner),
                 _ => joiner.wake(),
             }
         }

@@ -4,11 +4,20 @@
 //! can never overflow: it grows with the slot table, outside of any wake.
 
 /// A ring of slot numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ready {
+    /// As many places as a power of two.
     ring: Box<[u32]>,
+    /// One less than the number of places.
+    mask: usize,
     head: usize,
     tail: usize,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Ready { ring: Box::new([0]), mask: 0, head: 0, tail: 0 }
+    }
 }
 
 impl Ready {
@@ -20,20 +29,18 @@ impl Ready {
         let mut ring = vec![0; slots.next_power_of_two()].into_boxed_slice();
         let len = self.len();
         for (to, from) in ring.iter_mut().zip(self.head..self.tail) {
-            *to = self.ring[from & (self.ring.len() - 1)];
+            *to = self.ring[from & self.mask];
         }
-        *self = Ready { ring, head: 0, tail: len };
+        *self = Ready { mask: ring.len() - 1, ring, head: 0, tail: len };
     }
 
     /// Appends a slot. The caller keeps each slot in here at most once.
     #[inline]
     pub(crate) fn push(&mut self, slot: u32) {
         debug_assert!(self.len() < self.ring.len(), "a slot was queued twice");
-        let mask = self.ring.len().wrapping_sub(1);
-        if let Some(place) = self.ring.get_mut(self.tail & mask) {
-            *place = slot;
-            self.tail = self.tail.wrapping_add(1);
-        }
+        // SAFETY: there is a power of two of places, and the mask is one less than that.
+        *unsafe { self.ring.get_unchecked_mut(self.tail & self.mask) } = slot;
+        self.tail = self.tail.wrapping_add(1);
     }
 
     /// Takes the slot that has waited longest.
@@ -42,10 +49,10 @@ impl Ready {
         if self.head == self.tail {
             return None;
         }
-        let mask = self.ring.len().wrapping_sub(1);
-        let slot = self.ring.get(self.head & mask).copied();
+        // SAFETY: as in `push`.
+        let slot = *unsafe { self.ring.get_unchecked(self.head & self.mask) };
         self.head = self.head.wrapping_add(1);
-        slot
+        Some(slot)
     }
 
     /// Entries queued.

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::inbox::Inbox;
-use super::waker::Key;
+use super::waker::{EXECUTOR_BITS, Key};
 
 /// Executors that can live at the same time.
-const EXECUTORS_MAX: usize = 1 << 14;
+const EXECUTORS_MAX: usize = 1 << EXECUTOR_BITS;
 
 static ENTRIES: [AtomicPtr<Entry>; EXECUTORS_MAX] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; EXECUTORS_MAX];

@@ -13,6 +13,8 @@ use core::task::{RawWaker, RawWakerVTable, Waker};
 use super::registry;
 use crate::context;
 
+/// Bits of an executor's number.
+pub(crate) const EXECUTOR_BITS: u32 = 14;
 /// Bits of a slot number: sixteen million tasks an executor.
 pub(crate) const SLOT_BITS: u32 = 24;
 /// Bits of a generation.
@@ -21,14 +23,15 @@ pub(crate) const GENERATION_BITS: u32 = 24;
 pub(crate) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
-/// The name of a task: executor (16 bits), generation (24 bits), slot (24 bits).
+/// The name of a task: executor (14 bits), generation (24 bits), slot (24 bits). The two highest bits are zero: the slot table
+/// keeps a task's name with what it knows of the task in those two.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key(u64);
 
 impl Key {
     #[inline]
     pub(crate) const fn new(executor: u16, generation: u32, slot: u32) -> Self {
-        debug_assert!(slot < SLOTS_MAX);
+        debug_assert!(slot < SLOTS_MAX && executor < 1 << EXECUTOR_BITS);
         Key((executor as u64) << (SLOT_BITS + GENERATION_BITS)
             | ((generation & GENERATION_MASK) as u64) << SLOT_BITS
             | slot as u64)
@@ -49,10 +52,24 @@ impl Key {
         self.0 as u32 & (SLOTS_MAX - 1)
     }
 
-    /// The generation after this one.
+    /// The name of the slot's next tenant.
     #[inline]
-    pub(crate) const fn next_generation(generation: u32) -> u32 {
-        generation.wrapping_add(1) & GENERATION_MASK
+    pub(crate) const fn next_generation(self) -> Key {
+        const GENERATION: u64 = (GENERATION_MASK as u64) << SLOT_BITS;
+        let generation = self.0.wrapping_add(1 << SLOT_BITS) & GENERATION;
+        Key(self.0 & !GENERATION | generation)
+    }
+
+    /// The name as a number.
+    #[inline]
+    pub(crate) const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`to_bits`](Self::to_bits).
+    #[inline]
+    pub(crate) const fn from_bits(bits: u64) -> Key {
+        Key(bits)
     }
 
     /// A waker of this task. It owns nothing, so nothing is lost when its destructor does not run.
@@ -111,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_unpacks_to_what_was_packed(executor: u16, generation in 0u32..1 << GENERATION_BITS, slot in 0u32..SLOTS_MAX) {
+        fn a_key_unpacks_to_what_was_packed(executor in 0u16..1 << EXECUTOR_BITS, generation in 0u32..1 << GENERATION_BITS, slot in 0u32..SLOTS_MAX) {
             let key = Key::new(executor, generation, slot);
             prop_assert_eq!((key.executor(), key.generation(), key.slot()), (executor, generation, slot));
         }
@@ -119,7 +136,7 @@ mod tests {
 
     #[test]
     fn clones_name_the_same_task_and_waking_a_stranger_does_nothing() {
-        let waker = Key::new(u16::MAX, 7, 9).waker();
+        let waker = Key::new((1 << EXECUTOR_BITS) - 1, 7, 9).waker();
         let copy = Waker::clone(&waker);
         assert!(copy.will_wake(&waker));
         copy.wake();
@@ -137,6 +154,8 @@ mod tests {
 
     #[test]
     fn a_generation_wraps_to_zero() {
-        assert_eq!(Key::next_generation((1 << GENERATION_BITS) - 1), 0);
+        let last = Key::new(3, (1 << GENERATION_BITS) - 1, 9);
+        assert_eq!(last.next_generation(), Key::new(3, 0, 9));
+        assert_eq!(last.next_generation().next_generation(), Key::new(3, 1, 9));
     }
 }
