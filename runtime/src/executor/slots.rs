@@ -29,7 +29,9 @@ const _: () = assert!(size_of::<Slot>() == 16);
 impl Slot {
     #[inline]
     fn tenant(&self) -> Option<NonNull<Header>> {
-        if self.word & VACANT == 0 { NonNull::new(self.task) } else { None }
+        // SAFETY: `insert_queued`, which alone makes a slot one that is not vacant, writes a task there, and only `free` writes
+        // something else, which is of vacant slots.
+        if self.word & VACANT == 0 { Some(unsafe { NonNull::new_unchecked(self.task) }) } else { None }
     }
 
     /// Puts the slot in front of the free ones.

@@ -26,12 +26,40 @@ const SLEW_MAX_NANOS: u64 = CHECK_NANOS / 1_000;
 
 /// One runtime's clock.
 pub(crate) struct Clock {
+    /// What nearly each reading takes.
+    line: Line,
     tsc: Option<Cell<Tsc>>,
     /// What to add to real time: not zero once time was paused and went on.
     shift: Cell<u64>,
     paused: Cell<bool>,
     /// The latest turn's time; no later reading falls behind it.
     turn: Cell<Instant>,
+}
+
+/// How to tell the time from the counter for a while: whatever else there may be to do (time stands still, the counter is not to
+/// be trusted, or is to be compared again, or reads less than it has) shows in one comparison.
+#[derive(Default)]
+struct Line {
+    base_ticks: Cell<u64>,
+    base_nanos: Cell<u64>,
+    /// Nanoseconds a tick, times 2^32.
+    rate: Cell<u64>,
+    /// Good for fewer ticks than this after the base: none, or at most [`CHECK_NANOS`].
+    ticks: Cell<u64>,
+}
+
+impl Line {
+    /// The time now; `None`: it takes a closer look.
+    #[inline(always)]
+    fn read(&self) -> Option<Instant> {
+        let since = counter::read().wrapping_sub(self.base_ticks.get());
+        if since >= self.ticks.get() {
+            return None;
+        }
+        // Less than `CHECK_NANOS` times 2^32, so it does not overflow.
+        let passed = since.wrapping_mul(self.rate.get()) >> 32;
+        Some(Instant::from_nanos(self.base_nanos.get().wrapping_add(passed)))
+    }
 }
 
 /// A linear function from the counter to nanoseconds, put right as time goes by.
@@ -134,11 +162,13 @@ impl Clock {
     /// A clock that shows real time.
     pub(crate) fn real() -> Clock {
         let clock = Clock {
+            line: Line::default(),
             tsc: epoch().first.map(|first| Cell::new(Tsc::new(epoch(), first))),
             shift: Cell::new(0),
             paused: Cell::new(false),
             turn: Cell::new(Instant::ZERO),
         };
+        clock.draw_line();
         clock.tick();
         clock
     }
@@ -146,7 +176,7 @@ impl Clock {
     /// A clock that stands still until it is moved. Two of them show the same time, in each run of a program.
     pub(crate) fn virtual_time() -> Clock {
         let clock = Clock::real();
-        clock.paused.set(true);
+        clock.pause();
         clock.turn.set(VIRTUAL_START);
         clock
     }
@@ -160,6 +190,15 @@ impl Clock {
     /// The time right now.
     #[inline]
     pub(crate) fn read(&self) -> Instant {
+        match self.line.read() {
+            Some(now) => now.max(self.turn.get()),
+            None => self.read_closely(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_closely(&self) -> Instant {
         if self.paused.get() {
             return self.turn.get();
         }
@@ -167,18 +206,47 @@ impl Clock {
     }
 
     /// Begins a turn: reads the clock, and keeps its counter true to the kernel's clock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tick(&self) -> Instant {
+        match self.line.read() {
+            Some(now) => {
+                let now = now.max(self.turn.get());
+                self.turn.set(now);
+                now
+            }
+            None => self.tick_closely(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tick_closely(&self) -> Instant {
         if !self.paused.get() {
-            let now = self.read();
+            let now = self.read_closely();
             self.turn.set(now);
             if let Some(tsc) = &self.tsc
                 && now.as_nanos().wrapping_sub(self.shift.get()) >= tsc.get().check_at_nanos
             {
                 self.discipline(tsc);
+                self.draw_line();
             }
         }
         self.turn.get()
+    }
+
+    /// What the line is has changed: the counter's function, or whether time goes by, and from where.
+    fn draw_line(&self) {
+        let line = &self.line;
+        line.ticks.set(0);
+        if let Some(tsc) = self.tsc.as_ref().map(Cell::get)
+            && !self.paused.get()
+        {
+            line.base_ticks.set(tsc.base_ticks);
+            line.base_nanos.set(tsc.base_nanos.wrapping_add(self.shift.get()));
+            line.rate.set(tsc.rate);
+            let nanos = tsc.check_at_nanos.saturating_sub(tsc.base_nanos).min(CHECK_NANOS);
+            line.ticks.set((nanos << 32) / tsc.rate.max(1));
+        }
     }
 
     #[inline]
@@ -207,12 +275,14 @@ impl Clock {
     pub(crate) fn pause(&self) {
         self.turn.set(self.read());
         self.paused.set(true);
+        self.draw_line();
     }
 
     /// Lets time go on, in step with real time, from where it stands.
     pub(crate) fn resume(&self) {
         if self.paused.replace(false) {
             self.shift.set(self.turn.get().as_nanos().wrapping_sub(self.real_nanos()));
+            self.draw_line();
         }
     }
 
