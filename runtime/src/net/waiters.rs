@@ -67,14 +67,16 @@ impl Waiters {
         method: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let same = self.waiting.get() && self.is_last(cx.waker());
-        if self.is_crowded() || (self.waiting.get() && !same) {
-            return self.poll_crowded(cx, method);
-        }
-        let answer = method(cx);
-        if answer.is_ready() {
-            self.waiting.set(false);
-        } else if !same {
-            self.wait(cx.waker());
+        let crowded = self.is_crowded() || (self.waiting.get() && !same);
+        let joined = if crowded { Some(self.join(cx.waker())) } else { None };
+        // One place that calls it, so that it becomes part of this.
+        let waker = joined.as_ref().map_or(cx.waker(), |joined| &joined.waker);
+        let answer = method(&mut Context::from_waker(waker));
+        match joined {
+            Some(joined) => self.leave(cx.waker(), joined, answer.is_ready()),
+            None if answer.is_ready() => self.waiting.set(false),
+            None if !same => self.wait(cx.waker()),
+            None => {}
         }
         answer
     }
@@ -142,26 +144,40 @@ impl Waiters {
         self.crowd.get().is_some_and(|crowd| !crowd.empty.load(Ordering::Relaxed))
     }
 
+    /// Another task waits: they do so together.
     #[cold]
-    fn poll_crowded<T>(
-        &self,
-        cx: &mut Context<'_>,
-        method: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
+    #[inline(never)]
+    fn join(&self, waker: &Waker) -> Joined {
         let last = self.take_last();
         let crowd = self.crowd.get_or_init(|| Arc::new(Crowd::new()));
-        let others = crowd.join(last.as_ref().filter(|_| self.waiting.get()), cx.waker());
-        let answer = method(&mut Context::from_waker(&Waker::from(crowd.clone())));
-        if answer.is_ready() {
+        let others = crowd.join(last.as_ref().filter(|_| self.waiting.get()), waker);
+        Joined { waker: Waker::from(crowd.clone()), last, others }
+    }
+
+    /// The task that has joined has its answer.
+    #[cold]
+    #[inline(never)]
+    fn leave(&self, waker: &Waker, Joined { last, others, .. }: Joined, ready: bool) {
+        if ready {
             // This task waits no more. Those who did before are registered as they were, or in the crowd.
-            crowd.leave(cx.waker(), others);
+            if let Some(crowd) = self.crowd.get() {
+                crowd.leave(waker, others);
+            }
             self.set_last(last);
         } else {
-            self.set_last(Some(cx.waker().clone()));
+            self.set_last(Some(waker.clone()));
             self.waiting.set(true);
         }
-        answer
     }
+}
+
+/// A task has joined the crowd.
+struct Joined {
+    /// Wakes the crowd.
+    waker: Waker,
+    last: Option<Waker>,
+    /// How many were in it before.
+    others: usize,
 }
 
 impl Crowd {
