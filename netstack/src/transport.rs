@@ -277,12 +277,13 @@ impl Transport for Stack {
     }
 
     #[inline]
-    fn poll_recv_from(
+    fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         socket: DatagramId,
-    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
-        self.udp.poll_recv(cx, socket)
+        from: &mut SocketAddr,
+    ) -> Poll<io::Result<Buf>> {
+        self.udp.poll_recv(cx, socket, from)
     }
 
     fn poll_peek_from(

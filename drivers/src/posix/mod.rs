@@ -11,7 +11,7 @@ mod datagram;
 mod epoll;
 mod stream;
 
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -562,13 +562,16 @@ impl Transport for Posix {
         self.datagram(socket)?.poll_send_to(cx, buf, remote)
     }
 
-    fn poll_recv_from(
+    fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         socket: DatagramId,
-    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        from: &mut SocketAddr,
+    ) -> Poll<io::Result<Buf>> {
         let Some(entry) = self.datagrams.get_mut(socket.0) else { return Poll::Ready(Err(stale())) };
-        entry.poll_recv_from(cx, &self.pool, &mut self.spill, false)
+        let (buf, sender) = ready!(entry.poll_recv_from(cx, &self.pool, &mut self.spill, false))?;
+        *from = sender;
+        Poll::Ready(Ok(buf))
     }
 
     fn poll_peek_from(

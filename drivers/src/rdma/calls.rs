@@ -3,7 +3,7 @@
 //! A call finds its socket and hands on to it; what a turn does is in [`transport`](super::transport), how connections come to be in
 //! [`connect`](super::connect).
 
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -401,12 +401,15 @@ impl Transport for Rdma {
         self.poll_send_datagram(cx, socket, buf, remote)
     }
 
-    fn poll_recv_from(
+    fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         socket: DatagramId,
-    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
-        self.poll_receive_datagram(cx, socket)
+        from: &mut SocketAddr,
+    ) -> Poll<io::Result<Buf>> {
+        let (buf, sender) = ready!(self.poll_receive_datagram(cx, socket))?;
+        *from = sender;
+        Poll::Ready(Ok(buf))
     }
 
     fn poll_peek_from(

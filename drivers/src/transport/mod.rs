@@ -18,7 +18,7 @@ mod options;
 
 use core::task::{Context, Poll};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -74,6 +74,9 @@ pub struct TransportUsage {
     /// Operations that the kernel has not completed yet.
     pub in_flight: usize,
 }
+
+/// The address that [`Transport::poll_recv`] overwrites.
+pub const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// Sockets over whatever carries them.
 pub trait Transport {
@@ -348,12 +351,24 @@ pub trait Transport {
         remote: Option<SocketAddr>,
     ) -> Poll<io::Result<()>>;
 
-    /// Takes the next datagram, without copying it.
+    /// Takes the next datagram, without copying it, and puts its sender's address into `from`: where it will be read, since an
+    /// address that is handed on by value is copied at each step.
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: DatagramId,
+        from: &mut SocketAddr,
+    ) -> Poll<io::Result<Buf>>;
+
+    /// As [`poll_recv`](Self::poll_recv), the sender's address beside the datagram.
     fn poll_recv_from(
         &mut self,
         cx: &mut Context<'_>,
         socket: DatagramId,
-    ) -> Poll<io::Result<(Buf, SocketAddr)>>;
+    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        let mut from = NOWHERE;
+        self.poll_recv(cx, socket, &mut from).map_ok(|buf| (buf, from))
+    }
 
     /// Shows the next datagram and leaves it queued.
     fn poll_peek_from(
@@ -362,7 +377,7 @@ pub trait Transport {
         socket: DatagramId,
     ) -> Poll<io::Result<(Buf, SocketAddr)>>;
 
-    /// Waits until [`poll_recv_from`](Self::poll_recv_from) would not wait.
+    /// Waits until [`poll_recv`](Self::poll_recv) would not wait.
     fn poll_datagram_readable(&mut self, cx: &mut Context<'_>, socket: DatagramId) -> Poll<io::Result<()>>;
 
     /// Waits until [`poll_send_to`](Self::poll_send_to) would not wait.

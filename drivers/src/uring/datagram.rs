@@ -116,9 +116,10 @@ impl Datagram {
         false
     }
 
-    pub(super) fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Buf, SocketAddr)>> {
-        if let Some(received) = self.inbox.pop_front() {
-            return Poll::Ready(Ok(received));
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, from: &mut SocketAddr) -> Poll<io::Result<Buf>> {
+        if let Some((buf, sender)) = self.inbox.pop_front() {
+            *from = sender;
+            return Poll::Ready(Ok(buf));
         }
         self.wait_to_read(cx)
     }

@@ -566,12 +566,13 @@ impl Transport for Uring {
         entry.poll_send_to(cx, buf, remote, socket.0, &mut self.ring)
     }
 
-    fn poll_recv_from(
+    fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         socket: DatagramId,
-    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
-        let received = self.datagram(socket)?.poll_recv_from(cx);
+        from: &mut SocketAddr,
+    ) -> Poll<io::Result<Buf>> {
+        let received = self.datagram(socket)?.poll_recv(cx, from);
         self.after_datagram(socket);
         received
     }

@@ -136,7 +136,7 @@ impl Stack {
         stats.v4.ip.in_delivers += 1;
         stats.link.in_frames += 1;
         let payload = payload_of(frame.buf, headers, found.len);
-        self.udp.deliver_known(known, payload, &mut stats.v4.udp);
+        self.udp.deliver_known_v4(known, payload, &mut stats.v4.udp);
         None
     }
 
@@ -156,7 +156,7 @@ impl Stack {
         stats.v6.ip.in_delivers += 1;
         stats.link.in_frames += 1;
         let payload = payload_of(frame.buf, headers, found.len);
-        self.udp.deliver_known(known, payload, &mut stats.v6.udp);
+        self.udp.deliver_known_v6(known, payload, &mut stats.v6.udp);
         None
     }
 }

@@ -86,11 +86,18 @@ impl<K: Key> Known<K> {
         (flow.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACE_BITS)) as usize
     }
 
-    /// What is known of `flow`.
+    /// The place of what is known of `flow`.
     #[inline(always)]
-    pub(crate) fn find(&self, flow: &K, epoch: Epoch) -> Option<Found> {
-        let place = self.places.get(Self::at(flow))?.as_ref()?;
-        (place.flow == *flow && place.epoch == epoch).then_some(place.found)
+    pub(crate) fn find(&self, flow: &K, epoch: Epoch) -> Option<usize> {
+        let at = Self::at(flow);
+        let place = self.places.get(at)?.as_ref()?;
+        (place.flow == *flow && place.epoch == epoch).then_some(at)
+    }
+
+    /// What lies in a place that was found.
+    #[inline(always)]
+    pub(crate) fn at_place(&self, at: usize) -> Option<&Found> {
+        Some(&self.places.get(at)?.as_ref()?.found)
     }
 
     /// Datagrams of `flow` are as `found` says, and nothing is wrong with its addresses.
@@ -112,6 +119,12 @@ mod tests {
         FlowV4::new(0x0a00_0001_0a00_0002, u32::from(port) << 16 | 53)
     }
 
+    impl<K: Key> Known<K> {
+        fn known(&self, flow: &K, epoch: Epoch) -> Option<Found> {
+            self.find(flow, epoch).and_then(|at| self.at_place(at).copied())
+        }
+    }
+
     fn found(socket: u32) -> Found {
         Found { socket, from: SocketAddr::from(([10, 0, 0, 1], 7)) }
     }
@@ -119,14 +132,14 @@ mod tests {
     #[test]
     fn what_was_learnt_holds_until_something_changes() {
         let (mut known, epoch) = (Known::default(), Epoch { sockets: 1, addresses: 1 });
-        assert_eq!(known.find(&flow(1), epoch), None);
+        assert_eq!(known.known(&flow(1), epoch), None);
         known.learn(flow(1), found(7), epoch);
-        assert_eq!(known.find(&flow(1), epoch), Some(found(7)));
-        assert_eq!(known.find(&flow(2), epoch), None);
-        assert_eq!(known.find(&flow(1), Epoch { sockets: 2, ..epoch }), None);
-        assert_eq!(known.find(&flow(1), Epoch { addresses: 2, ..epoch }), None);
+        assert_eq!(known.known(&flow(1), epoch), Some(found(7)));
+        assert_eq!(known.known(&flow(2), epoch), None);
+        assert_eq!(known.known(&flow(1), Epoch { sockets: 2, ..epoch }), None);
+        assert_eq!(known.known(&flow(1), Epoch { addresses: 2, ..epoch }), None);
         known.learn(flow(1), found(8), Epoch { sockets: 2, ..epoch });
-        assert_eq!(known.find(&flow(1), Epoch { sockets: 2, ..epoch }), Some(found(8)));
+        assert_eq!(known.known(&flow(1), Epoch { sockets: 2, ..epoch }), Some(found(8)));
     }
 
     #[test]
@@ -135,14 +148,14 @@ mod tests {
         for port in 0..32 {
             known.learn(flow(40_000 + port), found(u32::from(port)), epoch);
         }
-        let kept = (0..32).filter(|port| known.find(&flow(40_000 + port), epoch).is_some()).count();
+        let kept = (0..32).filter(|port| known.known(&flow(40_000 + port), epoch).is_some()).count();
         assert!(kept >= 24, "{kept} of 32");
         let mut known = Known::default();
         let v6 = |host: u128| FlowV6 { remote: 0xfd00 << 112 | host, local: 0xfd00 << 112 | 1, ports: 53 };
         for host in 2..34 {
             known.learn(v6(host), found(host as u32), epoch);
         }
-        let kept = (2..34).filter(|host| known.find(&v6(*host), epoch) == Some(found(*host as u32))).count();
+        let kept = (2..34).filter(|host| known.known(&v6(*host), epoch) == Some(found(*host as u32))).count();
         assert!(kept >= 24, "{kept} of 32");
     }
 }

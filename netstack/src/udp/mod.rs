@@ -99,16 +99,16 @@ impl Udp {
         self.table.lookup(flow)
     }
 
-    /// The socket for datagrams of `flow`, if it was seen lately and nothing has changed since; `addresses` counts the changes of our
-    /// addresses.
+    /// Where it is known whose the datagrams of `flow` are, if it was seen lately and nothing has changed since; `addresses` counts the
+    /// changes of our addresses.
     #[inline(always)]
-    pub(crate) fn known_v4(&self, flow: &FlowV4, addresses: u32) -> Option<Found> {
+    pub(crate) fn known_v4(&self, flow: &FlowV4, addresses: u32) -> Option<usize> {
         self.known_v4.find(flow, Epoch { sockets: self.changes, addresses })
     }
 
     /// As [`known_v4`](Self::known_v4).
     #[inline(always)]
-    pub(crate) fn known_v6(&self, flow: &FlowV6, addresses: u32) -> Option<Found> {
+    pub(crate) fn known_v6(&self, flow: &FlowV6, addresses: u32) -> Option<usize> {
         self.known_v6.find(flow, Epoch { sockets: self.changes, addresses })
     }
 
@@ -131,13 +131,27 @@ impl Udp {
     pub(crate) fn deliver(&mut self, socket: u32, flow: &Flow, payload: Buf, stats: &mut UdpStats) {
         let Some(v6) = self.sockets.get(socket as usize).map(|socket| socket.v6) else { return };
         let from = as_seen_by(v6, flow.remote, flow.remote_port);
-        self.queue(Found { socket, from }, payload, stats);
+        queue(
+            &mut self.sockets,
+            (&mut self.queued, self.queued_limit),
+            &Found { socket, from },
+            payload,
+            stats,
+        );
     }
 
-    /// Queues a datagram of a flow that was learnt.
+    /// Queues a datagram of what [`known_v4`](Self::known_v4) has found.
     #[inline(always)]
-    pub(crate) fn deliver_known(&mut self, found: Found, payload: Buf, stats: &mut UdpStats) {
-        self.queue(found, payload, stats);
+    pub(crate) fn deliver_known_v4(&mut self, at: usize, payload: Buf, stats: &mut UdpStats) {
+        let Some(found) = self.known_v4.at_place(at) else { return };
+        queue(&mut self.sockets, (&mut self.queued, self.queued_limit), found, payload, stats);
+    }
+
+    /// Queues a datagram of what [`known_v6`](Self::known_v6) has found.
+    #[inline(always)]
+    pub(crate) fn deliver_known_v6(&mut self, at: usize, payload: Buf, stats: &mut UdpStats) {
+        let Some(found) = self.known_v6.at_place(at) else { return };
+        queue(&mut self.sockets, (&mut self.queued, self.queued_limit), found, payload, stats);
     }
 
     /// Takes a datagram to a group or broadcast address, for every socket on its port.
@@ -160,23 +174,6 @@ impl Udp {
             self.deliver(index, flow, payload.clone(), stats);
         }
         self.group = group;
-    }
-
-    #[inline(always)]
-    fn queue(&mut self, Found { socket, from }: Found, payload: Buf, stats: &mut UdpStats) {
-        let Some(socket) = self.sockets.get_mut(socket as usize) else { return };
-        if self.queued >= self.queued_limit {
-            stats.mem_errors += 1;
-            stats.in_errors += 1;
-            return;
-        }
-        if socket.queue(Datagram { payload, from }) {
-            self.queued += 1;
-            stats.in_datagrams += 1;
-        } else {
-            stats.rcvbuf_errors += 1;
-            stats.in_errors += 1;
-        }
     }
 
     /// An ICMP error quoted a datagram of `flow`. Only a connected socket can tell which of its sends failed, so only it hears of
@@ -398,12 +395,12 @@ impl Udp {
         &mut self,
         cx: &mut Context<'_>,
         id: DatagramId,
-    ) -> Poll<io::Result<(Buf, SocketAddr)>> {
+        from: &mut SocketAddr,
+    ) -> Poll<io::Result<Buf>> {
         let socket = self.socket_mut(id)?;
-        let received = socket.pop();
-        if let Some(Datagram { payload, from }) = received {
+        if let Some(payload) = socket.pop(from) {
             self.queued -= 1;
-            return Poll::Ready(Ok((payload, from)));
+            return Poll::Ready(Ok(payload));
         }
         socket.wait_to_receive(cx).map(Err)
     }
@@ -709,6 +706,30 @@ impl Udp {
         socket.options.reuse_address = socket.binding.reuse_address;
         socket.options.reuse_port = socket.binding.reuse_port;
         Ok(())
+    }
+}
+
+/// Queues a datagram in its socket; `queued` are those in all sockets, and how many may be.
+#[inline(always)]
+fn queue(
+    sockets: &mut Slab<Socket>,
+    (queued, queued_limit): (&mut usize, usize),
+    found: &Found,
+    payload: Buf,
+    stats: &mut UdpStats,
+) {
+    let Some(socket) = sockets.get_mut(found.socket as usize) else { return };
+    if *queued >= queued_limit {
+        stats.mem_errors += 1;
+        stats.in_errors += 1;
+        return;
+    }
+    if socket.queue(payload, &found.from) {
+        *queued += 1;
+        stats.in_datagrams += 1;
+    } else {
+        stats.rcvbuf_errors += 1;
+        stats.in_errors += 1;
     }
 }
 

@@ -28,10 +28,8 @@ pub(super) struct Datagram {
     pub(super) from: SocketAddr,
 }
 
-impl Datagram {
-    fn cost(&self) -> usize {
-        self.payload.len() + OVERHEAD_BYTES
-    }
+fn cost(payload: &Buf) -> usize {
+    payload.len() + OVERHEAD_BYTES
 }
 
 /// What a socket's next call fails with.
@@ -117,25 +115,29 @@ impl Socket {
     }
 
     /// Queues a datagram and wakes the receiver; `false` when there is no room. An empty queue takes any one datagram.
-    #[inline]
-    pub(super) fn queue(&mut self, datagram: Datagram) -> bool {
-        let cost = datagram.cost();
+    #[inline(always)]
+    pub(super) fn queue(&mut self, payload: Buf, from: &SocketAddr) -> bool {
+        let cost = cost(&payload);
         if self.queued_bytes + cost > self.limit_bytes && !self.queue.is_empty() {
             return false;
         }
         self.queued_bytes += cost;
-        self.queue.push_back(datagram);
+        self.queue.push_back(Datagram { payload, from: *from });
         if let Some(waker) = self.recv_waker.take() {
             waker.wake();
         }
         true
     }
 
+    /// Takes the next datagram, and writes its sender to `from`.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Datagram> {
-        let datagram = self.queue.pop_front()?;
-        self.queued_bytes -= datagram.cost();
-        Some(datagram)
+    pub(super) fn pop(&mut self, from: &mut SocketAddr) -> Option<Buf> {
+        // From where it lies to where it goes: on the way through a variable the compiler cuts it at odd places, and each piece waits
+        // for the one before to reach the cache.
+        *from = self.queue.front()?.from;
+        let payload = self.queue.pop_front()?.payload;
+        self.queued_bytes -= cost(&payload);
+        Some(payload)
     }
 
     pub(super) fn front(&self) -> Option<&Datagram> {
@@ -169,7 +171,7 @@ impl Socket {
         self.queue.retain(|Datagram { from, .. }| {
             (canonical(from.ip()), from.port()) == (flow.remote, flow.remote_port)
         });
-        self.queued_bytes = self.queue.iter().map(Datagram::cost).sum();
+        self.queued_bytes = self.queue.iter().map(|datagram| cost(&datagram.payload)).sum();
         before - self.queue.len()
     }
 

@@ -66,19 +66,29 @@ impl Waiters {
         cx: &mut Context<'_>,
         method: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let same = self.waiting.get() && self.is_last(cx.waker());
+        let turn = self.begin(cx.waker());
+        let answer = method(&mut Context::from_waker(turn.waker(cx)));
+        self.end(cx.waker(), turn, answer.is_ready());
+        answer
+    }
+
+    /// The task of `waker` is about to poll, with the waker that the answer names.
+    #[inline(always)]
+    pub(crate) fn begin(&self, waker: &Waker) -> Turn {
+        let same = self.waiting.get() && self.is_last(waker);
         let crowded = self.is_crowded() || (self.waiting.get() && !same);
-        let joined = if crowded { Some(self.join(cx.waker())) } else { None };
-        // One place that calls it, so that it becomes part of this.
-        let waker = joined.as_ref().map_or(cx.waker(), |joined| &joined.waker);
-        let answer = method(&mut Context::from_waker(waker));
-        match joined {
-            Some(joined) => self.leave(cx.waker(), joined, answer.is_ready()),
-            None if answer.is_ready() => self.waiting.set(false),
-            None if !same => self.wait(cx.waker()),
+        Turn { same, joined: if crowded { Some(self.join(waker)) } else { None } }
+    }
+
+    /// It has polled.
+    #[inline(always)]
+    pub(crate) fn end(&self, waker: &Waker, turn: Turn, ready: bool) {
+        match turn.joined {
+            Some(joined) => self.leave(waker, joined, ready),
+            None if ready => self.waiting.set(false),
+            None if !turn.same => self.wait(waker),
             None => {}
         }
-        answer
     }
 
     /// Whether `waker` is that of the task that polled in vain most recently.
@@ -168,6 +178,21 @@ impl Waiters {
             self.set_last(Some(waker.clone()));
             self.waiting.set(true);
         }
+    }
+}
+
+/// What a task has found when it began to poll.
+pub(crate) struct Turn {
+    /// It is the one that polled in vain most recently, and still waits.
+    same: bool,
+    joined: Option<Joined>,
+}
+
+impl Turn {
+    /// Whom to wake.
+    #[inline(always)]
+    pub(crate) fn waker<'a>(&'a self, cx: &'a Context<'_>) -> &'a Waker {
+        self.joined.as_ref().map_or(cx.waker(), |joined| &joined.waker)
     }
 }
 

@@ -63,7 +63,7 @@ impl TransportCell {
     }
 
     /// Runs a poll method. When the transport is running already, its caller is woken after that.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_with<T>(
         &self,
         cx: &mut Context<'_>,
@@ -71,10 +71,7 @@ impl TransportCell {
     ) -> Poll<io::Result<T>> {
         match self.transport.try_borrow_mut() {
             Ok(mut transport) => method(&mut **transport, cx),
-            Err(_) => {
-                self.later(Late::Wake(cx.waker().clone()));
-                Poll::Pending
-            }
+            Err(_) => self.wake_later(cx),
         }
     }
 
@@ -94,6 +91,13 @@ impl TransportCell {
             Ok(mut transport) => call.run(&mut **transport),
             Err(_) => self.later(call),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_later<T>(&self, cx: &Context<'_>) -> Poll<T> {
+        self.later(Late::Wake(cx.waker().clone()));
+        Poll::Pending
     }
 
     #[cold]

@@ -244,7 +244,7 @@ impl Transport for Mock {
     ) -> Poll<io::Result<()>> {
         Poll::Ready(no())
     }
-    fn poll_recv_from(&mut self, _: &mut Context<'_>, _: DatagramId) -> Poll<io::Result<(Buf, SocketAddr)>> {
+    fn poll_recv(&mut self, _: &mut Context<'_>, _: DatagramId, _: &mut SocketAddr) -> Poll<io::Result<Buf>> {
         Poll::Ready(no())
     }
     fn poll_peek_from(&mut self, _: &mut Context<'_>, _: DatagramId) -> Poll<io::Result<(Buf, SocketAddr)>> {

@@ -203,7 +203,7 @@ impl UdpSocket {
     }
 
     /// The member that reaches `remote`.
-    #[inline]
+    #[inline(never)]
     fn member_towards(&self, remote: SocketAddr) -> io::Result<usize> {
         if self.members.len() == 1 {
             return Ok(0);
@@ -221,12 +221,19 @@ impl UdpSocket {
     }
 
     /// The member that sends to `remote`, or to the peer.
-    #[inline]
+    #[inline(always)]
     fn sender(&self, remote: Option<SocketAddr>) -> io::Result<&Member> {
+        match &*self.members {
+            [only] => Ok(only),
+            _ => self.sender_of_several(remote),
+        }
+    }
+
+    #[inline(never)]
+    fn sender_of_several(&self, remote: Option<SocketAddr>) -> io::Result<&Member> {
         let at = match (remote, self.connected.get()) {
             (Some(remote), _) => self.member_towards(remote)?,
             (None, Some(at)) => at,
-            (None, None) if self.members.len() == 1 => 0,
             (None, None) => return Err(not_connected()),
         };
         self.members.get(at).ok_or_else(not_connected)
@@ -240,9 +247,18 @@ impl UdpSocket {
         mut method: impl FnMut(&mut dyn Transport, &mut Context<'_>, DatagramId) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         // Bound on one transport, as most are: there are no turns to take.
-        if let [only] = &*self.members {
-            return only.cell.poll_with(cx, |transport, cx| method(transport, cx, only.id));
+        match &*self.members {
+            [only] => only.cell.poll_with(cx, |transport, cx| method(transport, cx, only.id)),
+            _ => self.poll_in_turn(cx, &mut method),
         }
+    }
+
+    #[inline(never)]
+    fn poll_in_turn<T>(
+        &self,
+        cx: &mut Context<'_>,
+        method: &mut dyn FnMut(&mut dyn Transport, &mut Context<'_>, DatagramId) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         let count = self.members.len();
         let (first, asked) = match self.connected.get() {
             Some(at) => (at, 1),

@@ -3,9 +3,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use demi_drivers::Buf;
+use demi_drivers::transport::NOWHERE;
 
 use super::{Datagram, UdpSocket};
 
@@ -16,7 +18,9 @@ impl UdpSocket {
 
     #[inline(always)]
     fn poll_pop_raw(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
-        self.poll_members(cx, |transport, cx, id| transport.poll_recv_from(cx, id))
+        let mut from = NOWHERE;
+        let answer = self.poll_members(cx, |transport, cx, id| transport.poll_recv(cx, id, &mut from));
+        answer.map_ok(|buf| (buf, from))
     }
 
     fn poll_peek_raw(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
@@ -39,7 +43,7 @@ impl UdpSocket {
     /// Cancel safe: a future that is dropped before it is ready has taken nothing.
     #[inline]
     pub fn pop_from(&self) -> impl Future<Output = io::Result<Datagram>> {
-        poll_fn(move |cx| self.poll_pop_from(cx))
+        PopFrom { socket: self }
     }
 
     /// [`pop_from`](Self::pop_from), without the sender's address: the peer's, on a connected socket.
@@ -58,9 +62,12 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As [`pop_from`](Self::pop_from).
-    #[inline]
+    #[inline(always)]
     pub fn poll_pop_from(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
-        self.receivers.poll(cx, |cx| self.poll_pop_raw(cx))
+        let turn = self.receivers.begin(cx.waker());
+        let answer = self.poll_pop_raw(&mut Context::from_waker(turn.waker(cx)));
+        self.receivers.end(cx.waker(), turn, answer.is_ready());
+        answer
     }
 
     /// [`pop_from`](Self::pop_from), without waiting.
@@ -226,6 +233,21 @@ impl UdpSocket {
     /// As [`try_pop_from`](Self::try_pop_from).
     pub fn try_peek_from(&self, dst: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.try_receiving(|cx| self.poll_peek_raw(cx)).map(|datagram| copy(datagram, dst))
+    }
+}
+
+/// [`UdpSocket::pop_from`]. It becomes a part of whoever awaits it: a poll of its own would hand address and buffer on through memory, to
+/// be read again before they have reached the cache.
+struct PopFrom<'a> {
+    socket: &'a UdpSocket,
+}
+
+impl Future for PopFrom<'_> {
+    type Output = io::Result<Datagram>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.socket.poll_pop_from(cx)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use demi_drivers::Buf;
@@ -19,7 +20,7 @@ impl UdpSocket {
         first.cell.poll_with(cx, |transport, cx| transport.poll_datagram_writable(cx, first.id))
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll_push_raw(
         &self,
         cx: &mut Context<'_>,
@@ -78,8 +79,7 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn push_to(&self, buf: Buf, remote: SocketAddr) -> impl Future<Output = io::Result<()>> {
-        let mut buf = Some(buf);
-        poll_fn(move |cx| self.poll_push_to(cx, &mut buf, Some(remote)))
+        PushTo { socket: self, buf: Some(buf), remote: Some(remote) }
     }
 
     /// Sends `buf` as one datagram to the peer of a connected socket, without copying it.
@@ -90,22 +90,24 @@ impl UdpSocket {
     /// # Cancel safety
     /// As [`push_to`](Self::push_to).
     pub fn push(&self, buf: Buf) -> impl Future<Output = io::Result<()>> {
-        let mut buf = Some(buf);
-        poll_fn(move |cx| self.poll_push_to(cx, &mut buf, None))
+        PushTo { socket: self, buf: Some(buf), remote: None }
     }
 
     /// [`push_to`](Self::push_to), or without `remote` [`push`](Self::push), polled: takes `buf` once it is accepted.
     ///
     /// # Errors
     /// As [`push_to`](Self::push_to).
-    #[inline]
+    #[inline(always)]
     pub fn poll_push_to(
         &self,
         cx: &mut Context<'_>,
         buf: &mut Option<Buf>,
         remote: Option<SocketAddr>,
     ) -> Poll<io::Result<()>> {
-        self.senders.poll(cx, |cx| self.poll_push_raw(cx, buf, remote))
+        let turn = self.senders.begin(cx.waker());
+        let answer = self.poll_push_raw(&mut Context::from_waker(turn.waker(cx)), buf, remote);
+        self.senders.end(cx.waker(), turn, answer.is_ready());
+        answer
     }
 
     /// Sends datagrams from the front of `queue`, in order, until it is empty.
@@ -212,6 +214,23 @@ impl UdpSocket {
     /// As [`send`](Self::send), and `WouldBlock` when the queue is full.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.try_sending(|cx| self.poll_send_raw(cx, bytes, None))
+    }
+}
+
+/// [`UdpSocket::push_to`] and [`UdpSocket::push`]. It becomes a part of whoever awaits it.
+struct PushTo<'a> {
+    socket: &'a UdpSocket,
+    buf: Option<Buf>,
+    remote: Option<SocketAddr>,
+}
+
+impl Future for PushTo<'_> {
+    type Output = io::Result<()>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let PushTo { socket, buf, remote } = &mut *self;
+        socket.poll_push_to(cx, buf, *remote)
     }
 }
 
