@@ -92,8 +92,12 @@ impl Transport for Stack {
     fn counters(&self) -> Vec<(String, u64)> {
         let tcp = self.tcp_stats().iter().map(|(name, value)| (name.to_owned(), value));
         let mut counters: Vec<_> = self.stats().iter().chain(tcp).collect();
+        // What never became a packet of the stack's, or never left: the reason for a peer's retransmissions is often here.
+        let device = self.device.stats();
+        counters.push(("DemiRxDropped".to_owned(), device.rx_dropped));
+        counters.push(("DemiTxDropped".to_owned(), device.tx_dropped));
+        counters.push(("DemiTxFull".to_owned(), device.tx_full));
         if self.egress.capabilities.spread.is_some() {
-            let device = self.device.stats();
             counters.push(("DemiHandedOver".to_owned(), device.handed_over));
             counters.push(("DemiTakenOver".to_owned(), device.taken_over));
             counters.push(("DemiHandOverLost".to_owned(), device.hand_over_lost));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Hosts, bind, config, once, recv, send};
 use demi_drivers::transport::{DatagramOptions, Transport};
 use demi_drivers::wire::{Wire, WireConfig, WireEnd};
-use demi_drivers::{Capabilities, Device, Instant, Pool, RxFrame, TxQueue};
+use demi_drivers::{Capabilities, Device, Instant, Pool, PoolConfig, RxFrame, TxQueue};
 use demi_netstack::{Limits, Stack, StackConfig};
 
 fn wires() -> [WireConfig; 4] {
@@ -457,4 +457,29 @@ fn a_device_that_goes_away_ends_its_sockets_with_its_error() {
     let refused = host.bind_datagram("0.0.0.0:8".parse().unwrap(), &options).unwrap_err();
     assert_eq!(refused.to_string(), "the cable is out");
     assert_eq!(host.flush(Instant::ZERO).unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn what_a_device_has_no_room_for_is_told_with_what_the_stack_has_counted() {
+    let pools = vec![PoolConfig::small(64), PoolConfig::small(16)];
+    let mut hosts = Hosts::new(WireConfig { ring_frames: 20, end_pools: pools, ..WireConfig::default() });
+    let there = bind(&mut hosts.hosts[1], "10.0.0.2:7");
+    let here = bind(&mut hosts.hosts[0], "0.0.0.0:0");
+    send(&mut hosts.hosts[0], here, b"first", Some("10.0.0.2:7")).unwrap();
+    hosts.settle();
+    assert!(recv(&mut hosts.hosts[1], there).is_some());
+    let counted = |hosts: &Hosts, host: usize, name: &str| {
+        hosts.hosts[host].counters().into_iter().find(|(of, _)| of == name).map(|(_, count)| count)
+    };
+    assert_eq!(counted(&hosts, 1, "DemiRxDropped"), Some(0));
+    for _ in 0..30 {
+        send(&mut hosts.hosts[0], here, b"more than it has slots for", Some("10.0.0.2:7")).unwrap();
+    }
+    let now = hosts.now;
+    hosts.hosts[0].flush(now).unwrap();
+    assert_eq!(counted(&hosts, 1, "DemiRxDropped"), Some(30 - 16), "no slot");
+    assert_eq!(counted(&hosts, 0, "DemiTxFull"), Some(0));
+    hosts.settle();
+    let received = std::iter::from_fn(|| recv(&mut hosts.hosts[1], there)).count();
+    assert_eq!(received, 8, "half of the pool may wait in sockets");
 }
