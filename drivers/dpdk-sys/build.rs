@@ -63,7 +63,7 @@ fn compile(includes: &[PathBuf], flags: &[String], net_ring: bool) {
     for source in SOURCES.into_iter().filter(|source| net_ring || *source != "ring.c") {
         build.file(Path::new("shim").join(source));
     }
-    build.includes(includes).opt_level(3).warnings(true);
+    build.includes(includes).opt_level(3).warnings(true).force_frame_pointer(false);
     // DPDK's own headers have parameters that they do not use.
     build.flag("-Wno-unused-parameter").flag("-std=gnu11");
     for flag in flags {

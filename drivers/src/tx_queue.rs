@@ -245,7 +245,9 @@ impl TxQueue {
     pub fn pop_with(&mut self, mut take: impl FnMut(Buf)) {
         if let Some((head, more)) = self.take_front() {
             take(head);
-            self.rest.drain(..usize::from(more).min(self.rest.len())).for_each(take);
+            if more > 0 {
+                self.rest.drain(..usize::from(more).min(self.rest.len())).for_each(take);
+            }
         }
     }
 

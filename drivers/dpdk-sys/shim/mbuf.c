@@ -96,9 +96,20 @@ void demi_dpdk_pool_each(struct rte_mempool *pool, void (*visit)(void *context, 
 	rte_mempool_obj_iter(pool, visit_one, &each);
 }
 
-uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max)
+static __rte_noinline uint16_t rx_with_callbacks(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, max);
+}
+
+uint16_t demi_dpdk_rx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max)
+{
+	/* As rte_eth_rx_burst, but that callbacks (rte_pdump's) are looked for first: without them this is a jump, and nothing has
+	 * to be kept across a call. One that comes meanwhile sees the next burst. */
+	const struct rte_eth_fp_ops *ops = &rte_eth_fp_ops[port];
+	void *const *callbacks = (void *const *)ops->rxq.clbk;
+	if (unlikely(__atomic_load_n(&callbacks[queue], __ATOMIC_RELAXED) != NULL))
+		return rx_with_callbacks(port, queue, mbufs, max);
+	return ops->rx_pkt_burst(ops->rxq.data[queue], mbufs, max);
 }
 
 uint16_t demi_dpdk_segment_bytes(const struct rte_mbuf *mbuf)
@@ -188,9 +199,19 @@ uint16_t demi_dpdk_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **m
 	return rte_eth_tx_prepare(port, queue, mbufs, count);
 }
 
-uint16_t demi_dpdk_tx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+static __rte_noinline uint16_t tx_with_callbacks(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
+uint16_t demi_dpdk_tx(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	/* As demi_dpdk_rx. */
+	const struct rte_eth_fp_ops *ops = &rte_eth_fp_ops[port];
+	void *const *callbacks = (void *const *)ops->txq.clbk;
+	if (unlikely(__atomic_load_n(&callbacks[queue], __ATOMIC_RELAXED) != NULL))
+		return tx_with_callbacks(port, queue, mbufs, count);
+	return ops->tx_pkt_burst(ops->txq.data[queue], mbufs, count);
 }
 
 void demi_dpdk_tx_done(uint16_t port, uint16_t queue)
