@@ -29,6 +29,16 @@ use crate::wire::{arp, ipv4, ipv6, ndisc, protocol};
 /// keep it from being resolved.
 const CONTROL_RESERVE: usize = 64;
 
+/// A way that was found.
+struct LastWay {
+    local: IpAddr,
+    remote: IpAddr,
+    path: Path,
+}
+
+/// Nobody's address.
+const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// The way out.
 pub(crate) struct Egress {
     /// The device's name, for messages.
@@ -47,6 +57,9 @@ pub(crate) struct Egress {
     pub(crate) pool: Pool,
     pub(crate) routes: Routes,
     pub(crate) neighbors: Neighbors,
+    /// The way that was found last, and between whom: connections to one peer often begin one after the other, and what answers
+    /// for them without one has none to remember it.
+    last_way: LastWay,
     pub(crate) tx: TxQueue,
     /// The device has left frames in it.
     pub(crate) backlogged: bool,
@@ -130,6 +143,7 @@ impl Egress {
             pool: device.pool().clone(),
             routes,
             neighbors: Neighbors::new(neighbor_limits, Keyed::new(random)),
+            last_way: LastWay { local: UNSPECIFIED, remote: UNSPECIFIED, path: Path::default() },
             tx: TxQueue::new(limits.tx_queue_frames.max(1)),
             backlogged: false,
             loopback: VecDeque::new(),
@@ -267,6 +281,14 @@ impl Egress {
         remote: IpAddr,
         path: &mut Path,
     ) -> Result<Way, Refused> {
+        let last = &self.last_way;
+        if last.local == local
+            && last.remote == remote
+            && self.neighbors.is_current(last.path.neighbor, last.path.generation)
+        {
+            *path = last.path.clone();
+            return Ok(if path.neighbor == LOOPBACK { Way::Loopback } else { Way::Wire });
+        }
         path.generation = 0;
         let Some(hop) = self.routes.next_hop(remote) else {
             self.stats.version(remote.is_ipv6()).ip.out_no_routes += 1;
@@ -291,6 +313,9 @@ impl Egress {
         };
         path.build(self.mac, mac, local, remote);
         (path.neighbor, path.generation) = (slot, generation);
+        if generation != 0 {
+            self.last_way = LastWay { local, remote, path: path.clone() };
+        }
         Ok(way)
     }
 

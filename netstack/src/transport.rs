@@ -32,6 +32,10 @@ impl Transport for Stack {
         self.egress.routes.addresses().collect()
     }
 
+    fn has_address(&self, address: IpAddr) -> bool {
+        self.egress.routes.is_own(address)
+    }
+
     fn poll_configured(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.autoconf.poll_configured(cx)
     }

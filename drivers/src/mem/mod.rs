@@ -28,6 +28,7 @@ pub(crate) mod home;
 #[cfg(any(feature = "dpdk", feature = "xdp"))]
 pub(crate) mod lend;
 mod pool;
+mod prefetch;
 mod region;
 mod sum;
 #[cfg(feature = "xdp")]
@@ -35,6 +36,7 @@ pub(crate) mod umem;
 
 pub use buf::{Buf, BufMut, RawSlot};
 pub use pool::{Pool, PoolConfig, PoolStats};
+pub use prefetch::prefetch;
 pub use sum::sum;
 
 /// Bytes kept free in front of received data and of buffers made for sending: enough for every header a stack prepends

@@ -41,6 +41,10 @@ impl Transport for Rdma {
         self.adapter.networks.addresses().collect()
     }
 
+    fn has_address(&self, address: IpAddr) -> bool {
+        self.adapter.networks.addresses().any(|own| own == address)
+    }
+
     fn poll(&mut self, now: Instant) -> io::Result<usize> {
         self.now = now;
         if self.lost {

@@ -94,6 +94,11 @@ pub trait Transport {
     /// The addresses that are this transport's own; empty for the kernel's sockets, which have all of the machine's.
     fn addresses(&self) -> Vec<IpAddr>;
 
+    /// Whether `address` is one of [`addresses`](Self::addresses).
+    fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses().contains(&address)
+    }
+
     /// Waits until the interface has the addresses that it can have for now: none is being tried out, or asked for, any more.
     /// The kernel's sockets are ready at once.
     ///

@@ -191,6 +191,14 @@ impl FlowTable {
         }
     }
 
+    /// Has the processor fetch where a lookup of `hash` will begin. A table of many flows lies in no cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        if let Some(place) = self.places.get(hash as usize & self.mask()) {
+            demi_drivers::mem::prefetch(place);
+        }
+    }
+
     /// Adds an owner whose four-tuple is not in the table.
     pub(crate) fn insert(&mut self, hash: u32, owner: Owner) {
         if self.len >= self.places.len() / 2 {

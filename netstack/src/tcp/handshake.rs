@@ -90,7 +90,7 @@ impl<P: Default> Tcp<P> {
         }
         let options = self.common.config.agreed(&arrived.options());
         let (flow, irs) = (arrived.flow, SeqNumber::new(arrived.header.seq));
-        let ts_offset = self.common.secret.timestamp_offset(flow);
+        let ts_offset = self.common.secret.timestamp_offset(flow.local, flow.remote);
         let offered = connection::first_window(&listener.options.stream, &self.common.config);
         let ecn = connection::agrees_to_ecn(
             (arrived.header.flags, arrived.tos),
@@ -539,7 +539,7 @@ impl<P: Default> Tcp<P> {
             return Some(arrived);
         };
         self.common.stats.syncookies_recv += 1;
-        let ts_offset = self.common.secret.timestamp_offset(flow);
+        let ts_offset = self.common.secret.timestamp_offset(flow.local, flow.remote);
         let mut ecn = Agreed::No;
         let mut syn = Options { mss: Some(mss), ..Options::default() };
         if let Some(timestamps) = arrived.options().timestamps {

@@ -29,6 +29,8 @@ const MESSAGE_WORDS: usize = 6;
 pub(crate) struct Secret {
     key: [u8; 16],
     drawn: u64,
+    /// The last timestamp offset, and whose it is: connections between the same two hosts often begin one after the other.
+    offset: Option<(IpAddr, IpAddr, u32)>,
     /// Set by tests alone: see [`TcpConfig`].
     fixed_isn: Option<u32>,
     fixed_timestamp_offset: Option<u32>,
@@ -36,7 +38,7 @@ pub(crate) struct Secret {
 
 impl Secret {
     pub(crate) fn new(key: [u8; 16]) -> Self {
-        Secret { key, drawn: 0, fixed_isn: None, fixed_timestamp_offset: None }
+        Secret { key, drawn: 0, offset: None, fixed_isn: None, fixed_timestamp_offset: None }
     }
 
     /// This secret, with the numbers that `config` fixes.
@@ -91,9 +93,18 @@ impl Secret {
 
     /// What is added to the millisecond clock in timestamps: the same for all connections between two hosts, so that
     /// timestamps order successive ones (RFC 6191), and no way to learn our uptime (RFC 7323 §7.1).
-    pub(crate) fn timestamp_offset(&self, flow: &Flow) -> u32 {
-        self.fixed_timestamp_offset
-            .unwrap_or_else(|| self.hash_hosts(Use::Timestamp, flow.local, flow.remote, 0) as u32)
+    pub(crate) fn timestamp_offset(&mut self, local: IpAddr, remote: IpAddr) -> u32 {
+        if let Some(offset) = self.fixed_timestamp_offset {
+            return offset;
+        }
+        match self.offset {
+            Some((ours, theirs, offset)) if ours == local && theirs == remote => offset,
+            _ => {
+                let offset = self.hash_hosts(Use::Timestamp, local, remote, 0) as u32;
+                self.offset = Some((local, remote, offset));
+                offset
+            }
+        }
     }
 
     /// A hash of a flow for SYN cookies: of a period, or of all time.
@@ -148,19 +159,22 @@ mod tests {
 
     #[test]
     fn timestamp_offsets_are_one_a_pair_of_hosts() {
-        let secret = Secret::new([3; 16]);
-        let other = Flow { remote: [10, 0, 0, 3].into(), ..flow(1) };
-        assert_eq!(secret.timestamp_offset(&flow(1)), secret.timestamp_offset(&flow(2)));
-        assert_ne!(secret.timestamp_offset(&flow(1)), secret.timestamp_offset(&other));
+        let mut secret = Secret::new([3; 16]);
+        let [ours, peer, other] = [1, 2, 3].map(|host| IpAddr::from([10, 0, 0, host]));
+        let offset = secret.timestamp_offset(ours, peer);
+        assert_eq!(secret.timestamp_offset(ours, peer), offset);
+        assert_ne!(secret.timestamp_offset(ours, other), offset);
+        assert_ne!(secret.timestamp_offset(peer, ours), offset);
+        assert_eq!(secret.timestamp_offset(ours, peer), offset);
     }
 
     #[test]
     fn a_test_may_fix_where_numbers_begin() {
         let config =
             TcpConfig { fixed_isn: Some(5), fixed_timestamp_offset: Some(6), ..TcpConfig::default() };
-        let secret = Secret::new([3; 16]).with_fixed(&config);
+        let mut secret = Secret::new([3; 16]).with_fixed(&config);
         assert_eq!(secret.isn(&flow(1), Instant::from_millis(7)), SeqNumber::new(5));
-        assert_eq!(secret.timestamp_offset(&flow(1)), 6);
+        assert_eq!(secret.timestamp_offset(flow(1).local, flow(1).remote), 6);
     }
 
     #[test]

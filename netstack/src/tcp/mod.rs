@@ -402,6 +402,10 @@ impl<P: Default> Tcp<P> {
             if let Some((oldest, record)) = self.time_wait.evict() {
                 self.flows.remove(record.hash, Owner::TimeWait(oldest));
             }
+            // The next one that makes room does so a connection later: its place has been fetched by then.
+            if let Some(hash) = self.time_wait.oldest_hash() {
+                self.flows.prefetch(hash);
+            }
         }
         let Some(connection) = self.connections.at_mut(index) else { return };
         if !self.time_wait.is_full() {

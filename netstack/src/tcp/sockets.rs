@@ -13,8 +13,9 @@ use demi_drivers::{Buf, Instant, Pool};
 use super::connection::{Connection, Start};
 use super::flow_table::Owner;
 use super::output::{Flow, Output};
+use super::ports::Ports;
 use super::seq::SeqNumber;
-use super::{Tcp, TimeWaitReuse, env, ports};
+use super::{Tcp, TimeWaitReuse, env};
 
 /// Bytes of a slot that written data is copied into when the device cuts segments itself.
 const LARGE_CHUNK_BYTES: usize = 16 << 10;
@@ -54,9 +55,9 @@ impl<P: Default> Tcp<P> {
         let local = if local.port() == 0 {
             let random = self.common.secret.random();
             let at = |port| SocketAddr::new(local.ip(), port);
-            let free = |port| !self.listeners.clashes(at(port), options);
-            ports::pick(self.common.config.ephemeral_ports, random, free)
+            Ports::new(self.common.config.ephemeral_ports, random)
                 .map(at)
+                .find(|&local| !self.listeners.clashes(local, options))
                 .ok_or_else(|| in_use(local))?
         } else {
             local
@@ -167,22 +168,30 @@ impl<P: Default> Tcp<P> {
             |port| Flow { local: source, remote: remote.ip(), local_port: port, remote_port: remote.port() };
         let asked = local.map_or(0, |local| local.port());
         let is_local = out.is_local(remote.ip());
-        let port = if asked != 0 {
+        let mut ports = if asked != 0 {
             if !is_local && !out.arrives_here(&flow_from(asked)) {
                 let message = format!(
                     "port {asked}: what {remote} sends there arrives at another core: connect from that one, or from any port"
                 );
                 return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
             }
-            self.is_free(now, &flow_from(asked), is_local).then_some(asked)
+            Ports::new((asked, asked), 0)
         } else {
-            let random = self.common.secret.random();
-            ports::pick(self.common.config.ephemeral_ports, random, |port| {
-                let to_itself = source == remote.ip() && port == remote.port();
-                let flow = flow_from(port);
-                !to_itself && (is_local || out.arrives_here(&flow)) && self.is_free(now, &flow, is_local)
-            })
-        };
+            Ports::new(self.common.config.ephemeral_ports, self.common.secret.random())
+        }
+        .filter(|&port| {
+            let to_itself = source == remote.ip() && port == remote.port();
+            asked != 0 || !to_itself && (is_local || out.arrives_here(&flow_from(port)))
+        })
+        .peekable();
+        // Where the flow of the first one would lie is fetched while all is found out that no port decides.
+        if let Some(&port) = ports.peek() {
+            self.flows.prefetch(self.flows.hash(&flow_from(port)));
+        }
+        let ts_offset = self.common.secret.timestamp_offset(source, remote.ip());
+        let options_shared = self.common.shared(options);
+        let mtu = out.mtu(remote.ip());
+        let port = ports.find(|&port| self.is_free(now, &flow_from(port), is_local));
         let Some(port) = port else {
             let local = SocketAddr::new(source, asked);
             return Err(if asked != 0 {
@@ -208,16 +217,8 @@ impl<P: Default> Tcp<P> {
                 iss = iss.later(beyond);
             }
         }
-        let start = Start {
-            flow,
-            hash,
-            iss,
-            ts_offset: self.common.secret.timestamp_offset(&flow),
-            wired: !out.is_local(remote.ip()),
-            mtu: out.mtu(remote.ip()),
-            options: &self.common.shared(options),
-            now,
-        };
+        let start =
+            Start { flow, hash, iss, ts_offset, wired: !is_local, mtu, options: &options_shared, now };
         let mut connection = Connection::connecting(&start, &self.common.config);
         let fast_open = &self.common.config.fast_open;
         if options.fast_open_connect && fast_open.client && !self.common.fast_opens.is_paused(now) {

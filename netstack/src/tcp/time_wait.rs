@@ -203,6 +203,12 @@ impl TimeWait {
         }
     }
 
+    /// The hash of the oldest record's flow (or of one that was taken out before).
+    pub(crate) fn oldest_hash(&self) -> Option<u32> {
+        let &(index, _, _) = self.queue.front()?;
+        self.get(index).map(|record| record.hash)
+    }
+
     /// When the oldest record (or one that was taken out before) expires.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {

@@ -344,7 +344,7 @@ impl TransportSet {
         for (at, cell) in self.cells.iter().enumerate() {
             if cell.is_kernel() {
                 kernel = kernel.or(Some(at));
-            } else if cell.look(|transport| Ok(transport.addresses().contains(&local)))? {
+            } else if cell.look(|transport| Ok(transport.has_address(local)))? {
                 return Ok(&self.cells[at..=at]);
             }
         }
