@@ -21,19 +21,26 @@ pub const OPERATIONS: u64 = 5_000;
 /// # Errors
 /// valgrind is not installed, the program fails under it, or says nothing that can be understood.
 pub fn count(program: &Path, path: &str, operations: u64) -> io::Result<f64> {
-    let short = collect(program, path, operations)?;
-    let long = collect(program, path, 2 * operations)?;
+    let run = |operations: u64| {
+        let args = ["--path", path, "--operations", &operations.to_string()].map(str::to_owned);
+        collect(program, "icount::measured*", &args)
+    };
+    let (short, long) = (run(operations)?, run(2 * operations)?);
     if long <= short {
         return Err(io::Error::other(format!("twice the operations of {path} took no more instructions")));
     }
     Ok(long.saturating_sub(short) as f64 / operations as f64)
 }
 
-fn collect(program: &Path, path: &str, operations: u64) -> io::Result<u64> {
+/// Instructions that `program`, given `args`, spends in functions called as the pattern `within` says, counted by callgrind.
+///
+/// # Errors
+/// As [`count`].
+pub fn collect(program: &Path, within: &str, args: &[String]) -> io::Result<u64> {
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=icount::measured*"])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", &format!("--toggle-collect={within}")])
         .arg(program)
-        .args(["--path", path, "--operations", &operations.to_string()])
+        .args(args)
         .output()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
@@ -43,7 +50,11 @@ fn collect(program: &Path, path: &str, operations: u64) -> io::Result<u64> {
         })?;
     let text = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(io::Error::other(format!("{} {path} failed under valgrind:\n{text}", program.display())));
+        return Err(io::Error::other(format!(
+            "{} {} failed under valgrind:\n{text}",
+            program.display(),
+            args.join(" ")
+        )));
     }
     collected(&text).ok_or_else(|| io::Error::other(format!("valgrind gave no count:\n{text}")))
 }

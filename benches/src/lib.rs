@@ -8,6 +8,8 @@
 //! Every binary takes `--json` (one object a line), `--seconds`, `--peer` and `--case`; `--help` lists the rest. The
 //! peers are behind the feature `peers` (on by default), so that the instruction gate builds without them.
 
+#[cfg(feature = "c-loops")]
+pub mod c_loops;
 pub mod codegen;
 pub mod floods;
 pub mod icount;

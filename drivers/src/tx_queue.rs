@@ -89,7 +89,10 @@ impl<'a> TxFrame<'a> {
     /// Bytes of all parts.
     #[inline]
     pub fn len(&self) -> usize {
-        self.parts().map(|part| part.len()).sum()
+        match self.single() {
+            Some(only) => only.len(),
+            None => self.parts().map(|part| part.len()).sum(),
+        }
     }
 
     /// Whether the frame carries nothing; such a frame is never queued by the stack.
@@ -101,6 +104,10 @@ impl<'a> TxFrame<'a> {
     /// Copies the frame into `to`, which must be at least [`len`](Self::len) bytes; answers the bytes copied.
     #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
+        if let Some(only) = self.single() {
+            to[..only.len()].copy_from_slice(only);
+            return only.len();
+        }
         let mut at = 0;
         for part in self.parts() {
             let end = at + part.len();

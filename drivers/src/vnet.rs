@@ -59,10 +59,18 @@ pub(crate) fn parse(header: &[u8; SHORT_BYTES]) -> Received {
     Received { checksum, gso }
 }
 
-/// The header for a frame that is to be sent.
+/// The header for a frame that is to be sent, with the number of buffers.
 #[inline]
 pub(crate) fn emit(offload: &Offload) -> [u8; BYTES] {
     let mut header = [0; BYTES];
+    header[..SHORT_BYTES].copy_from_slice(&emit_short(offload));
+    header
+}
+
+/// The header for a frame that is to be sent.
+#[inline]
+pub(crate) fn emit_short(offload: &Offload) -> [u8; SHORT_BYTES] {
+    let mut header = [0; SHORT_BYTES];
     let Some(checksum) = offload.checksum else { return header };
     header[0] = F_NEEDS_CSUM;
     header[6..8].copy_from_slice(&checksum.start.to_ne_bytes());

@@ -19,6 +19,8 @@ fn more_args(program: &str) -> &'static str {
         "goodput" => "--loss 0,0.1,0.5,1,2,5",
         // Those that the machine has; instructions, because the load generator needs one of them, too.
         "cores" => "--icount --cores 1,2,3,4",
+        // Beside the time of system calls, a frame's own part is hard to see.
+        "reflect" => "--icount",
         _ => "",
     }
 }

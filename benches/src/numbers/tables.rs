@@ -57,6 +57,12 @@ const SECTIONS: &[Section] = &[
         text: "An echo over veth, each device beside the kernel's own.",
     },
     Section {
+        bench: "reflect",
+        title: "A frame through a device",
+        text: "60 bytes that come over a veth go back, beside the same in C over the same rings: AF_PACKET with one copy where ours makes two, \
+               since a buffer may be kept; AF_XDP with none, as ours. Times are mostly the kernel's; instructions are the program's own.",
+    },
+    Section {
         bench: "idle_connections",
         title: "Memory of an idle connection",
         text: "Heap, sockets and tasks of a server included, by the number of connections open.",

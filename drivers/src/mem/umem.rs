@@ -17,7 +17,7 @@ pub(crate) struct Layout {
     pub(crate) base: NonNull<u8>,
     /// Bytes of the area, all of it mapped.
     pub(crate) bytes: usize,
-    /// Bytes of a small slot; they come first, one behind the other.
+    /// Bytes of a small slot, a power of two; they come first, one behind the other.
     pub(crate) small_bytes: usize,
     /// How many small slots there are.
     pub(crate) small_slots: usize,
@@ -26,10 +26,10 @@ pub(crate) struct Layout {
 }
 
 impl Pool {
-    /// Where the slots lie; `None` for a pool whose memory is another device's.
+    /// Where the slots lie; `None` for a pool whose memory is another device's, or whose small slots are of no power of two.
     pub(crate) fn layout(&self) -> Option<Layout> {
         let (base, bytes) = self.region();
-        if bytes == 0 {
+        if bytes == 0 || !self.inner().small.stride().is_power_of_two() {
             return None;
         }
         let at = |class: &Class| (class.start().as_ptr().addr() - base.as_ptr().addr(), class.stride());
@@ -63,7 +63,7 @@ impl Layout {
     fn slot_at(&self, offset: usize) -> Option<NonNull<u8>> {
         let (large_at, large_bytes, large_slots) = self.large;
         let start = if offset < self.small_slots * self.small_bytes {
-            offset - offset % self.small_bytes
+            offset & !(self.small_bytes - 1)
         } else {
             let index = offset.checked_sub(large_at)?.checked_div(large_bytes)?;
             if index >= large_slots {
@@ -81,7 +81,7 @@ impl Layout {
     /// The slot has been given to the kernel as a [`RawSlot`], and is not taken back twice.
     #[inline]
     pub(crate) unsafe fn raw(&self, offset: usize) -> Option<(RawSlot, usize)> {
-        let within = (offset % self.small_bytes).checked_sub(SLOT_HEADER)?;
+        let within = (offset & (self.small_bytes - 1)).checked_sub(SLOT_HEADER)?;
         if offset >= self.small_slots * self.small_bytes {
             return None;
         }

@@ -356,7 +356,7 @@ impl Xdp {
         self.bound.as_mut().is_some_and(|bound| bound.tx.room(wanted) >= wanted)
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, address: u64, part: Buf, options: u32) -> bool {
         let Some(bound) = &mut self.bound else { return false };
         let bytes = part.len() as u32;

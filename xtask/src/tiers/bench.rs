@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 pub(crate) const HELPERS: [&str; 5] = ["echo_server", "loadgen", "icount", "icount_gate", "numbers"];
 
 /// Benchmarks that need DPDK, and network namespaces: their tiers run them.
-const FOREIGN: [&str; 3] = ["dpdk", "devices", "cores"];
+const FOREIGN: [&str; 4] = ["dpdk", "devices", "cores", "reflect"];
 
 /// One build, the tests of the measuring kit, the gate, then a run of each benchmark.
 pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {

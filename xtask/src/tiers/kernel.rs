@@ -24,8 +24,15 @@ pub(super) fn steps(workspace: &Workspace) -> Vec<Step> {
         .args("-- --show-output")
         .env("DEMI_TIER", "kernel");
     steps.push(Step::tests("real peers", suites));
-    for (program, briefly) in [("devices", "--samples 1 --sample-ms 100"), ("cores", "--seconds 0.4")] {
-        let line = format!("cargo run --profile tier -p demi-benches --no-default-features --bin {program}");
+    let benches = [
+        ("devices", "--samples 1 --sample-ms 100"),
+        ("cores", "--seconds 0.4"),
+        ("reflect", "--seconds 0.1 --icount"),
+    ];
+    for (program, briefly) in benches {
+        let line = format!(
+            "cargo run --profile tier -p demi-benches --no-default-features --features c-loops --bin {program}"
+        );
         let bench = Invocation::new(&line).args(&format!("-- --json {briefly}")).limit_s(20 * 60);
         steps.push(Step { name: format!("numbers: {program}"), action: Action::Benchmark(bench) });
     }
