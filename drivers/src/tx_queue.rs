@@ -89,9 +89,19 @@ impl<'a> TxFrame<'a> {
     /// Bytes of all parts.
     #[inline]
     pub fn len(&self) -> usize {
-        match self.single() {
-            Some(only) => only.len(),
+        match self.pair() {
+            Some((head, second)) => head.len() + second.map_or(0, |second| second.len()),
             None => self.parts().map(|part| part.len()).sum(),
+        }
+    }
+
+    /// The parts of a frame of one or two, which nearly all frames are.
+    #[inline]
+    fn pair(&self) -> Option<(&'a Buf, Option<&'a Buf>)> {
+        match self.more {
+            0 => Some((self.head, None)),
+            1 => Some((self.head, Some(self.rest.get(self.first)?))),
+            _ => None,
         }
     }
 
@@ -104,9 +114,13 @@ impl<'a> TxFrame<'a> {
     /// Copies the frame into `to`, which must be at least [`len`](Self::len) bytes; answers the bytes copied.
     #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
-        if let Some(only) = self.single() {
-            to[..only.len()].copy_from_slice(only);
-            return only.len();
+        if let Some((head, second)) = self.pair() {
+            let (first, behind) = to.split_at_mut(head.len());
+            first.copy_from_slice(head);
+            if let Some(second) = second {
+                behind[..second.len()].copy_from_slice(second);
+            }
+            return head.len() + second.map_or(0, |second| second.len());
         }
         let mut at = 0;
         for part in self.parts() {
@@ -146,6 +160,13 @@ impl TxQueue {
     #[inline]
     pub fn push(&mut self, frame: Buf, offload: Offload) {
         self.push_frame(frame, offload, 0);
+    }
+
+    /// Queues a frame of two parts.
+    #[inline]
+    pub fn push_pair(&mut self, head: Buf, second: Buf, offload: Offload) {
+        self.rest.push_back(second);
+        self.push_frame(head, offload, 1);
     }
 
     /// Queues a frame made of `head` followed by `rest`.
@@ -243,7 +264,9 @@ impl TxQueue {
 
     #[inline(never)]
     fn drop_rest(&mut self, more: u16) {
-        self.rest.drain(..usize::from(more).min(self.rest.len()));
+        for _ in 0..more {
+            drop(self.rest.pop_front());
+        }
     }
 
     /// Takes the frame at the front, handing each of its parts to `take`: for devices that keep the parts until the
@@ -252,8 +275,8 @@ impl TxQueue {
     pub fn pop_with(&mut self, mut take: impl FnMut(Buf)) {
         if let Some((head, more)) = self.take_front() {
             take(head);
-            if more > 0 {
-                self.rest.drain(..usize::from(more).min(self.rest.len())).for_each(take);
+            for _ in 0..more {
+                self.rest.pop_front().into_iter().for_each(&mut take);
             }
         }
     }

@@ -96,4 +96,9 @@ impl Output for Egress {
     fn send_plain(&mut self, path: &mut Path, segment: &PlainOut, payload: &mut Buf) -> bool {
         self.segment_in_front(path, segment, payload)
     }
+
+    #[inline]
+    fn send_plain_apart(&mut self, path: &mut Path, segment: &PlainOut, payload: Buf) -> Result<(), Buf> {
+        self.segment_apart(path, segment, payload)
+    }
 }

@@ -12,7 +12,7 @@ use super::link::{Fate, Link};
 use crate::checksum;
 use crate::damage::{self, ETHERNET_BYTES};
 use crate::device::{DeviceStats, Offload, RxChecksum, RxFrame, TxFrame, TxQueue};
-use crate::mem::Pool;
+use crate::mem::{Buf, Pool};
 use crate::time::Instant;
 
 /// Bytes by which a frame may exceed the MTU: Ethernet header and one VLAN tag.
@@ -250,7 +250,7 @@ impl Medium {
         }
     }
 
-    /// Copies the frames at the front that consist of one part and ask for nothing, as long as there are slots and room.
+    /// Copies the frames at the front that ask for nothing, as long as there are slots and room.
     #[inline(always)]
     fn send_plain(
         &mut self,
@@ -270,11 +270,9 @@ impl Medium {
         // Counted in place: what would be kept in registers meanwhile is more than there are.
         while end.waiting() < self.ring_frames
             && let Some(frame) = queue.front()
-            && let Some(part) = frame.single()
-            && part.len() <= self.frame_bytes
             && frame.offload.checksum.is_none()
             && frame.offload.gso_bytes == 0
-            && let Some(copy) = end.pool.copy_from_slice(part)
+            && let Some(copy) = copied(&end.pool, &frame, self.frame_bytes)
         {
             let bytes = copy.len() as u64;
             end.rx_frames += 1;
@@ -289,8 +287,8 @@ impl Medium {
         (end.rx_frames - before) as usize
     }
 
-    /// Sends the frame at the front, whatever it is: of several parts, to be completed or kept whole by the receiver, too long,
-    /// or one for which there is no slot. `false`: there is no room, and it stays.
+    /// Sends the frame at the front, whatever it is: to be completed or kept whole by the receiver, too long, or one for which there
+    /// is no slot. `false`: there is no room, and it stays.
     #[inline(never)]
     fn send_any(
         &mut self,
@@ -563,6 +561,28 @@ fn fits_as_gso(frame: &TxFrame<'_>, bytes: usize, tso_max_bytes: usize) -> bool 
 }
 
 /// Copies a queued frame into a slot of the receiver, as a NIC's DMA would.
+/// A frame of at most `most` bytes in a slot of its own.
+#[inline(always)]
+fn copied(pool: &Pool, frame: &TxFrame<'_>, most: usize) -> Option<Buf> {
+    match frame.single() {
+        Some(part) if part.len() <= most => pool.copy_from_slice(part),
+        Some(_) => None,
+        None => copied_parts(pool, frame, most),
+    }
+}
+
+#[inline(never)]
+fn copied_parts(pool: &Pool, frame: &TxFrame<'_>, most: usize) -> Option<Buf> {
+    let bytes = frame.len();
+    if bytes > most {
+        return None;
+    }
+    let mut buf = pool.alloc(bytes)?;
+    frame.copy_to(buf.tail_mut());
+    buf.grow(bytes);
+    Some(buf.freeze())
+}
+
 fn receive(pool: &Pool, frame: &TxFrame<'_>, checksum_offload: bool) -> Option<RxFrame> {
     let mut buf = pool.alloc(frame.len())?;
     frame.parts().for_each(|part| {

@@ -120,4 +120,19 @@ pub trait Output {
         let _ = (path, segment, payload);
         false
     }
+
+    /// As [`send_plain`](Self::send_plain), of what nearly all segments of a long transfer are: a part of a buffer, which stays
+    /// where it is behind a plain header elsewhere. Gives `payload` back when this cannot be done.
+    ///
+    /// # Errors
+    /// `payload`; nothing has been done.
+    fn send_plain_apart(
+        &mut self,
+        path: &mut Self::Path,
+        segment: &PlainOut,
+        payload: Buf,
+    ) -> Result<(), Buf> {
+        let _ = (path, segment);
+        Err(payload)
+    }
 }

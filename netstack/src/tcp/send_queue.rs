@@ -214,6 +214,17 @@ impl SendQueue {
         self.chunks.back_mut().filter(|chunk| chunk.start == seq).map(|chunk| &mut chunk.buf)
     }
 
+    /// The `len` bytes from `seq` on as a view of the one buffer that they are a part of; `None` when they lie in several, or are
+    /// [all of one](Self::whole).
+    #[inline]
+    pub(crate) fn part(&mut self, seq: SeqNumber, len: u32) -> Option<Buf> {
+        self.cursor = self.find(seq)?;
+        let chunk = self.chunks.get(self.cursor)?;
+        let (skip, len) = ((seq - chunk.start) as usize, len as usize);
+        let is_part = len < chunk.buf.len() && skip + len <= chunk.buf.len();
+        is_part.then(|| chunk.buf.slice(skip, len))
+    }
+
     /// How many of the `most` bytes from `seq` on one segment can gather without joining parts.
     pub(crate) fn gatherable(&self, seq: SeqNumber, most: u32) -> u32 {
         let Some(first) = self.find(seq) else { return 0 };

@@ -52,7 +52,11 @@ impl<P> Connection<P> {
     pub(super) fn log_sent(&mut self, now: Instant, end: SeqNumber, size: u32) {
         let (from, upto) = (self.position(self.snd_max), self.position(end));
         let delivered = self.delivered();
-        self.log().push(Burst { start: from, end: upto, size, at: now }, delivered);
+        let burst = Burst { start: from, end: upto, size, at: now };
+        if self.cold.sent.as_mut().is_some_and(|log| log.push_on(&burst, delivered)) {
+            return;
+        }
+        self.log().push(burst, delivered);
     }
 
     /// The bytes from `start` to `end` are sent again. `counted`: for they are lost; else as a probe.

@@ -8,13 +8,13 @@ use demi_drivers::transport::TcpState;
 
 use super::super::accurate_ecn;
 use super::super::config::EcnOption;
-use super::super::output::{Output, Refused, SegmentOut};
+use super::super::output::{Output, PlainOut, Refused, SegmentOut};
 use super::super::rto::clock_ms;
 use super::super::seq::SeqNumber;
 use super::mtu::Probe;
 use super::recovery::Phase;
 use super::{AckDue, Connection, Env, Failure, Retransmit, nanos, slow};
-use crate::wire::tcp::{OptionBytes, Timestamps, flags};
+use crate::wire::tcp::{OptionBytes, Plain, Timestamps, flags};
 
 /// A data segment (or FIN) that may go out now.
 #[derive(Clone, Copy, Debug)]
@@ -381,27 +381,30 @@ impl<P> Connection<P> {
         if self.slow & slow::ECN != 0 && plan.gso_bytes == 0 && plan.len > self.effective_mss() {
             self.postpone_counts();
         }
-        let options = self.segment_options(env.now);
-        let window = self.advance_window();
-        let segment = SegmentOut {
-            seq: plan.seq.get(),
-            ack: self.rcv_nxt.get(),
-            flags: bits,
-            window,
-            urgent: 0,
-            options: options.as_slice(),
-            tos: if new && plan.len > 0 { self.tos } else { self.control_tos() },
-            ttl: self.ttl,
-            gso_bytes: plan.gso_bytes,
-        };
-        let (flow, path, out) = (&self.flow, &mut self.path, &mut *env.out);
-        match self.tx.whole(plan.seq, plan.len) {
-            Some(parts) => out.send(flow, path, &segment, parts)?,
-            None => match self.tx.gather(plan.seq, plan.len, out.pool()) {
-                Some(mut parts) => out.send(flow, path, &segment, &mut parts)?,
-                // No slot to join the parts in: as good as a full queue.
-                None => return Err(Refused::Full),
-            },
+        let tos = if new && plan.len > 0 { self.tos } else { self.control_tos() };
+        if !self.send_apart(env, plan, bits, tos) {
+            let options = self.segment_options(env.now);
+            let window = self.advance_window();
+            let segment = SegmentOut {
+                seq: plan.seq.get(),
+                ack: self.rcv_nxt.get(),
+                flags: bits,
+                window,
+                urgent: 0,
+                options: options.as_slice(),
+                tos,
+                ttl: self.ttl,
+                gso_bytes: plan.gso_bytes,
+            };
+            let (flow, path, out) = (&self.flow, &mut self.path, &mut *env.out);
+            match self.tx.whole(plan.seq, plan.len) {
+                Some(parts) => out.send(flow, path, &segment, parts)?,
+                None => match self.tx.gather(plan.seq, plan.len, out.pool()) {
+                    Some(mut parts) => out.send(flow, path, &segment, &mut parts)?,
+                    // No slot to join the parts in: as good as a full queue.
+                    None => return Err(Refused::Full),
+                },
+            }
         }
         let segments =
             if plan.gso_bytes > 0 { u64::from(plan.len.div_ceil(u32::from(plan.gso_bytes))) } else { 1 };
@@ -426,6 +429,46 @@ impl<P> Connection<P> {
             self.told_with_data(env);
         }
         Ok(())
+    }
+
+    /// Sends a segment with a plain header whose payload is a part of something larger: what nearly all of a long transfer is.
+    /// `false`: it is not that, or there was no way out; nothing has happened.
+    #[inline(always)]
+    fn send_apart<O: Output<Path = P>>(
+        &mut self,
+        env: &mut Env<'_, O>,
+        plan: Plan,
+        bits: u16,
+        tos: u8,
+    ) -> bool {
+        let plain = self.ts_ok
+            && !self.sack_due
+            && self.slow & slow::ECN == 0
+            && bits & !(flags::ACK | flags::PSH) == 0
+            && plan.gso_bytes == 0
+            && plan.len > 0;
+        if !plain {
+            return false;
+        }
+        let Some(part) = self.tx.part(plan.seq, plan.len) else { return false };
+        let (window, edge) = self.next_window();
+        let header = Plain {
+            ports: self.v4.ports_out(),
+            seq: plan.seq.get(),
+            ack: self.rcv_nxt.get(),
+            push: bits & flags::PSH != 0,
+            window,
+            timestamps: Timestamps {
+                value: clock_ms(env.now).wrapping_add(self.ts_offset),
+                echo: self.ts_recent,
+            },
+        };
+        let segment = PlainOut { header, tos, ttl: self.ttl };
+        if env.out.send_plain_apart(&mut self.path, &segment, part).is_err() {
+            return false;
+        }
+        self.rcv_adv = edge;
+        true
     }
 
     /// Notes that a planned segment has been sent.

@@ -263,6 +263,30 @@ impl SentLog {
         self.link_newest(id);
     }
 
+    /// As [`push`](Self::push), of one more segment of the burst that was pushed last: of the same size, sent at the same time.
+    /// `false`: it is not that, and nothing has been done.
+    #[inline]
+    pub(crate) fn push_on(&mut self, burst: &Burst, delivered: u64) -> bool {
+        let marks = if self.delivery.is_app_limited() { mark::APP_LIMITED } else { 0 };
+        let newest = self.newest;
+        let Some(&id) = self.order.back() else { return false };
+        let last = self.record_mut(id);
+        let goes_on = id == newest
+            && last.end == burst.start
+            && last.sent_at == burst.at
+            && last.size == burst.size
+            && burst.end - burst.start == u64::from(burst.size)
+            && last.bytes() == last.segments * last.size
+            && last.delivered == delivered
+            && last.marks == marks;
+        if goes_on {
+            last.end = burst.end;
+            last.segments += 1;
+            self.all.add(burst.size, 1);
+        }
+        goes_on
+    }
+
     /// Everything before `upto` has been acknowledged. `seen` is shown each piece of it, in order.
     pub(crate) fn acknowledge(&mut self, upto: Position, mut seen: impl FnMut(&Record)) {
         while let Some(&id) = self.order.front() {

@@ -48,6 +48,45 @@ fn segments_of_one_burst_are_one_record() {
 }
 
 #[test]
+fn one_more_segment_of_a_burst_is_noted_as_a_burst_would_be() {
+    let (mut log, mut short) = (SentLog::default(), SentLog::default());
+    let mut at = 0;
+    let mut took_short_way = Vec::new();
+    // Bytes, segment size, time, delivered; and a range that the peer then holds.
+    for (bytes, size, time, delivered, held) in [
+        (1000, 1000, 1, 0, None),
+        (1000, 1000, 1, 0, None),
+        (1000, 1000, 1, 0, Some((2000, 3000))),
+        (1000, 1000, 1, 0, None),
+        (1000, 1000, 1, 0, None),
+        (1000, 1000, 1, 500, None),
+        (1000, 1000, 2, 500, None),
+        (900, 900, 2, 500, None),
+        (900, 900, 2, 500, None),
+        (500, 900, 2, 500, None),
+        (900, 900, 2, 500, None),
+    ] {
+        let next = burst(at, at + bytes, size, time);
+        at += bytes;
+        log.push(next, delivered);
+        let on = short.push_on(&next, delivered);
+        if !on {
+            short.push(next, delivered);
+        }
+        took_short_way.push(on);
+        if let Some((start, end)) = held {
+            log.sack(start, end, |_| {});
+            short.sack(start, end, |_| {});
+        }
+        assert_eq!(records(&short), records(&log), "after {at}");
+        assert_eq!((short.segments(), short.pipe(), short.end()), (log.segments(), log.pipe(), log.end()));
+        assert_eq!(short.last_segment(), log.last_segment());
+    }
+    let expected = [false, true, true, false, true, false, false, false, false, false, false];
+    assert_eq!(took_short_way, expected);
+}
+
+#[test]
 fn what_the_peer_holds_is_cut_out_and_grows_together() {
     let mut log = SentLog::default();
     log.push(burst(0, 5000, 1000, 1), 0);
