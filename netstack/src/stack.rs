@@ -287,7 +287,14 @@ impl Stack {
     fn take_trains(&mut self) {
         // Taken from the end, which moves nothing.
         self.rx.reverse();
+        let crowded = self.tcp.is_crowded();
+        if crowded {
+            self.look_ahead_at_first();
+        }
         while let Some(frame) = self.rx.pop() {
+            if crowded {
+                self.look_ahead();
+            }
             self.on_train(frame);
         }
     }

@@ -46,6 +46,8 @@ const PORT: u16 = 7000;
 const PER_PORT: usize = 25_000;
 /// Server ports of the connection bench: TIME_WAIT holds each pair of ports for a minute.
 const CONNECT_PORTS: u16 = 200;
+/// Echoes under way at a time in [`echo_at_once`].
+pub const AT_ONCE: usize = 32;
 
 /// A runtime with both hosts.
 fn hosts(checksums: bool, sockets: usize) -> Runtime {
@@ -127,18 +129,7 @@ async fn serve_tcp(listener: TcpListener, style: Style) {
 }
 
 fn tcp_echo(runtime: Runtime, case: Echo, style: Style) -> Run {
-    let streams = runtime.block_on(async {
-        let mut streams = Vec::with_capacity(case.pairs);
-        for index in 0..case.pairs {
-            let port = PORT + u16::try_from(index / PER_PORT).expect("few server ports");
-            if index % PER_PORT == 0 {
-                let listener = TcpListener::bind(at(SERVER, port)).await.expect("a free port");
-                demi::spawn(serve_tcp(listener, style));
-            }
-            streams.push(connect(port).await);
-        }
-        Rc::new(Cell::new((streams, 0)))
-    });
+    let streams = open_pairs(&runtime, case.pairs, style);
     Box::new(move |operations| {
         let streams = streams.clone();
         runtime.block_on(async move {
@@ -161,6 +152,54 @@ fn tcp_echo(runtime: Runtime, case: Echo, style: Style) -> Run {
                         let count = stream.read(&mut bytes).await.expect("an open stream");
                         assert_eq!(count, ECHO_BYTES);
                     }
+                }
+            }
+            let elapsed = start.elapsed();
+            streams.set((open, next));
+            elapsed
+        })
+    })
+}
+
+/// Opens `pairs` connections, each with a task at its server's end; and says whose turn it is.
+fn open_pairs(runtime: &Runtime, pairs: usize, style: Style) -> Rc<Cell<(Vec<TcpStream>, usize)>> {
+    runtime.block_on(async {
+        let mut streams = Vec::with_capacity(pairs);
+        for index in 0..pairs {
+            let port = PORT + u16::try_from(index / PER_PORT).expect("few server ports");
+            if index % PER_PORT == 0 {
+                let listener = TcpListener::bind(at(SERVER, port)).await.expect("a free port");
+                demi::spawn(serve_tcp(listener, style));
+            }
+            streams.push(connect(port).await);
+        }
+        Rc::new(Cell::new((streams, 0)))
+    })
+}
+
+/// A run of echoes over `pairs` connections, [`AT_ONCE`] of them under way at a time, each over another connection, in their turns.
+pub fn echo_at_once(pairs: usize) -> Run {
+    assert!(pairs.is_multiple_of(AT_ONCE), "{pairs} connections in rounds of {AT_ONCE}");
+    let runtime = hosts(true, 0);
+    let streams = open_pairs(&runtime, pairs, Style::Owned);
+    Box::new(move |operations| {
+        let streams = streams.clone();
+        runtime.block_on(async move {
+            let (mut open, mut next) = streams.take();
+            let mut payloads = Vec::with_capacity(AT_ONCE);
+            for _ in 0..AT_ONCE {
+                payloads.push(request().await);
+            }
+            let start = Instant::now();
+            for _ in 0..operations.div_ceil(AT_ONCE as u64) {
+                let round = &mut open[next..next + AT_ONCE];
+                next = if next + AT_ONCE == pairs { 0 } else { next + AT_ONCE };
+                for stream in round.iter_mut() {
+                    let request = payloads.pop().expect("a reply of the last round");
+                    stream.push(request).await.expect("an open stream");
+                }
+                for stream in round {
+                    payloads.push(stream.pop().await.expect("an open stream").expect("a reply"));
                 }
             }
             let elapsed = start.elapsed();

@@ -36,7 +36,7 @@ pub(crate) mod umem;
 
 pub use buf::{Buf, BufMut, RawSlot};
 pub use pool::{Pool, PoolConfig, PoolStats};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_lines};
 pub use sum::sum;
 
 /// Bytes kept free in front of received data and of buffers made for sending: enough for every header a stack prepends

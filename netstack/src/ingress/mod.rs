@@ -4,6 +4,7 @@
 //! checksum, destination, source, fragments, transport checksum. What passes is handed on as a view of the received memory; what
 //! does not is dropped. Work a frame is constant, and nothing is remembered of frames that are dropped.
 
+mod ahead;
 mod coalesce;
 mod control;
 mod datagram;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use demi_drivers::{Buf, Instant};
 
 use super::connection::{Connection, Incoming};
-use super::flow_table::{FlowV4, Owner};
+use super::flow_table::{FlowTable, FlowV4, Owner};
 use super::handshake::Arrived;
 use super::output::{Flow, Output, SegmentOut};
 use super::rto::clock_ms;
@@ -13,6 +13,11 @@ use super::seq::SeqNumber;
 use super::time_wait::Disposition;
 use super::{IpMeta, Tcp, env};
 use crate::wire::tcp::{HEADER_BYTES, Header, OptionBytes, Options, Timestamps, flags};
+
+/// Connections that fit the second-level cache of a core, beside everything else.
+const CROWD: usize = 512;
+/// Cache lines of a connection that an expected segment and its answer touch: all but the last, which is IPv6's.
+const SEGMENT_LINES: usize = 7;
 
 impl<P: Default> Tcp<P> {
     /// Takes one segment, from its TCP header to its end; the checksum has been verified.
@@ -77,6 +82,27 @@ impl<P: Default> Tcp<P> {
         };
         let hash = self.flows.hash_v6(remote, local, ports);
         self.expecting(hash, segment, |connection| connection.flow == flow)
+    }
+
+    /// Whether there are so many connections that those of a burst lie in no cache.
+    #[inline]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.flows.len() > CROWD
+    }
+
+    /// The flow table, for whoever has frames to look up before their turn comes.
+    #[inline]
+    pub(crate) fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// Has the processor fetch what a segment of the connection of that hash touches, if there is one.
+    #[inline]
+    pub(crate) fn prefetch_connection(&self, hash: u32) {
+        // Whose else it could be by its hash is found out when the segment's turn comes.
+        if let Some(Owner::Connection(index)) = self.flows.find(hash, |_| true) {
+            self.connections.prefetch::<SEGMENT_LINES>(index);
+        }
     }
 
     #[inline(always)]

@@ -264,7 +264,7 @@ impl FlowTable {
     }
 
     /// Four-tuples in the table.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -1,5 +1,6 @@
 //! A table of things addressed by [`Handle`]: a position, and a generation that tells its users apart.
 
+use demi_drivers::mem;
 use demi_drivers::transport::Handle;
 
 /// The table. Positions are reused, last freed first; memory is kept.
@@ -83,6 +84,17 @@ impl<T> Slots<T> {
     #[inline]
     fn is_current(&self, handle: Handle) -> bool {
         self.generations.get(handle.index as usize) == Some(&handle.generation)
+    }
+
+    /// Has the processor fetch what a segment touches of the value at a position: its first `LINES` cache lines, and its generation.
+    #[inline]
+    pub(crate) fn prefetch<const LINES: usize>(&self, index: u32) {
+        if let (Some(place), Some(generation)) =
+            (self.values.get(index as usize), self.generations.get(index as usize))
+        {
+            mem::prefetch_lines::<LINES, _>(place);
+            mem::prefetch(generation);
+        }
     }
 
     /// The value a handle stands for.
